@@ -1,0 +1,109 @@
+# One environment, .venv, made from requirements.lock; everything else runs inside it.
+
+PYTHON ?= python3
+ARGS ?=
+# Test workers: each is a process of its own with its own compiled programs and threads.
+WORKERS ?= 2
+# Which tests: a pytest marker expression. `make test MARKS=` runs the slow ones too.
+MARKS ?= not slow
+PYTEST_ARGS ?=
+
+UV_VERSION := 0.13.8
+READY := .venv/.ready
+
+# A shell that is set up for other projects must not reach into this one.
+unexport PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONWARNINGS PIP_USER PIP_TARGET PIP_PREFIX
+# Like pip, uv then trusts the machine's certificates (some networks have one of their own); a bare
+# machine that keeps none is left with those that uv brings.
+export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/* /etc/pki/tls/certs/*),true,false)
+# uv does not read pip's settings.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+
+.PHONY: help setup setup-tpu setup-gpu train test lock clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make train   set up, and train the default: a small Gemma 2 on arithmetic (ARGS=...)"
+	@echo "make test    set up, then lint, doctests and tests (WORKERS=2, MARKS=, PYTEST_ARGS=...)"
+	@echo "make setup   make .venv from requirements.lock; setup-tpu, setup-gpu: for an accelerator"
+	@echo "make lock    compile requirements.lock from setup.py anew (LOCK_ARGS=--upgrade)"
+	@echo "make clean   remove .venv and what the tools leave behind; runs/ stays"
+
+# Says in one line why $(PYTHON) cannot make the environment, or nothing. The code is the same in
+# every Python, so that an old one can read it; the upper end is where TensorFlow's wheels end.
+INSTEAD = another interpreter: PYTHON=python3.12 make $(MAKECMDGOALS)
+define PYTHON_PROBLEM
+$(shell \
+if ! $(PYTHON) -E -c "" 2>/dev/null; then \
+  echo "there is no working '$(PYTHON)' here. Install Python 3.11, 3.12 or 3.13, or name $(INSTEAD)"; \
+elif ! $(PYTHON) -E -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))"; then \
+  echo "passk_jax needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is" \
+    "$$($(PYTHON) -E -c "import sys; sys.stdout.write(sys.version.split()[0])"). Name $(INSTEAD)"; \
+elif ! $(PYTHON) -E -c "import venv, ensurepip" 2>/dev/null; then \
+  echo "'$(PYTHON)' lacks its modules venv and ensurepip. Install them" \
+    "(Debian, Ubuntu: apt install python3-venv), or name $(INSTEAD)"; \
+elif ! $(PYTHON) -E -c "import os, shutil, sys, sysconfig; sys.exit(sys.version_info >= (3, 13) \
+  and not (shutil.which('c++') and os.path.exists(sysconfig.get_path('include') + '/Python.h')))"; then \
+  echo "on Python 3.13 one dependency, editdistance, is built from source. Install a C++ compiler and" \
+    "Python's headers (Debian, Ubuntu: apt install g++ python3-dev), or name $(INSTEAD)"; \
+fi)
+endef
+need_python = $(if $1,$(error $1))
+
+# .ready is written last and removed first: a .venv without it is half made, and made again.
+# So is one whose interpreter is gone, or is not the PYTHON that was asked for by name.
+ifneq ($(shell test -e $(READY) && test -x .venv/bin/python && echo ok),ok)
+ANEW := yes
+else ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(PYTHON) -E -V 2>&1),$(shell .venv/bin/python -E -V 2>&1))
+ANEW := yes
+endif
+endif
+ifdef ANEW
+.PHONY: $(READY)
+endif
+
+# Into .venv whatever environment is active, with the locked tools where a package must be built;
+# a progress bar for who watches, silence in a log.
+UV_FLAGS = --python .venv/bin/python -b requirements.lock $(if $(MAKE_TERMERR),,--quiet)
+
+setup: $(READY)
+	@:
+
+# setup.py reads the version from the package's __init__.py.
+$(READY): setup.py passk_jax/__init__.py requirements.lock
+	$(if $(ANEW),$(call need_python,$(PYTHON_PROBLEM)))
+	$(if $(ANEW),rm -rf .venv && $(PYTHON) -m venv .venv,rm -f $@)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "Installing requirements.lock: the first time on a machine, about a gigabyte to download."
+	.venv/bin/uv pip install $(UV_FLAGS) -r requirements.lock
+	.venv/bin/uv pip install $(UV_FLAGS) --no-deps -e .
+	@touch $@
+
+setup-tpu setup-gpu: setup-%: setup
+	.venv/bin/uv pip install $(UV_FLAGS) -c requirements.lock -e '.[$*]'
+
+train: setup
+	.venv/bin/python -m passk_jax.train --config configs/arithmetic.py --workdir runs/arithmetic $(ARGS)
+
+# The tests choose their own devices and precision: the shell's settings of JAX stay outside.
+test: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	env $(patsubst %,-u %,$(filter JAX_% XLA_%,$(.VARIABLES))) JAX_PLATFORMS=cpu \
+	  .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "$(MARKS)" $(PYTEST_ARGS)
+
+# In an environment of its own: the one above cannot be made while the lock is wrong.
+lock:
+	$(call need_python,$(PYTHON_PROBLEM))
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(PYTHON) -m venv "$$dir" && \
+	"$$dir/bin/python" -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) && \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$dir/bin/uv" pip compile --quiet --universal \
+	  --fork-strategy fewest --python-version 3.11 --no-annotate setup.py --extra dev \
+	  -o requirements.lock $(LOCK_ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

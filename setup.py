@@ -1,0 +1,57 @@
+"""The package passk_jax: what it needs, and the extras it can be installed with."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+README = ROOT / "README.md"
+# Read, not imported: while the package is being installed, what it imports is not there yet.
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "passk_jax/__init__.py").read_text(), re.M)
+
+setuptools.setup(
+    name="passk_jax",
+    version=VERSION[1],
+    description="Training language models by reinforcement learning on pass@k, in JAX",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["passk_jax", "passk_jax.*"]),
+    package_data={"": ["*.html", "*.jinja"]},
+    # Lower bounds; the exact versions that the tests run with are in requirements.lock.
+    install_requires=[
+        "absl-py>=2.3.1",
+        "chex>=0.1.91",
+        "flax>=0.12.8",
+        "gemma>=3.3.0",
+        "jax>=0.10.0,<0.10.2",
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
+        "ml-collections>=1.1.0",
+        "numpy>=2.0",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.12.0",
+        "seqio>=0.0.20",
+        "tensorboardX>=2.6.2",
+        "tqdm>=4.66",
+        # gemma 3.3, the newest for Python 3.11, does not import with kauldron 1.4; kauldron 1.3 does
+        # not with jax 0.10.2, nor does it call typeguard 4.5 as that wants to be called.
+        "kauldron<1.4",
+        "typeguard<4.5",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        # CUDA 12 rather than 13: it runs on the older drivers too, and newer drivers accept it.
+        "gpu": ["jax[cuda12]"],
+        "dev": [
+            "hypothesis>=6.100",
+            "pytest>=9.0",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "ruff>=0.15",
+        ],
+    },
+)
