@@ -1,0 +1,352 @@
+"""Pass@k policy optimization: PKPO, Walder & Karkhanis 2025, arXiv 2505.15201.
+
+One problem, n sampled answers, rewards g (n,), sorted g_(1) <= ... <= g_(n). Each estimator turns
+g into n weights a in the scale of a *sum* over the group: the estimated policy gradient is
+sum_i a_i grad log pi(y_i | x). What it is the gradient of is max_g@k, the expected best reward
+among k answers, which for 0/1 rewards is pass@k. Everything follows from one weight vector
+
+    w_i = C(i-1, k-1) / C(n, k),    w_n = k/n,    w_i = w_(i+1) (i-k+1) / i,
+
+the share of the k-subsets in which the i-th smallest reward is the best. In sorted order every
+estimator rises from sample j to j+1 by a multiple of w_j (g_(j+1) - g_(j)), (33) by w_(j+1) (...),
+from what it is for the lowest sample. No term of these sums is negative: a constant added to the
+rewards costs no digits, and equal rewards give exactly 0 where a baseline is subtracted.
+
+Precision in float32, on the CPU, for any k and n up to 100,000: a weight w_i has a relative error
+of 1e-6 + 4e-7 |log(w_i / w_n)| and, below 1e-38, comes out as 0; the outputs are within 1e-6 of the
+largest of their group, or within the error of the weights where those that matter are all tiny
+(tests/transforms/test_pkpo_accuracy.py).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from passk_jax.transforms import inputs
+
+# Up to here every pair is compared: ten times faster than XLA's CPU sort at 16, slower from 48 on.
+_PAIRWISE_MAX_N = 32
+
+
+def weights(n: int, k: int | jax.Array, dtype=None) -> jax.Array:
+    """Weight of each sorted reward in the unbiased estimate of max_g@k.
+
+    PKPO (12): w_i = C(i-1, k-1) / C(n, k), i = 1..n, in O(n) and without forming a binomial. The
+    recurrence is added up as logarithms: as a product of 100,000 factors it loses three digits.
+
+    Args:
+      n: number of samples of one problem, a Python int >= 1.
+      k: size of the rewarded set, 1 <= k <= n, a Python int or a traced integer; a traced k out of
+        range gives nan.
+      dtype: float32 or float64; None is the default float.
+
+    Returns:
+      (n,) weights, ascending, of sum 1. k = 1 gives 1/n everywhere, k = n gives (0, ..., 0, 1).
+
+    Raises:
+      TypeError: if n or k is not an integer, or dtype is neither float32 nor float64.
+      ValueError: if n < 1, or a concrete k is not in 1..n.
+
+    >>> print((6 * weights(4, 2)).round())  # of the 6 pairs, samples 2, 3, 4 are best in 1, 2, 3
+    [0. 1. 2. 3.]
+    """
+    n = inputs.check_size("weights", n, smallest=1)
+    k = inputs.check_k("weights", k, n)
+    dtype = jnp.zeros((), float if dtype is None else dtype).dtype
+    if dtype not in (jnp.float32, jnp.float64):
+        raise TypeError(f"weights: dtype must be float32 or float64, got {dtype}")
+    return _weights(n, k, dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("n", "dtype"))
+def _weights(n: int, k: jax.Array, dtype: np.dtype) -> jax.Array:
+    i = jnp.arange(1, n, dtype=jnp.int32)
+    left = i - k + 1
+    # log(left / i), by log1p where the quotient is near 1 and its own rounding would be added up
+    near_one = 2 * left > i
+    missing = jnp.where(near_one, i - left, 0).astype(dtype) / i.astype(dtype)
+    quotient = jnp.maximum(left, 1).astype(dtype) / i.astype(dtype)
+    log_ratio = jnp.where(near_one, jnp.log1p(-missing), jnp.log(quotient))
+    ratio_to_last = jnp.where(left > 0, jnp.exp(lax.cumsum(log_ratio, reverse=True)), 0)
+    last = jnp.where((k >= 1) & (k <= n), jnp.asarray(k, dtype) / n, jnp.nan)
+    return last * jnp.append(ratio_to_last, jnp.ones(1, dtype))
+
+
+def _sort(rewards: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the (n,) ascending rewards, and for each sample the first rank of its reward.
+
+    Equal rewards share that rank. So `sums[first_rank]` gives them the same bits, in whatever order
+    a cumulative sum was added; it must be the sum that is indexed, for in a product and a sum that
+    follow it XLA's CPU rounds once in some lanes and twice in others.
+    """
+    n = rewards.shape[0]
+    if n <= _PAIRWISE_MAX_N:
+        first_rank = jnp.sum(rewards[None, :] < rewards[:, None], axis=1)
+        equal_before = (rewards[None, :] == rewards[:, None]) & jnp.tri(n, k=-1, dtype=bool)
+        rank = first_rank + jnp.sum(equal_before, axis=1)
+        return jnp.zeros_like(rewards).at[rank].set(rewards), first_rank
+    ascending = jnp.sort(rewards)
+    return ascending, jnp.searchsorted(ascending, rewards)
+
+
+def _lowest_and_rise(
+    ascending: jax.Array, w: jax.Array, k: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns s_(1), s_(1) - (k/n) rho(g without (1)), and the (n-1,) rises of s."""
+    n, dtype = ascending.shape[0], w.dtype
+    j = jnp.arange(1, n, dtype=dtype)
+    # C(j-1, k-2) / C(n, k), the share of the k-subsets that hold the lowest and have j+1 as best
+    with_lowest = w[1:] * (jnp.asarray(k - 1, dtype) / j)
+    s_lowest = w[0] * ascending[0] + jnp.sum(with_lowest * ascending[1:])
+    rise = w[:-1] * jnp.diff(ascending)
+    centered_lowest = -jnp.sum((n - j) * rise) / jnp.asarray(n - k, dtype)  # nan where k = n
+    return s_lowest, centered_lowest, rise
+
+
+def rho(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Unbiased estimate of max_g@k: the mean over all k-subsets of the group of their best reward.
+
+    PKPO (12): rho = sum_i w_i g_(i).
+
+    Args:
+      rewards: (n,) rewards of one problem, n >= 1; integers and bools become the default float.
+      k: 1 <= k <= n, a Python int or a traced integer.
+
+    Returns:
+      Scalar. k = 1 gives the mean, k = n the maximum; 0/1 rewards give the unbiased pass@k.
+
+    Raises:
+      TypeError: if k is not an integer.
+      ValueError: for a wrong rank, n < 1 and, where concrete, a k out of range and rewards that are
+        nan or infinite; traced ones give nan.
+
+    >>> print((6 * rho(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 5 of 6 pairs have a success
+    5.0
+    """
+    return _rho(*inputs.check("rho", rewards, k, smallest=1))
+
+
+@jax.jit
+def _rho(rewards: jax.Array, k: jax.Array) -> jax.Array:
+    ascending, _ = _sort(rewards)
+    return jnp.sum(_weights(rewards.shape[0], k, rewards.dtype) * ascending)
+
+
+def s(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Weights of the unbiased gradient of max_g@k, without a baseline.
+
+    PKPO (19): s_i = (sum of the best rewards of the k-subsets that hold i) / C(n, k). For 0/1
+    rewards with c successes this is (8): k/n for a success, (k/n) rho(n-1, c, k-1) for a failure.
+    The s_i add up to k rho. Erratum: PKPO (20) holds for i >= k, counted from 1.
+
+    Args:
+      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
+      k: 1 <= k <= n, a Python int or a traced integer.
+
+    Returns:
+      (n,) weights for a sum over the group. k = 1 gives g/n, k = n gives everyone the maximum.
+
+    Raises:
+      TypeError: if k is not an integer.
+      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
+        nan or infinite; traced ones give nan.
+
+    >>> print((6 * s(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6, 2/4 = 3/6
+    [2. 3. 2. 3.]
+    """
+    return _s(*inputs.check("s", rewards, k))
+
+
+@jax.jit
+def _s(rewards: jax.Array, k: jax.Array) -> jax.Array:
+    ascending, first_rank = _sort(rewards)
+    w = _weights(rewards.shape[0], k, rewards.dtype)
+    s_lowest, _, rise = _lowest_and_rise(ascending, w, k)
+    return jnp.cumsum(jnp.append(s_lowest, rise))[first_rank]
+
+
+def sloo(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Weights of the unbiased gradient of max_g@k, with the paper's leave-one-out baseline.
+
+    PKPO (29): s_i - k/(n-1) rho(g without i). Its baseline is n/(n-1) times the centred one, so
+    rewards all equal to c give -k c / (n (n-1)) and not 0: see `sloo_centered`.
+
+    Args:
+      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
+      k: 1 <= k <= n-1, a Python int or a traced integer. With k = n no k-subset leaves i out: a
+        Python int raises, a traced k gives nan.
+
+    Returns:
+      (n,) weights for a sum over the group. k = 1 gives g_i/n - (mean of the others)/(n-1).
+
+    Raises:
+      TypeError: if k is not an integer.
+      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
+        nan or infinite; traced ones give nan.
+
+    >>> g = jnp.array([0.0, 1.0, 0.0, 1.0])
+    >>> print((18 * sloo(g, 2)).round())  # 2/6 - 2/3 * 1 = -6/18, 3/6 - 2/3 * 2/3 = 1/18
+    [-6.  1. -6.  1.]
+    """
+    return _sloo(*inputs.check("sloo", rewards, k, spare=1))
+
+
+@jax.jit
+def _sloo(rewards: jax.Array, k: jax.Array) -> jax.Array:
+    n = rewards.shape[0]
+    ascending, first_rank = _sort(rewards)
+    w = _weights(n, k, rewards.dtype)
+    s_lowest, centered_lowest, rise = _lowest_and_rise(ascending, w, k)
+    # with c = s - (k/n) rho(g without i), (29) is c - (s - c) / (n-1); c rises by n/(n-k) rise
+    lowest = centered_lowest - (s_lowest - centered_lowest) / (n - 1)
+    factor = (n * (n / jnp.asarray(n - k, w.dtype)) - 1) / (n - 1)
+    return jnp.cumsum(jnp.append(lowest, factor * rise))[first_rank]
+
+
+def sloo_centered(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Weights of the unbiased gradient of max_g@k that are 0 where all rewards are equal.
+
+    s_i - (k/n) rho(g without i): departs from PKPO (29), which has k/(n-1), and is as unbiased,
+    since the baseline of i does not depend on i. It equals n/(n-k) (s - mean s): subtracting the
+    group mean from s without that factor, as public code does, shrinks the gradient by 1 - k/n.
+
+    Args:
+      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
+      k: 1 <= k <= n-1, a Python int or a traced integer. With k = n no k-subset leaves i out: a
+        Python int raises, a traced k gives nan.
+
+    Returns:
+      (n,) weights for a sum over the group; they add up to 0, and a constant added to the rewards
+      changes nothing. k = 1 gives `loo`.
+
+    Raises:
+      TypeError: if k is not an integer.
+      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
+        nan or infinite; traced ones give nan.
+
+    >>> g = jnp.array([0.0, 1.0, 0.0, 1.0])
+    >>> print((6 * sloo_centered(g, 2)).round())  # 2/6 - 2/4 * 1, 3/6 - 2/4 * 2/3
+    [-1.  1. -1.  1.]
+    """
+    return _sloo_centered(*inputs.check("sloo_centered", rewards, k, spare=1))
+
+
+@jax.jit
+def _sloo_centered(rewards: jax.Array, k: jax.Array) -> jax.Array:
+    n = rewards.shape[0]
+    ascending, first_rank = _sort(rewards)
+    w = _weights(n, k, rewards.dtype)
+    _, lowest, rise = _lowest_and_rise(ascending, w, k)
+    return jnp.cumsum(jnp.append(lowest, n / jnp.asarray(n - k, w.dtype) * rise))[first_rank]
+
+
+def sloo_minus_one(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Weights of the unbiased gradient of max_g@k, baselined by sets of k-1: the paper's choice.
+
+    PKPO (33): (sum over the k-subsets that hold i of what i adds to the best reward of the other
+    k-1) / C(n, k), in sorted order sum_{j=2}^{i} w_j (g_(j) - g_(j-1)). With 0/1 rewards a failure
+    gets 0 and a success k/n times the share of the (k-1)-subsets of the others that all fail.
+
+    Args:
+      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
+      k: 1 <= k <= n, a Python int or a traced integer.
+
+    Returns:
+      (n,) weights for a sum over the group; for k >= 2 none is negative. A constant added to the
+      rewards changes nothing, equal rewards give 0. k = 1 leaves no others: it falls back to `loo`,
+      PKPO (26), as the paper's own runs with k_opt = 1 do. k = n gives the best sample its lead
+      over the second best, and the rest 0.
+
+    Raises:
+      TypeError: if k is not an integer.
+      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
+        nan or infinite; traced ones give nan.
+
+    >>> print((6 * sloo_minus_one(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6
+    [0. 2. 0. 2.]
+    """
+    return _sloo_minus_one(*inputs.check("sloo_minus_one", rewards, k))
+
+
+@jax.jit
+def _sloo_minus_one(rewards: jax.Array, k: jax.Array) -> jax.Array:
+    ascending, first_rank = _sort(rewards)
+    gaps = jnp.diff(ascending, prepend=ascending[:1])
+    gained = jnp.cumsum(_weights(rewards.shape[0], k, rewards.dtype) * gaps)
+    return jnp.where(k == 1, _loo(rewards), gained[first_rank])
+
+
+def loo(rewards: jax.Array) -> jax.Array:
+    """Weights of the plain policy gradient, that of pass@1, with the leave-one-out baseline.
+
+    PKPO (26): (g_i - mean of the others) / n. n times this is RLOO.
+
+    Args:
+      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
+
+    Returns:
+      (n,) weights for a sum over the group; they add up to 0. It takes no k: it is what
+      `sloo_centered` and `sloo_minus_one` reduce to at k = 1.
+
+    Raises:
+      ValueError: for a wrong rank, n < 2 and, where concrete, rewards that are nan or infinite;
+        traced ones give nan.
+
+    >>> print((6 * loo(jnp.array([0.0, 1.0, 0.0, 1.0]))).round())  # (0 - 2/3) / 4, (1 - 1/3) / 4
+    [-1.  1. -1.  1.]
+    """
+    return _loo(inputs.check_rewards("loo", rewards))
+
+
+@jax.jit
+def _loo(rewards: jax.Array) -> jax.Array:
+    above_lowest = rewards - jnp.min(rewards)  # equal rewards must give 0, not a rounded mean
+    return (above_lowest - jnp.mean(above_lowest)) / (rewards.shape[0] - 1)
+
+
+def pass_at_k(num_samples: int, num_correct, k: int | jax.Array) -> np.ndarray | jax.Array:
+    """Unbiased estimate of pass@k from counts, for a whole array of problems.
+
+    Chen et al. 2021 (arXiv 2107.03374), eq. 1: 1 - C(n-c, k) / C(n, k), computed as the sum of the
+    c largest `weights`, which is PKPO (12) for c rewards of 1 and n - c of 0.
+
+    Args:
+      num_samples: n >= 1, the number of samples of each problem, a Python int.
+      num_correct: integers of any shape, the number c of correct samples of each problem.
+      k: 1 <= k <= n, a Python int or a traced integer.
+
+    Returns:
+      Estimates with the shape of num_correct: NumPy float64, computed on the host, unless
+      num_correct is a JAX array or k is traced. k = 1 gives c/n, k = n gives 1 if c >= 1. A traced
+      k or c out of range gives nan.
+
+    Raises:
+      TypeError: if an argument is not an integer.
+      ValueError: if n < 1 or, where concrete, k is not in 1..n or a c not in 0..n.
+
+    >>> pass_at_k(8, [0, 1, 5], 4)  # one correct of 8: in half of the sets of 4
+    array([0. , 0.5, 1. ])
+    """
+    n = inputs.check_size("pass_at_k", num_samples, smallest=1, argument="num_samples")
+    k = inputs.check_k("pass_at_k", k, n)
+    if not isinstance(num_correct, jax.Array):
+        num_correct = np.asarray(num_correct)
+    if not inputs.is_integer(num_correct):
+        raise TypeError(f"pass_at_k: num_correct must be integers, got {num_correct.dtype}")
+    if not inputs.is_traced(num_correct):
+        counts = np.asarray(num_correct)
+        if np.any(bad := (counts < 0) | (counts > n)):
+            raise ValueError(f"pass_at_k: num_correct = {counts[bad][0]}, allowed: 0..{n}")
+    if isinstance(num_correct, np.ndarray) and isinstance(k, int):
+        i = np.arange(n - 1, 0, -1)
+        largest_first = k / n * np.cumprod(np.append(1.0, np.maximum(i - k + 1, 0) / i))
+        table = np.append(0.0, np.minimum(np.cumsum(largest_first), 1.0))
+        table[n - k + 1 :] = 1.0  # too few failures for a set without success
+        return table[num_correct]
+    table = jnp.append(0.0, jnp.minimum(jnp.cumsum(weights(n, k)[::-1]), 1))
+    estimates = jnp.where(num_correct > n - k, 1, table[num_correct])
+    in_range = (num_correct >= 0) & (num_correct <= n) & (k >= 1) & (k <= n)
+    return jnp.where(in_range, estimates, jnp.nan)
