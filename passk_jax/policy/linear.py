@@ -1,0 +1,54 @@
+"""The matrix product of the decoder, with a backward pass written for speed and precision."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def linear(
+    x: jax.Array, w: jax.Array, num_inputs: int = 1, dtype: jnp.dtype | None = None
+) -> jax.Array:
+    """Contracts the last `num_inputs` axes of x with the first ones of w, multiplying in x's dtype.
+
+    The gradient is the one that `jax.grad` of the plain product gives, with two differences. The
+    gradient of w is accumulated and returned in the dtype of w, so float32 parameters under
+    bfloat16 arithmetic lose nothing to rounding. And it is formed as x^T dy, not (dy^T x)^T: the
+    latter makes XLA write a transposed copy of dy, element by element, inside the fusion that
+    computes it, which took more than half of a training step's time on a CPU.
+
+    Args:
+      x: (..., *inputs).
+      w: (*inputs, *outputs), any float dtype.
+      num_inputs: number of contracted axes.
+      dtype: of the result; `None` for the dtype of x.
+
+    Returns:
+      (..., *outputs).
+    """
+    x_axes = range(x.ndim - num_inputs, x.ndim)
+    return _product(x, w.astype(x.dtype), x_axes, range(num_inputs), dtype)
+
+
+def _product(a, b, a_axes, b_axes, dtype):
+    dims = ((tuple(a_axes), tuple(b_axes)), ((), ()))
+    return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype)
+
+
+def _forward(x, w, num_inputs, dtype):
+    return linear(x, w, num_inputs, dtype), (x, w)
+
+
+def _backward(num_inputs, dtype, residuals, dy):
+    del dtype
+    x, w = residuals
+    dy = dy.astype(x.dtype)
+    rows = range(x.ndim - num_inputs)
+    dx = _product(
+        dy, w.astype(x.dtype), range(len(rows), dy.ndim), range(num_inputs, w.ndim), x.dtype
+    )
+    return dx, _product(x, dy, rows, rows, w.dtype)
+
+
+linear.defvjp(_forward, _backward)

@@ -1,0 +1,62 @@
+"""Texts to padded token arrays, on the host."""
+
+from collections.abc import Sequence
+
+import chex
+import jax
+import numpy as np
+
+from passk_jax.policy.tokenizer import Tokenizer
+
+
+@chex.dataclass(frozen=True)
+class Prompts:
+    """A batch of left-padded prompts: int32 `tokens` (P, T) and bool `mask` (P, T)."""
+
+    tokens: jax.Array
+    mask: jax.Array
+
+
+def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, max_prompt_tokens: int) -> Prompts:
+    """Left-pads prompts to `max_prompt_tokens` (host arrays).
+
+    The last prompt token stands at index -1 for every prompt, so all completions start together.
+
+    Raises:
+      ValueError: a prompt is empty or longer than allowed.
+    """
+    tokens = np.full((len(texts), max_prompt_tokens), tokenizer.pad_id, np.int32)
+    mask = np.zeros(tokens.shape, bool)
+    for row, text in enumerate(texts):
+        ids = tokenizer.encode(text)
+        ids = ids if tokenizer.bos_id is None else [tokenizer.bos_id, *ids]
+        if not 0 < len(ids) <= max_prompt_tokens:
+            raise ValueError(
+                f"prompt {text[:60]!r} has {len(ids)} tokens; between 1 and "
+                f"sampling.max_prompt_tokens = {max_prompt_tokens} are allowed"
+            )
+        tokens[row, -len(ids) :] = ids
+        mask[row, -len(ids) :] = True
+    return Prompts(tokens=tokens, mask=mask)
+
+
+def encode_responses(
+    texts: Sequence[str], tokenizer: Tokenizer, max_response_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Responses with their end of sequence, padded on the right: tokens and mask, (B, R) each.
+
+    Raises:
+      ValueError: a response does not fit with its end of sequence.
+    """
+    tokens = np.full((len(texts), max_response_tokens), tokenizer.pad_id, np.int32)
+    mask = np.zeros(tokens.shape, bool)
+    for row, text in enumerate(texts):
+        ids = [*tokenizer.encode(text), tokenizer.eos_id]
+        if len(ids) > max_response_tokens:
+            raise ValueError(
+                f"worked example {text[:60]!r} has {len(ids)} tokens with its end of sequence; at "
+                f"most sampling.max_response_tokens = {max_response_tokens} are allowed"
+            )
+        tokens[row, : len(ids)] = ids
+        mask[row, : len(ids)] = True
+    return tokens, mask
