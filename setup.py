@@ -37,8 +37,8 @@ setuptools.setup(
         "seqio>=0.0.20",
         "tensorboardX>=2.6.2",
         "tqdm>=4.66",
-        # gemma 3.3, the newest for Python 3.11, does not import with kauldron 1.4; kauldron 1.3 does
-        # not with jax 0.10.2, nor does it call typeguard 4.5 as that wants to be called.
+        # gemma 3.3, the newest for Python 3.11, does not import with kauldron 1.4, nor kauldron 1.3
+        # with jax 0.10.2; and kauldron 1.3 cannot call typeguard 4.5.
         "kauldron<1.4",
         "typeguard<4.5",
     ],

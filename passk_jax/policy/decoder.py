@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from passk_jax.policy.linear import linear
+from passk_jax.policy.linear import PRODUCT, linear
 
 # As in the gemma package: finite, so that a row with nothing to look at is not nan.
 MASKED_LOGIT = -2.3819763e38
@@ -23,7 +23,7 @@ LAYER_KINDS = ("local", "global")
 # What is kept of each layer pair for the backward pass; the rest is computed again.
 REMAT_POLICIES = {
     None: jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_saveable,  # products; also the fastest on a CPU
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),  # the fastest on a CPU
     "full": jax.checkpoint_policies.nothing_saveable,  # only the layer pair's input
 }
 
@@ -51,12 +51,13 @@ class DecoderConfig:
         """Checks what the arithmetic relies on."""
         if self.num_layers < 2 or self.num_layers % 2:
             raise ValueError(
-                f"num_layers = {self.num_layers}: Gemma 2 alternates local and global layers, so it "
-                "must be even and at least 2"
+                f"num_layers = {self.num_layers}: must be even and at least 2, because Gemma 2 "
+                "alternates local and global layers"
             )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"num_heads = {self.num_heads} is not a multiple of num_kv_heads = {self.num_kv_heads}"
+                f"num_heads = {self.num_heads}: must be a multiple of num_kv_heads = "
+                f"{self.num_kv_heads}"
             )
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat = {self.remat!r}: allowed are {list(REMAT_POLICIES)}")

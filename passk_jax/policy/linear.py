@@ -1,12 +1,15 @@
 """The matrix product of the decoder, with a backward pass written for speed and precision."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+PRODUCT = "product"  # the name by which a remat policy can keep the results
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def linear(
     x: jax.Array, w: jax.Array, num_inputs: int = 1, dtype: jnp.dtype | None = None
 ) -> jax.Array:
@@ -14,9 +17,10 @@ def linear(
 
     The gradient is the one that `jax.grad` of the plain product gives, with two differences. The
     gradient of w is accumulated and returned in the dtype of w, so float32 parameters under
-    bfloat16 arithmetic lose nothing to rounding. And it is formed as x^T dy, not (dy^T x)^T: the
-    latter makes XLA write a transposed copy of dy, element by element, inside the fusion that
-    computes it, which took more than half of a training step's time on a CPU.
+    bfloat16 arithmetic lose nothing to rounding. And of its two forms, x^T dy and (dy^T x)^T, the
+    one is taken whose left operand is narrower: XLA's CPU writes a transposed copy of the left
+    operand, element by element, inside the fusion that computes it, which otherwise took more than
+    half of a training step's time.
 
     Args:
       x: (..., *inputs).
@@ -27,17 +31,17 @@ def linear(
     Returns:
       (..., *outputs).
     """
+    return checkpoint_name(_linear(x, w, num_inputs, dtype), PRODUCT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _linear(x, w, num_inputs, dtype):
     x_axes = range(x.ndim - num_inputs, x.ndim)
     return _product(x, w.astype(x.dtype), x_axes, range(num_inputs), dtype)
 
 
-def _product(a, b, a_axes, b_axes, dtype):
-    dims = ((tuple(a_axes), tuple(b_axes)), ((), ()))
-    return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype)
-
-
 def _forward(x, w, num_inputs, dtype):
-    return linear(x, w, num_inputs, dtype), (x, w)
+    return _linear(x, w, num_inputs, dtype), (x, w)
 
 
 def _backward(num_inputs, dtype, residuals, dy):
@@ -48,7 +52,16 @@ def _backward(num_inputs, dtype, residuals, dy):
     dx = _product(
         dy, w.astype(x.dtype), range(len(rows), dy.ndim), range(num_inputs, w.ndim), x.dtype
     )
-    return dx, _product(x, dy, rows, rows, w.dtype)
+    if math.prod(w.shape[:num_inputs]) <= math.prod(w.shape[num_inputs:]):
+        return dx, _product(x, dy, rows, rows, w.dtype)
+    dw = _product(dy, x, rows, rows, w.dtype)
+    num_outputs = w.ndim - num_inputs
+    return dx, dw.transpose(*range(num_outputs, w.ndim), *range(num_outputs))
 
 
-linear.defvjp(_forward, _backward)
+_linear.defvjp(_forward, _backward)
+
+
+def _product(a, b, a_axes, b_axes, dtype):
+    dims = ((tuple(a_axes), tuple(b_axes)), ((), ()))
+    return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype)

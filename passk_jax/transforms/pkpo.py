@@ -7,10 +7,10 @@ among k answers, which for 0/1 rewards is pass@k. Everything follows from one we
 
     w_i = C(i-1, k-1) / C(n, k),    w_n = k/n,    w_i = w_(i+1) (i-k+1) / i,
 
-the share of the k-subsets in which the i-th smallest reward is the best. In sorted order every
-estimator rises from sample j to j+1 by a multiple of w_j (g_(j+1) - g_(j)), (33) by w_(j+1) (...),
-from what it is for the lowest sample. No term of these sums is negative: a constant added to the
-rewards costs no digits, and equal rewards give exactly 0 where a baseline is subtracted.
+the share of the k-subsets in which the i-th smallest reward is the best. In sorted order each
+estimator is a cumulative sum: from sample j to j+1 it rises by a multiple of w_j (g_(j+1) - g_(j)),
+(33) by w_(j+1) (g_(j+1) - g_(j)). No rise is negative: a constant added to the rewards costs no
+digits, and where it should change nothing equal rewards give exactly 0.
 
 Precision in float32, on the CPU, for any k and n up to 100,000: a weight w_i has a relative error
 of 1e-6 + 4e-7 |log(w_i / w_n)| and, below 1e-38, comes out as 0; the outputs are within 1e-6 of the
@@ -95,14 +95,17 @@ def _sort(rewards: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _lowest_and_rise(
     ascending: jax.Array, w: jax.Array, k: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns s_(1), s_(1) - (k/n) rho(g without (1)), and the (n-1,) rises of s."""
+    """Returns s_(1), c_(1) and the (n-1,) rises of s, where c_i = s_i - (k/n) rho(g without i).
+
+    c_i is n/(n-k) (s_i - mean s), so it rises by n/(n-k) times as much, and is nan where k = n.
+    """
     n, dtype = ascending.shape[0], w.dtype
     j = jnp.arange(1, n, dtype=dtype)
     # C(j-1, k-2) / C(n, k), the share of the k-subsets that hold the lowest and have j+1 as best
     with_lowest = w[1:] * (jnp.asarray(k - 1, dtype) / j)
     s_lowest = w[0] * ascending[0] + jnp.sum(with_lowest * ascending[1:])
     rise = w[:-1] * jnp.diff(ascending)
-    centered_lowest = -jnp.sum((n - j) * rise) / jnp.asarray(n - k, dtype)  # nan where k = n
+    centered_lowest = -jnp.sum((n - j) * rise) / jnp.asarray(n - k, dtype)
     return s_lowest, centered_lowest, rise
 
 
@@ -200,9 +203,9 @@ def _sloo(rewards: jax.Array, k: jax.Array) -> jax.Array:
     ascending, first_rank = _sort(rewards)
     w = _weights(n, k, rewards.dtype)
     s_lowest, centered_lowest, rise = _lowest_and_rise(ascending, w, k)
-    # with c = s - (k/n) rho(g without i), (29) is c - (s - c) / (n-1); c rises by n/(n-k) rise
+    # (29) is c - (s - c) / (n-1)
     lowest = centered_lowest - (s_lowest - centered_lowest) / (n - 1)
-    factor = (n * (n / jnp.asarray(n - k, w.dtype)) - 1) / (n - 1)
+    factor = (n * (n / jnp.asarray(n - k, w.dtype)) - 1) / (n - 1)  # c's is n/(n-k), s's is 1
     return jnp.cumsum(jnp.append(lowest, factor * rise))[first_rank]
 
 

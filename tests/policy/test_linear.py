@@ -13,7 +13,8 @@ from passk_jax.policy.linear import linear
     [
         ((5, 3), (3, 4), 1, "ab,bc->ac"),
         ((2, 5, 3), (3, 4, 2), 1, "pab,bcd->pacd"),
-        ((2, 5, 3, 4), (3, 4, 6), 2, "pabc,bcd->pad"),
+        ((2, 5, 3, 4), (3, 4, 6), 2, "pabc,bcd->pad"),  # fewer outputs than inputs
+        ((2, 5, 3, 4), (3, 4, 2, 9), 2, "pabc,bcde->pade"),
     ],
 )
 def test_value_and_gradients_are_those_of_the_plain_product(x_shape, w_shape, num_inputs, spec):

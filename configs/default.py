@@ -1,0 +1,101 @@
+"""Every key that passk_jax reads, with its unit or reason. Other configs start from this one."""
+
+from ml_collections import config_dict
+
+
+def optional(default, kind):
+    """A key that may also be `None`, the one spelling of "off"."""
+    field = config_dict.placeholder(kind)
+    field.set(default)
+    return field
+
+
+def get_config() -> config_dict.ConfigDict:
+    """Returns the default job: a byte-level Gemma 2 of one million parameters on arithmetic."""
+    config = config_dict.ConfigDict()
+    config.seed = 0  # of everything random: parameters, order of problems, samples
+    config.steps = 300  # policy-gradient updates
+    config.prompts_per_step = 32  # P: problems in a batch; the mesh's data x fsdp must divide it
+    config.samples_per_prompt = 16  # n: completions for each problem, at least 2
+    config.eval_every_steps = 50  # held-out evaluation; also before the first and after the last
+    config.checkpoint_every_steps = 50  # of the warm start and of training
+    config.checkpoints_to_keep = 3  # the latest; more than one, so that a damaged one has a former
+    config.log_samples_every_steps = 10  # completions written to samples.jsonl
+    config.log_samples_problems = 2  # how many problems' groups each time
+
+    # What is asked. Options are the task's own: see `passk_jax/tasks/<name>.py`.
+    config.task = config_dict.ConfigDict()
+    config.task.name = "arithmetic"
+    config.task.options = config_dict.ConfigDict()
+    config.task.options.max_n = 12  # the largest operand of "What is a*b + c*d?"
+    config.task.options.num_train = 5000
+    config.task.options.num_validation = 500
+    config.task.options.num_test = 500
+    config.task.options.seed = 0  # of the splits alone: runs of all seeds share a test set
+    config.task.options.worked_example = "steps"  # "12+30=42", or "answer" for "42"
+
+    config.tokenizer = config_dict.ConfigDict()
+    config.tokenizer.name = "byte"
+
+    # The decoder's sizes: `policy.decoder.DecoderConfig`; the vocabulary is the tokenizer's.
+    config.policy = config_dict.ConfigDict()
+    config.policy.embed_dim = 128
+    config.policy.hidden_dim = 512  # of the feed-forward
+    config.policy.num_layers = 4  # even: local and global layers alternate
+    config.policy.num_heads = 4
+    config.policy.num_kv_heads = 2
+    config.policy.head_dim = 32
+    config.policy.sliding_window = 64  # positions that a local layer sees
+    config.policy.dtype = "float32"  # of the arithmetic; "bfloat16" on TPU and GPU
+    # What is computed again in the backward pass: None (nothing), "dots" (all but the products),
+    # "full". "dots" is the fastest on a CPU.
+    config.policy.remat = optional("dots", str)
+
+    config.sampling = config_dict.ConfigDict()
+    config.sampling.temperature = 1.0  # also of the policy that is trained, so above 0
+    config.sampling.top_k = optional(None, int)
+    config.sampling.top_p = optional(None, float)
+    config.sampling.max_prompt_tokens = 24  # left-padded to it; a longer prompt is an error
+    config.sampling.max_response_tokens = 12  # with the end of sequence; longer ones are cut off
+
+    # From the rewards of a group to its weights: `passk_jax.transforms.ESTIMATORS`.
+    config.estimator = config_dict.ConfigDict()
+    config.estimator.name = "sloo_minus_one"
+    # k of pass@k: a number, or ((first step, k), ...) such as ((0, 8), (1500, 1)), steps from 0.
+    config.estimator.k = optional(8, object)
+
+    config.optimizer = config_dict.ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup_steps = 10  # linear, from learning_rate / warmup_steps
+    config.optimizer.clip_gradient_norm = optional(1.0, float)  # global norm
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.95
+    config.optimizer.eps = 1e-8
+    config.optimizer.weight_decay = 0.0
+
+    # Supervised steps on the train split's worked examples, before training; 0 steps for none.
+    config.warm_start = config_dict.ConfigDict()
+    config.warm_start.steps = 300
+    config.warm_start.batch_size = 64  # worked examples
+    config.warm_start.learning_rate = 1e-3  # the other optimizer settings are the optimizer's
+
+    # Held-out evaluation during training; `python -m passk_jax.evaluate` does it afterwards.
+    config.evaluation = config_dict.ConfigDict()
+    config.evaluation.split = "validation"
+    config.evaluation.num_problems = optional(None, int)  # the first so many; None for all
+    config.evaluation.samples_per_prompt = 16
+    config.evaluation.prompts_per_batch = 100  # problems sampled at once; the mesh must divide it
+    config.evaluation.temperature = 1.0
+
+    # Devices along each axis; -1 for all that remain. Problems are split over data and fsdp,
+    # parameters over fsdp and model.
+    config.mesh = config_dict.ConfigDict()
+    config.mesh.data = -1
+    config.mesh.fsdp = 1
+    config.mesh.model = 1
+
+    # Tokens whose logits are in memory at once in the update: chunk x vocabulary x 4 bytes.
+    config.logprob_chunk_tokens = 8192
+    config.tensorboard = True  # event files in workdir/tensorboard, next to metrics.jsonl
+    return config

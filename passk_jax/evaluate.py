@@ -1,0 +1,146 @@
+"""Scores a run's checkpoint on held-out problems: pass@k with confidence intervals.
+
+python -m passk_jax.evaluate --workdir runs/x --split test --n 64 --k 1,4,16 --temperatures 0.6,1.0
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import app, flags
+
+from passk_jax import tracking, workdir
+from passk_jax.experiment import ConfigError, Experiment, build
+from passk_jax.learner.checkpoint import CheckpointError, Checkpoints
+from passk_jax.learner.train_state import abstract_state
+
+
+def evaluate(
+    directory: pathlib.Path,
+    *,
+    split: str,
+    num_samples: int,
+    ks: Sequence[int],
+    temperatures: Sequence[float],
+    num_problems: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores the latest whole checkpoint of a run.
+
+    Args:
+      directory: the run's folder.
+      split: of the task.
+      num_samples: n, samples for each problem.
+      ks: the k of pass@k, each at most n.
+      temperatures: each is evaluated with the same random numbers; 0 is greedy.
+      num_problems: the first so many of the split; `None` for all.
+      seed: of the samples and of the bootstrap.
+
+    Returns:
+      {"step", "split", "num_problems", "num_samples", "results": [{"temperature", "k", "estimate",
+      "low", "high"}, ...]}: unbiased pass@k with 95% bootstrap intervals over problems.
+
+    Raises:
+      ConfigError: an argument is out of range, or the folder holds no run or no checkpoint.
+      CheckpointError: no checkpoint can be read.
+    """
+    config = workdir.load_config(directory)
+    if num_samples < 1 or any(not 1 <= k <= num_samples for k in ks):
+        raise ConfigError(f"--k = {list(ks)}: 1 <= k <= n = {num_samples} is allowed")
+    if any(not 0 <= temperature < float("inf") for temperature in temperatures):
+        raise ConfigError(
+            f"--temperatures = {list(temperatures)}: numbers of at least 0 are allowed"
+        )
+    experiment = build(config)
+    try:
+        problems = experiment.task.split(split)[:num_problems]
+    except ValueError as error:
+        raise ConfigError(f"--split: {error}") from error
+    step, params = _load_params(experiment, directory)
+    results = []
+    for temperature in temperatures:
+        scores = experiment.sample_and_score(
+            params,
+            problems,
+            jax.random.key(seed),
+            num_samples=num_samples,
+            temperature=temperature,
+        )
+        intervals = tracking.bootstrap_pass_at_k(scores.correct_PxN, ks=ks, seed=seed)
+        results += [
+            {"temperature": temperature, "k": k, **interval._asdict()}
+            for k, interval in intervals.items()
+        ]
+    return {
+        "step": step,
+        "split": split,
+        "num_problems": len(problems),
+        "num_samples": num_samples,
+        "results": results,
+    }
+
+
+def _load_params(experiment: Experiment, directory: pathlib.Path) -> tuple[int, Any]:
+    if not (directory / "checkpoints").is_dir():
+        raise ConfigError(f"{directory} holds no checkpoint yet")
+    checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
+    num_train = len(experiment.task.split("train"))
+    restored = checkpoints.restore_latest(
+        {
+            "state": abstract_state(experiment.decoder, experiment.optimizer, experiment.mesh),
+            "solve_record": tracking.solve_record.empty(num_train),
+        }
+    )
+    if restored is None:
+        raise ConfigError(f"{directory} holds no checkpoint yet")
+    _, arrays, figures = restored
+    return figures["step"], arrays["state"].params
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    try:
+        result = evaluate(
+            pathlib.Path(_WORKDIR.value),
+            split=_SPLIT.value,
+            num_samples=_N.value,
+            ks=[int(k) for k in _K.value],
+            temperatures=[float(temperature) for temperature in _TEMPERATURES.value],
+            num_problems=_PROBLEMS.value,
+            seed=_SEED.value,
+        )
+    except (ConfigError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    print(
+        f"step {result['step']}, {result['num_problems']} problems of the {result['split']} split, "
+        f"n = {result['num_samples']}; 95% bootstrap intervals over problems"
+    )
+    print("temperature    k  pass@k  interval")
+    for row in result["results"]:
+        print(
+            f"{row['temperature']:11g} {row['k']:4d}  {row['estimate']:.4f}  "
+            f"[{row['low']:.4f}, {row['high']:.4f}]"
+        )
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    # Defined here and not at import: two commands imported by one process may share flag names.
+    _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
+    _SPLIT = flags.DEFINE_string("split", "test", "Which problems: train, validation or test.")
+    _N = flags.DEFINE_integer("n", 16, "Samples for each problem.")
+    _K = flags.DEFINE_list("k", ["1", "2", "4", "8", "16"], "The k of pass@k, each at most n.")
+    _TEMPERATURES = flags.DEFINE_list("temperatures", ["1.0"], "0 is greedy.")
+    _PROBLEMS = flags.DEFINE_integer("problems", None, "The first so many; all if not given.")
+    _SEED = flags.DEFINE_integer("seed", 0, "Of the samples and of the bootstrap.")
+    _JSON = flags.DEFINE_string("json", None, "Also write the figures to this file.")
+    flags.mark_flag_as_required("workdir")
+    app.run(main)

@@ -1,0 +1,320 @@
+"""From a config to the parts of a run, each checked before anything is compiled."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from passk_jax import tasks, transforms
+from passk_jax.learner.optimizer import make_optimizer, parse_k_schedule, warmup_constant
+from passk_jax.learner.train_state import TrainState
+from passk_jax.learner.update import policy_gradient_update, supervised_update
+from passk_jax.policy.decoder import Decoder, DecoderConfig
+from passk_jax.policy.sharding import batch_multiple, make_mesh, shard_batch
+from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
+from passk_jax.rollout.prompts import Prompts, encode_prompts, encode_responses
+from passk_jax.rollout.sampler import Rollout, SamplingConfig, sample
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message names the key, its value and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a batch of groups earned: host arrays (P, N), and P lists of N texts and answers."""
+
+    rewards_PxN: np.ndarray
+    correct_PxN: np.ndarray
+    texts: list[list[str]]
+    final_answers: list[list[str | None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts of a run, made by `build` from its config."""
+
+    config: ConfigDict
+    task: tasks.Task
+    tokenizer: Tokenizer
+    decoder: Decoder
+    mesh: Mesh
+    sampling: SamplingConfig
+    k_schedule: tuple[tuple[int, int], ...]
+    optimizer: optax.GradientTransformation
+    warm_start_optimizer: optax.GradientTransformation
+
+    def prompts(self, problems: Sequence[tasks.Problem]) -> Prompts:
+        """The problems' prompts as left-padded token arrays on the devices."""
+        host = encode_prompts(
+            [problem.prompt for problem in problems],
+            self.tokenizer,
+            self.config.sampling.max_prompt_tokens,
+        )
+        return shard_batch(self.mesh, host)
+
+    def sample(
+        self,
+        params: Any,
+        problems: Sequence[tasks.Problem],
+        key: jax.Array,
+        *,
+        num_samples: int | None = None,
+        temperature: float | None = None,
+    ) -> Rollout:
+        """Samples completions for each problem; `None` for what the config says of training."""
+        config = self.config
+        return sample(
+            params,
+            self.prompts(problems),
+            key,
+            config.sampling.temperature if temperature is None else temperature,
+            decoder=self.decoder,
+            num_samples=config.samples_per_prompt if num_samples is None else num_samples,
+            config=self.sampling,
+            eos_id=self.tokenizer.eos_id,
+            pad_id=self.tokenizer.pad_id,
+        )
+
+    def score(self, problems: Sequence[tasks.Problem], rollout: Rollout) -> Scores:
+        """Decodes the completions and has the task score them.
+
+        Raises:
+          ValueError: the task returned a reward that is not finite.
+        """
+        tokens_PxNxR = np.asarray(rollout.tokens)
+        num_problems, num_samples, _ = tokens_PxNxR.shape
+        rows = tokens_PxNxR.reshape(num_problems * num_samples, -1).tolist()
+        texts = [self.tokenizer.decode(ids) for ids in rows]
+        repeated = [problem for problem in problems for _ in range(num_samples)]
+        scores = self.task.score(repeated, texts)
+        rewards = np.asarray([score.reward for score in scores], np.float32)
+        if not np.isfinite(rewards).all():
+            worst = int(np.flatnonzero(~np.isfinite(rewards))[0])
+            raise ValueError(
+                f"task {self.config.task.name!r} gave reward {scores[worst].reward} to a "
+                f"completion of problem {repeated[worst].id!r}: rewards must be finite numbers. "
+                f"The completion was {texts[worst][:200]!r}"
+            )
+
+        def groups(values):
+            return [values[i : i + num_samples] for i in range(0, len(values), num_samples)]
+
+        shape = (num_problems, num_samples)
+        return Scores(
+            rewards_PxN=rewards.reshape(shape),
+            correct_PxN=np.asarray([score.correct for score in scores], bool).reshape(shape),
+            texts=groups(texts),
+            final_answers=groups([score.final_answer for score in scores]),
+        )
+
+    def sample_and_score(
+        self,
+        params: Any,
+        problems: Sequence[tasks.Problem],
+        key: jax.Array,
+        *,
+        num_samples: int,
+        temperature: float,
+    ) -> Scores:
+        """Evaluates any number of problems, in batches of one shape so that nothing recompiles.
+
+        The last batch is filled up with repeated problems, which are dropped again.
+        """
+        size = self.config.evaluation.prompts_per_batch
+        parts = []
+        for start in range(0, len(problems), size):
+            batch = list(problems[start : start + size])
+            filled = (batch * size)[:size]
+            rollout = self.sample(
+                params,
+                filled,
+                jax.random.fold_in(key, start),
+                num_samples=num_samples,
+                temperature=temperature,
+            )
+            parts.append((len(batch), self.score(filled, rollout)))
+        return Scores(
+            rewards_PxN=np.concatenate([scores.rewards_PxN[:count] for count, scores in parts]),
+            correct_PxN=np.concatenate([scores.correct_PxN[:count] for count, scores in parts]),
+            texts=[text for count, scores in parts for text in scores.texts[:count]],
+            final_answers=[row for count, scores in parts for row in scores.final_answers[:count]],
+        )
+
+    def transform(self, rewards_PxN: np.ndarray, k: int) -> jax.Array:
+        """Advantages (P, N) by the config's estimator; another k does not recompile."""
+        return self._estimator(shard_batch(self.mesh, rewards_PxN), k)
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of update `step`, counted from 0."""
+        c = self.config.optimizer
+        return float(warmup_constant(c.learning_rate, c.warmup_steps)(step))
+
+    @functools.cached_property
+    def _estimator(self) -> Callable[[jax.Array, int], jax.Array]:
+        return jax.jit(jax.vmap(transforms.make(self.config.estimator.name), in_axes=(0, None)))
+
+    def update(
+        self, state: TrainState, rollout: Rollout, advantages_PxN: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One policy-gradient step; `state` is donated."""
+        return policy_gradient_update(
+            state,
+            rollout,
+            advantages_PxN,
+            self.config.sampling.temperature,
+            decoder=self.decoder,
+            optimizer=self.optimizer,
+            chunk_tokens=self.config.logprob_chunk_tokens,
+        )
+
+    def imitate(
+        self, state: TrainState, problems: Sequence[tasks.Problem]
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One supervised step on the problems' worked examples; `state` is donated."""
+        responses = encode_responses(
+            [problem.worked_example for problem in problems],
+            self.tokenizer,
+            self.config.sampling.max_response_tokens,
+        )
+        return supervised_update(
+            state,
+            self.prompts(problems),
+            *shard_batch(self.mesh, responses),
+            decoder=self.decoder,
+            optimizer=self.warm_start_optimizer,
+            chunk_tokens=self.config.logprob_chunk_tokens,
+        )
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Makes and checks every part that a config names.
+
+    Raises:
+      ConfigError: see the class.
+    """
+    try:
+        return _build(config)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _build(config: ConfigDict) -> Experiment:
+    _check_counts(config)
+    k_schedule = parse_k_schedule(config.estimator.k)
+    for _, k in k_schedule:
+        _named("estimator", transforms.check, config.estimator.name, config.samples_per_prompt, k)
+    tokenizer = make_tokenizer(config.tokenizer.name)
+    sampling = SamplingConfig(
+        config.sampling.max_response_tokens, config.sampling.top_k, config.sampling.top_p
+    )
+    decoder = Decoder(
+        _named("policy", DecoderConfig, vocab_size=tokenizer.vocab_size, **config.policy)
+    )
+    optimizer = make_optimizer(config.optimizer)
+    warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
+    _check_batches(config, mesh)
+    task = _named("task", tasks.make, config.task.name, **config.task.options)
+    experiment = Experiment(
+        config=config,
+        task=task,
+        tokenizer=tokenizer,
+        decoder=decoder,
+        mesh=mesh,
+        sampling=sampling,
+        k_schedule=k_schedule,
+        optimizer=optimizer,
+        warm_start_optimizer=warm_start_optimizer,
+    )
+    _check_problems(experiment)
+    return experiment
+
+
+def _named(section: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Calls a part's constructor; its complaint is given the config section it is about."""
+    try:
+        return function(*args, **kwargs)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"config.{section}: {error}") from error
+
+
+def _check_counts(config: ConfigDict) -> None:
+    """Checks the numbers that no part checks for itself."""
+    least = {
+        "steps": 0,
+        "prompts_per_step": 1,
+        "samples_per_prompt": 2,
+        "eval_every_steps": 1,
+        "checkpoint_every_steps": 1,
+        "checkpoints_to_keep": 1,
+        "log_samples_every_steps": 1,
+        "log_samples_problems": 0,
+        "logprob_chunk_tokens": 1,
+        "seed": 0,
+        "warm_start.steps": 0,
+        "warm_start.batch_size": 1,
+        "evaluation.samples_per_prompt": 1,
+        "evaluation.prompts_per_batch": 1,
+        "sampling.max_prompt_tokens": 1,
+    }
+    for name, smallest in least.items():
+        value = functools.reduce(getattr, name.split("."), config)
+        if value < smallest:
+            raise ConfigError(f"config.{name} = {value}: must be at least {smallest}")
+    for name in ("sampling.temperature", "optimizer.learning_rate", "warm_start.learning_rate"):
+        value = functools.reduce(getattr, name.split("."), config)
+        if not 0 < value < float("inf"):
+            raise ConfigError(f"config.{name} = {value}: must be a positive number")
+    if not 0 <= config.evaluation.temperature < float("inf"):
+        raise ConfigError(
+            f"config.evaluation.temperature = {config.evaluation.temperature}: must be a number of "
+            "at least 0 (0 is greedy)"
+        )
+
+
+def _check_batches(config: ConfigDict, mesh: Mesh) -> None:
+    shares = batch_multiple(mesh)
+    batches = {
+        "prompts_per_step": config.prompts_per_step,
+        "warm_start.batch_size": config.warm_start.batch_size,
+        "evaluation.prompts_per_batch": config.evaluation.prompts_per_batch,
+    }
+    for name, size in batches.items():
+        if size % shares:
+            raise ConfigError(
+                f"config.{name} = {size}: the mesh splits problems over data x fsdp = "
+                f"{mesh.shape['data']} x {mesh.shape['fsdp']} devices, so it must be a multiple of "
+                f"{shares}"
+            )
+
+
+def _check_problems(experiment: Experiment) -> None:
+    """Encodes every problem that the run may meet: a prompt or an example that is too long."""
+    config, tokenizer = experiment.config, experiment.tokenizer
+    train = experiment.task.split("train")
+    held_out = _named("evaluation.split", experiment.task.split, config.evaluation.split)
+    for split, problems in (("train", train), (config.evaluation.split, held_out)):
+        if not problems:
+            raise ConfigError(f"task {config.task.name!r} has no problems in its {split} split")
+        encode_prompts(
+            [problem.prompt for problem in problems], tokenizer, config.sampling.max_prompt_tokens
+        )
+    if config.warm_start.steps:
+        missing = [problem.id for problem in train if problem.worked_example is None]
+        if missing:
+            raise ConfigError(
+                f"config.warm_start.steps = {config.warm_start.steps}, but {len(missing)} training "
+                f"problems have no worked example ({missing[0]!r}, say): only 0 is allowed"
+            )
+        encode_responses(
+            [problem.worked_example for problem in train],
+            tokenizer,
+            config.sampling.max_response_tokens,
+        )

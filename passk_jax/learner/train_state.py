@@ -1,0 +1,87 @@
+"""What the update changes, and where its arrays live."""
+
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.sharding import parameter_shardings
+
+
+@chex.dataclass(frozen=True)
+class TrainState:
+    """Parameters and optimizer, and the key from which every step's randomness is derived.
+
+    Attributes:
+      params: the decoder's parameters.
+      optimizer_state: optax's.
+      key: raw data of the run's PRNG key (uint32), never consumed: step t uses `fold_in(key, t)`.
+    """
+
+    params: Any
+    optimizer_state: Any
+    key: jax.Array
+
+
+def init_params(decoder: Decoder, key: jax.Array) -> Any:
+    """Random parameters in the decoder's tree, boxed with their logical axis names."""
+    token = jnp.zeros((1, 1, 1), jnp.int32)
+    return decoder.init(key, token, token)["params"]
+
+
+def init_state(
+    decoder: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+) -> TrainState:
+    """Makes the state on the mesh, each array directly in its shards."""
+    shardings = state_shardings(decoder, optimizer, mesh)
+    return jax.jit(lambda: _build(decoder, optimizer, seed), out_shardings=shardings)()
+
+
+def abstract_state(
+    decoder: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shapes, dtypes and shardings of `init_state`, with nothing computed: a restore's template."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(lambda: _build(decoder, optimizer, 0)),
+        state_shardings(decoder, optimizer, mesh),
+    )
+
+
+def _build(decoder, optimizer, seed):
+    key, init_key = jax.random.split(jax.random.key(seed))
+    params = nn.meta.unbox(init_params(decoder, init_key))
+    return TrainState(
+        params=params, optimizer_state=optimizer.init(params), key=jax.random.key_data(key)
+    )
+
+
+def reset_optimizer(
+    state: TrainState, decoder: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """The same parameters with a fresh optimizer (between the warm start and training)."""
+    shardings = state_shardings(decoder, optimizer, mesh).optimizer_state
+    fresh = jax.jit(optimizer.init, out_shardings=shardings)(state.params)
+    return state.replace(optimizer_state=fresh)
+
+
+def state_shardings(
+    decoder: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Sharding of each array of the state: optimizer moments lie as their parameters do."""
+    boxed = jax.eval_shape(lambda: init_params(decoder, jax.random.key(0)))
+    params = parameter_shardings(mesh, boxed)
+    whole = NamedSharding(mesh, PartitionSpec())
+    optimizer_state = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        jax.eval_shape(optimizer.init, nn.meta.unbox(boxed)),
+        params,
+        transform_non_params=lambda _: whole,
+    )
+    return TrainState(params=params, optimizer_state=optimizer_state, key=whole)

@@ -1,0 +1,156 @@
+"""Arithmetic: "What is a*b + c*d?", the synthetic task of PKR (section 5.1 and appendix A.1)."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from passk_jax.tasks import base
+
+WORKED_EXAMPLES = ("steps", "answer")
+
+# Searched in the *reversed* completion, so that the first match is the last integer: the cost is
+# that of the tail, and there is nothing to backtrack over. A minus counts only where no digit or
+# bracket stands before it (after it, in reverse): in "12-30" it subtracts. [0-9] and not \d, which
+# also matches the digits of other scripts.
+_LAST_INTEGER_REVERSED = re.compile(r"[0-9]+(?:-(?![0-9)]))?")
+
+
+class Arithmetic:
+    r"""PKR's two products and a sum.
+
+    The prompt is exactly "What is a*b + c*d?" and a newline, with each operand uniform in
+    [1, max_n]. The splits are drawn without replacement from the max_n**4 prompts, so no prompt
+    appears twice, within a split or in two of them. Prompts are told apart by their text:
+    3*4 + 5*6 and 5*6 + 3*4 are two prompts.
+
+    The reward is 1.0 where the last integer of the completion is the sum, else 0.0.
+
+    Args:
+        max_n: the largest operand.
+        num_train: how many problems the train split holds; the other two likewise.
+        num_validation: see num_train.
+        num_test: see num_train.
+        seed: of the draw. The splits are a pure function of these five numbers.
+        worked_example: what the supervised warm start shows: "steps" gives the two products and
+            their sum, "12+30=42"; "answer" only "42".
+
+    Raises:
+        ValueError: an option is out of range, or there are fewer prompts than problems asked for.
+
+    >>> task = Arithmetic(max_n=9)
+    >>> [len(task.split(name)) for name in ("train", "validation", "test")]
+    [5000, 500, 500]
+    >>> problem = make_problem(3, 4, 5, 6)
+    >>> problem
+    Problem(id='arithmetic/3*4+5*6', prompt='What is 3*4 + 5*6?\n', worked_example='12+30=42')
+    >>> task.score([problem], ["12+30=42"])
+    [Score(reward=1.0, correct=True, final_answer='42', error=None)]
+    """
+
+    def __init__(
+        self,
+        *,
+        max_n: int = 20,
+        num_train: int = 5000,
+        num_validation: int = 500,
+        num_test: int = 500,
+        seed: int = 0,
+        worked_example: str = "steps",
+    ) -> None:
+        sizes = {"num_train": num_train, "num_validation": num_validation, "num_test": num_test}
+        for option, value, least in [
+            ("max_n", max_n, 1),
+            ("seed", seed, 0),
+            *((name, size, 0) for name, size in sizes.items()),
+        ]:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{option} must be an integer >= {least}, got {value!r}")
+        if worked_example not in WORKED_EXAMPLES:
+            raise ValueError(
+                f"unknown worked_example {worked_example!r}; allowed: {', '.join(WORKED_EXAMPLES)}"
+            )
+        total = sum(sizes.values())
+        if total > max_n**4:
+            raise ValueError(
+                f"num_train + num_validation + num_test = {num_train} + {num_validation} + "
+                f"{num_test} = {total} problems were asked for, but max_n = {max_n} gives only "
+                f"{max_n}**4 = {max_n**4} different ones"
+            )
+        problems = [
+            make_problem(*operands, worked_example=worked_example)
+            for operands in _draw_distinct(max_n, total, seed)
+        ]
+        # Test comes first, so that a larger train split leaves the held-out problems as they are.
+        held_out = num_test + num_validation
+        self._splits = {
+            "test": tuple(problems[:num_test]),
+            "validation": tuple(problems[num_test:held_out]),
+            "train": tuple(problems[held_out:]),
+        }
+
+    def split(self, name: str) -> Sequence[base.Problem]:
+        """Returns the problems of one split."""
+        base.check_split(name)
+        return self._splits[name]
+
+    def score(
+        self, problems: Sequence[base.Problem], completions: Sequence[str]
+    ) -> list[base.Score]:
+        """Gives 1.0 to each completion whose final answer is the sum, 0.0 to the others."""
+        base.check_same_length(problems, completions)
+        scores = []
+        for problem, completion in zip(problems, completions, strict=True):
+            answer = final_answer(completion)
+            correct = answer == problem.reference
+            scores.append(base.Score(1.0 if correct else 0.0, correct, answer))
+        return scores
+
+    def final_answer(self, completion: str) -> str | None:
+        """See the function of the same name."""
+        return final_answer(completion)
+
+
+def make_problem(a: int, b: int, c: int, d: int, worked_example: str = "steps") -> base.Problem:
+    """Returns the problem "What is a*b + c*d?"."""
+    answer = str(a * b + c * d)
+    return base.Problem(
+        id=f"arithmetic/{a}*{b}+{c}*{d}",
+        prompt=f"What is {a}*{b} + {c}*{d}?\n",
+        reference=answer,
+        worked_example=f"{a * b}+{c * d}={answer}" if worked_example == "steps" else answer,
+    )
+
+
+def final_answer(completion: str) -> str | None:
+    """Returns the last integer of a completion, without leading zeros, or None if it has none.
+
+    Digits are ASCII digits; a minus directly before them belongs to the integer unless a digit or a
+    closing bracket stands before the minus, where it subtracts. The text is never turned into a
+    number, so its length has no limit. Decimal points and thousands separators are not understood:
+    "4.5" ends in the integer 5.
+
+    >>> [final_answer(text) for text in ("12+30=42", "042.", "-0", "12-30", "12-30=-18", "none")]
+    ['42', '42', '0', '30', '-18', None]
+    """
+    match = _LAST_INTEGER_REVERSED.search(completion[::-1])
+    if match is None:
+        return None
+    integer = match.group()[::-1]
+    digits = integer.lstrip("-0") or "0"
+    return f"-{digits}" if integer[0] == "-" and digits != "0" else digits
+
+
+def _draw_distinct(max_n: int, count: int, seed: int) -> list[tuple[int, int, int, int]]:
+    """Draws `count` different tuples of four operands, in random order.
+
+    Uniform draws with the repeated ones left out are a uniform sample without replacement, and the
+    max_n**4 tuples are never enumerated. The blocks have a fixed size so that a smaller `count`
+    gives the beginning of a larger one.
+    """
+    rng = np.random.default_rng(seed)
+    drawn: dict[tuple[int, int, int, int], None] = {}
+    while len(drawn) < count:
+        block = rng.integers(1, max_n + 1, size=(4096, 4))
+        drawn.update(dict.fromkeys(map(tuple, block.tolist())))
+    return list(drawn)[:count]

@@ -1,0 +1,73 @@
+"""The task protocol: problems with stable ids, and scores for whole batches of completions."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem.
+
+    Attributes:
+        id: stable from run to run and from version to version: solved problems are known by it.
+        prompt: exactly the text that the policy sees.
+        reference: what the task needs to score an answer. Not in the repr, to keep it out of logs.
+        worked_example: the text of one correct completion, for the supervised warm start, or None.
+    """
+
+    id: str
+    prompt: str
+    reference: object = dataclasses.field(repr=False)
+    worked_example: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Score:
+    """What one completion earned.
+
+    Attributes:
+        reward: finite; in [0, 1] or any real number, as the task's page says.
+        correct: whether the completion counts as a solution.
+        final_answer: the answer in normal form, so that equal answers compare equal, or None.
+        error: why the completion could not be scored as usual (a time limit, say), or None.
+    """
+
+    reward: float
+    correct: bool
+    final_answer: str | None
+    error: str | None = None
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What the training loop asks of a task."""
+
+    def split(self, name: str) -> Sequence[Problem]:
+        """Returns the problems of "train", "validation" or "test", always in the same order."""
+        ...
+
+    def score(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
+        """Scores completion i as an answer to problem i; nothing a completion says can raise."""
+        ...
+
+    def final_answer(self, completion: str) -> str | None:
+        """Returns the answer that a completion ends in, in normal form, or None."""
+        ...
+
+
+def check_split(name: str) -> None:
+    """Raises ValueError, listing the splits, where `name` is not one of them."""
+    if name not in SPLITS:
+        raise ValueError(f"unknown split {name!r}; allowed: {', '.join(SPLITS)}")
+
+
+def check_same_length(problems: Sequence[Problem], completions: Sequence[str]) -> None:
+    """Raises ValueError, giving both lengths, where they differ."""
+    if len(problems) != len(completions):
+        raise ValueError(
+            f"score needs one completion for each problem, got {len(problems)} problems and "
+            f"{len(completions)} completions"
+        )

@@ -1,0 +1,72 @@
+"""A file that only grows, in whole records, and can be cut back to where a checkpoint saw it."""
+
+import os
+import pathlib
+
+
+class AppendFile:
+    """Appends records to a file: each is written whole or not at all, and errors name the file.
+
+    Nothing is buffered in this process, so a killed run loses no record that was appended.
+
+    Args:
+        path: of the file; it is made where it is missing.
+        size: what is kept of its present content, in bytes; the rest is cut off.
+
+    Raises:
+        ValueError: the file is shorter than `size`.
+        OSError: the operating system refuses; `filename` is the path.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], size: int = 0) -> None:
+        self.path = pathlib.Path(path)
+        check_size(self.path, size)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        os.ftruncate(self._descriptor, size)
+        self._size = size
+
+    def append(self, record: bytes) -> None:
+        """Writes `record` at the end; where that fails, the file is as it was before."""
+        try:
+            rest = memoryview(record)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except BaseException as error:
+            # Cutting off a partial record needs no space, so this works on a full disk.
+            os.ftruncate(self._descriptor, self._size)
+            if isinstance(error, OSError):
+                raise self._named(error) from error
+            raise
+        self._size += len(record)
+
+    def sync(self) -> int:
+        """Waits until the file is on the disk; returns its size in bytes."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._named(error) from error
+        return self._size
+
+    def close(self) -> None:
+        """Closes the file; closing it again does nothing."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            os.close(descriptor)
+        except OSError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: OSError) -> OSError:
+        return OSError(error.errno, error.strerror or str(error), str(self.path))
+
+
+def check_size(path: pathlib.Path, size: int) -> None:
+    """Raises ValueError where the file at `path` is missing or shorter than `size` bytes."""
+    present = path.stat().st_size if path.exists() else 0
+    if present < size:
+        held = f"holds {present} bytes" if path.exists() else "is missing"
+        raise ValueError(
+            f"{path} {held}, but held {size} when the checkpoint was saved: put it back as it was, "
+            "or start afresh in another workdir"
+        )

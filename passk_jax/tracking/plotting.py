@@ -1,0 +1,176 @@
+"""How a run's curves are drawn: the style, series and bands over steps, and names at their ends."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+
+Rows = Sequence[Mapping]
+
+INK, MUTED, GRID = "#1d2433", "#5c6575", "#e4e7ec"
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#008060"
+# k is ordered, so its colours are too: each darker than the last, in print and for any eye.
+K_COLOURS = LinearSegmentedColormap.from_list(
+    "k", ["#e8743b", "#d1495b", "#a23e8c", "#6a3fa0", "#2b2d7c"]
+)
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: every machine draws the same
+    "font.size": 11,
+    "text.color": INK,
+    "axes.titlesize": 12.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": "#b4bac4",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.xmargin": 0,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 2.0,
+    "lines.solid_capstyle": "round",
+}
+
+
+class Curve(NamedTuple):
+    """One line: points, the half-width of its band (nan for none), its name and colour."""
+
+    steps: np.ndarray
+    values: np.ndarray
+    stderr: np.ndarray
+    label: str
+    colour: str
+
+
+class Empty(Exception):
+    """The rows hold nothing of what a figure shows."""
+
+
+def series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps and the values of one metric, without the rows that lack it.
+
+    >>> series([{"step": 0}, {"step": 1, "x": None}, {"step": 2, "x": 0.5}], "x")
+    (array([2]), array([0.5]))
+    """
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    steps, values = zip(*points, strict=True) if points else ((), ())
+    return np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64)
+
+
+def smooth(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean over a window of a fifteenth of the run around each step, and its stderr.
+
+    At the ends half the window is missing. The standard error is the window's sample standard
+    deviation / sqrt(its length), nan for a window of one step.
+    """
+    reach = len(values) // 30
+    if reach == 0:
+        return values, np.full(len(values), np.nan)
+    centre = values.mean()  # taken out, or the difference of squares would lose digits
+    sums = np.concatenate([[0.0], np.cumsum(values - centre)])
+    squares = np.concatenate([[0.0], np.cumsum((values - centre) ** 2)])
+    start = np.maximum(np.arange(len(values)) - reach, 0)
+    stop = np.minimum(np.arange(len(values)) + reach + 1, len(values))
+    length = stop - start
+    means = (sums[stop] - sums[start]) / length
+    variances = (squares[stop] - squares[start] - length * means**2) / (length - 1)
+    return means + centre, np.sqrt(np.maximum(variances, 0.0) / length)
+
+
+def curve_of(rows: Rows, name: str, label: str, colour: str, *, smoothed: bool = False) -> Curve:
+    """Returns one metric as a curve: smoothed over steps, or with its own standard errors."""
+    steps, values = series(rows, name)
+    if smoothed:
+        values, stderr = smooth(values)
+    else:
+        by_step = dict(zip(*series(rows, f"{name}_stderr"), strict=True))
+        stderr = np.array([by_step.get(step, np.nan) for step in steps], dtype=np.float64)
+    return Curve(steps, values, stderr, label, colour)
+
+
+def draw_curves(
+    axes: Axes,
+    curves: Sequence[Curve],
+    *,
+    from_zero: bool = False,
+    low: float = -np.inf,
+    high: float = np.inf,
+) -> None:
+    """Draws curves over training steps, each named at its right end.
+
+    The vertical axis starts at 0 where `from_zero`, and never leaves [low, high].
+    """
+    curves = [curve for curve in curves if len(curve.steps)]
+    if not curves:
+        raise Empty
+    for curve in curves:
+        marker = "o" if len(curve.steps) <= 30 else None
+        band = curve.values - curve.stderr, curve.values + curve.stderr
+        axes.fill_between(curve.steps, *band, color=curve.colour, alpha=0.16, linewidth=0)
+        axes.plot(
+            curve.steps,
+            curve.values,
+            color=curve.colour,
+            marker=marker,
+            markersize=3.2,
+            clip_on=False,
+        )
+    axes.set_xlabel("training step")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    axes.autoscale_view()
+    axes.set_xlim(0, max(1, *(curve.steps[-1] for curve in curves)))
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(0 if from_zero else max(bottom, low), min(top, high))
+    _label_ends(axes, [curve for curve in curves if curve.label])
+
+
+def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Names each curve beside its last point, moving names apart that would overlap."""
+    if not curves:
+        return
+    low, high = axes.get_ylim()
+    ends = np.array([curve.values[-1] for curve in curves])
+    places = spread((ends - low) / (high - low), gap=0.075)
+    for curve, place in zip(curves, places, strict=True):
+        axes.annotate(
+            curve.label,
+            xy=(1.0, place),
+            xycoords="axes fraction",
+            xytext=(7, 0),
+            textcoords="offset points",
+            color=curve.colour,
+            va="center",
+            fontsize=10.5,
+            fontweight="bold",
+        )
+
+
+def spread(places: np.ndarray, gap: float) -> np.ndarray:
+    """Moves numbers as little as it takes for neighbours to be `gap` apart, in the same order.
+
+    >>> spread(np.array([0.5, 0.2, 0.5]), gap=0.1).round(3).tolist()
+    [0.45, 0.2, 0.55]
+    """
+    order = np.argsort(places, kind="stable")
+    # The least-squares answer: fit an increasing sequence to the places less the gaps before them.
+    blocks: list[list[float]] = []
+    for rank, place in enumerate(places[order]):
+        blocks.append([place - rank * gap])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] += last
+    fitted = np.concatenate([[np.mean(block)] * len(block) for block in blocks])
+    moved = np.empty(len(places))
+    moved[order] = fitted + gap * np.arange(len(places))
+    return moved

@@ -1,0 +1,94 @@
+"""The progress of a run in a terminal, or as plain lines where there is none."""
+
+import sys
+import types
+from collections.abc import Mapping
+from typing import TextIO
+
+from passk_jax.tracking import metrics
+from passk_jax.tracking.summary import SOLVE_RATE
+
+
+class Progress:
+    """A bar with the figures that matter: pass@1, the largest pass@k, problems solved.
+
+    On a terminal it is a bar. In a log file, where a bar would leave thousands of lines, it is one
+    line every `plain_every` steps and one at the last.
+
+    Args:
+        total: the run's last step.
+        initial: the step that a resumed run starts from.
+        name: what is counted, "step" or "warm start".
+        plain_every: steps between plain lines; None for about twenty in a whole run.
+        stream: where it goes; None for stderr.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        initial: int = 0,
+        name: str = "step",
+        plain_every: int | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._total, self._name = total, name
+        self._stream = sys.stderr if stream is None else stream
+        self._plain_every = max(1, total // 20) if plain_every is None else plain_every
+        self._bar = None
+        if self._stream.isatty():
+            import tqdm  # not at the top: a machine with only the JAX stack can train without
+
+            self._bar = tqdm.tqdm(
+                total=total, initial=initial, file=self._stream, desc=name, dynamic_ncols=True
+            )
+
+    def update(self, step: int, row: Mapping[str, object]) -> None:
+        """Shows that `step` is done, with the figures of its row of metrics."""
+        figures = figures_that_matter(row)
+        if self._bar is not None:
+            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif step % self._plain_every == 0 or step == self._total:
+            self.note(f"{self._name} {step}/{self._total}: {figures}")
+
+    def note(self, text: str) -> None:
+        """Writes a line of its own, above the bar if there is one."""
+        if self._bar is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._bar.write(text, file=self._stream)
+
+    def close(self) -> None:
+        """Leaves the bar as it is and ends its line."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def figures_that_matter(row: Mapping[str, object]) -> str:
+    """Returns a row's figures in a few words.
+
+    >>> row = {"train/pass@1_n16": 0.4, "train/pass@4_n16": 0.62, "train/pass@16_n16": 0.81}
+    >>> figures_that_matter({**row, "train/cumulative_solve_rate": 0.5, "train/step_time_s": 0.3})
+    'pass@1 0.400, pass@16 0.810, solved 0.500, 0.30 s/step'
+    """
+    by_k = metrics.pass_at_k_by_k(row, "train")
+    shown = {f"pass@{k}": by_k[k][1] for k in (min(by_k), max(by_k))} if by_k else {}
+    shown["solved"] = row.get(SOLVE_RATE)
+    words = [f"{name} {value:.3f}" for name, value in shown.items() if value is not None]
+    if row.get("warm_start/loss") is not None:
+        words.append(f"loss {row['warm_start/loss']:.3f}")
+    if row.get("train/step_time_s") is not None:
+        words.append(f"{row['train/step_time_s']:.2f} s/step")
+    return ", ".join(words)

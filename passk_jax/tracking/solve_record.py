@@ -1,0 +1,99 @@
+"""The solve record: which training problems have been solved so far, and when first.
+
+The cumulative solve rate is the fraction of training problems solved at least once. It can only
+grow, so unlike pass@k it shows whether training still reaches new problems (PKPO, section 5).
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveRecord:
+    """Per training problem, in the order of the train split; a pytree, for the checkpoint.
+
+    Attributes:
+        first_solved_step: int32, the step at which it was first solved, -1 for never.
+        times_sampled: int32, how many samples were drawn for it.
+        times_solved: int32, how many of them were correct.
+    """
+
+    first_solved_step: np.ndarray
+    times_sampled: np.ndarray
+    times_solved: np.ndarray
+
+
+jax.tree_util.register_dataclass(
+    SolveRecord,
+    data_fields=[field.name for field in dataclasses.fields(SolveRecord)],
+    meta_fields=[],
+)
+
+
+def empty(num_problems: int) -> SolveRecord:
+    """Returns the record of `num_problems` problems that were never sampled.
+
+    >>> empty(2).first_solved_step.tolist()
+    [-1, -1]
+    """
+    if num_problems < 1:
+        raise ValueError(f"num_problems must be at least 1, got {num_problems}")
+    return SolveRecord(
+        first_solved_step=np.full(num_problems, -1, np.int32),
+        times_sampled=np.zeros(num_problems, np.int32),
+        times_solved=np.zeros(num_problems, np.int32),
+    )
+
+
+def update(
+    record: SolveRecord, problem_indices_P: np.ndarray, correct_PxN: np.ndarray, step: int
+) -> SolveRecord:
+    """Adds one step's groups of samples.
+
+    Args:
+        record: the record so far; it is left as it is.
+        problem_indices_P: positions in the train split; a problem may appear more than once.
+        correct_PxN: booleans, N samples for each of them.
+        step: the current step, at least 0.
+
+    Returns:
+        The new record.
+
+    Raises:
+        ValueError: shapes disagree, an index is outside the record, or the step is negative.
+
+    >>> record = update(empty(3), np.array([2, 2]), np.array([[True, False], [True, True]]), step=7)
+    >>> record.first_solved_step.tolist(), record.times_solved.tolist()
+    ([-1, -1, 7], [0, 0, 3])
+    """
+    indices_P = np.asarray(problem_indices_P)
+    correct_PxN = np.asarray(correct_PxN).astype(bool)
+    num_problems = len(record.first_solved_step)
+    if correct_PxN.ndim != 2 or indices_P.shape != correct_PxN.shape[:1]:
+        raise ValueError(
+            f"shapes must be (P,) and (P, N), got {indices_P.shape} and {correct_PxN.shape}"
+        )
+    # A negative index would count from the end without a word.
+    if indices_P.size and not 0 <= indices_P.min() <= indices_P.max() < num_problems:
+        raise ValueError(f"problem indices must be in [0, {num_problems}), got {indices_P}")
+    if step < 0:
+        raise ValueError(f"step must be at least 0, got {step}")
+    first_solved_step = np.array(record.first_solved_step)
+    times_sampled = np.array(record.times_sampled)
+    times_solved = np.array(record.times_solved)
+    # add.at and not +=, which counts a repeated index once.
+    np.add.at(times_sampled, indices_P, correct_PxN.shape[1])
+    np.add.at(times_solved, indices_P, correct_PxN.sum(axis=1, dtype=np.int32))
+    first_solved_step[(first_solved_step < 0) & (times_solved > 0)] = step
+    return SolveRecord(first_solved_step, times_sampled, times_solved)
+
+
+def cumulative_solve_rate(record: SolveRecord) -> float:
+    """Returns the fraction of all problems, sampled yet or not, that were solved at least once.
+
+    >>> cumulative_solve_rate(update(empty(4), np.array([1]), np.array([[True]]), step=1))
+    0.25
+    """
+    return float(np.mean(np.asarray(record.first_solved_step) >= 0))

@@ -1,0 +1,228 @@
+"""Where a run's figures go: metrics.jsonl, samples.jsonl and TensorBoard's event files.
+
+A run that was killed must end with the metrics.jsonl of a run that was not. So the two files only
+grow, a checkpoint holds their sizes (`Writer.cursor`), and a run that goes on from the checkpoint
+first cuts the files back to those sizes: the lines after them are then written again.
+"""
+
+import json
+import logging
+import math
+import operator
+import os
+import pathlib
+import types
+from collections.abc import Iterable, Mapping
+
+from passk_jax.tracking import append_file, event_file
+
+_logger = logging.getLogger(__name__)
+
+_BEFORE_ANY_STEP = -(2**62)
+_FILES = {"metrics_bytes": "metrics.jsonl", "samples_bytes": "samples.jsonl"}
+
+
+class Writer:
+    """Appends a run's figures and samples to its files. One process of a run holds one.
+
+    Args:
+        workdir: the run's folder; it is made where it is missing.
+        cursor: where a checkpoint saw the files, from `cursor()`: what follows is cut off. None
+            starts afresh, and *empties* files that a former run has left.
+        tensorboard: whether to write event files too, in workdir/tensorboard.
+
+    Raises:
+        ValueError: the cursor is not one, or a file is missing or shorter than the cursor says.
+        OSError: a file cannot be written; its `filename` says which.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        cursor: Mapping[str, int] | None = None,
+        *,
+        tensorboard: bool = True,
+    ) -> None:
+        workdir = pathlib.Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        sizes = dict.fromkeys(_FILES, 0) if cursor is None else _check_cursor(cursor)
+        for key, name in _FILES.items():  # all of them, before any is cut
+            _check_cut(workdir / name, sizes[key])
+        self._files = {
+            key: append_file.AppendFile(workdir / name, sizes[key]) for key, name in _FILES.items()
+        }
+        self._null_names: set[str] = set()
+        self._events = None
+        if tensorboard:
+            rows = read_rows(workdir / _FILES["metrics_bytes"])
+            purge_step = rows[-1]["step"] + 1 if rows else _BEFORE_ANY_STEP
+            try:
+                self._events = event_file.EventFile(workdir / "tensorboard", purge_step)
+            except ModuleNotFoundError as error:
+                _logger.warning("no TensorBoard event files: %s", error)
+
+    def write(
+        self, step: int, metrics: Mapping[str, object], *, tensorboard_step: int | None = None
+    ) -> None:
+        """Appends one line, {"step": step, name: value, ...}, in the order given.
+
+        Numbers of any library become Python's, exactly: a float32 0.1 is 0.10000000149011612. JSON
+        has no nan and no infinity: they become null, and the first of each name is logged.
+
+        Args:
+            step: of the training loop.
+            metrics: from names to numbers (also booleans, 0-d arrays).
+            tensorboard_step: the place on TensorBoard's axis where it is not `step`, such as
+                i - warm_start.steps for row i of the warm start, which are all of step 0.
+
+        Raises:
+            TypeError: a value is not a number.
+            ValueError: a metric is called "step".
+        """
+        if "step" in metrics:
+            raise ValueError("a metric cannot be called 'step': that is the row's own key")
+        numbers = {name: _number(name, value) for name, value in metrics.items()}
+        row = {"step": operator.index(step)}
+        for name, number in numbers.items():
+            row[name] = _or_null(number)
+            if row[name] is None and name not in self._null_names:
+                self._null_names.add(name)
+                _logger.warning("step %d: %s is %s, written as null", step, name, number)
+        self._files["metrics_bytes"].append(_json_line(row))
+        if self._events is not None:
+            place = row["step"] if tensorboard_step is None else operator.index(tensorboard_step)
+            self._events.add_scalars(place, numbers)
+
+    def write_samples(self, step: int, rows: Iterable[Mapping[str, object]]) -> None:
+        """Appends sampled completions, one line for each problem.
+
+        Args:
+            step: of the training loop.
+            rows: one for each problem,
+                {"problem": id, "prompt": text, "reference": value (may be left out),
+                 "completions": [{"text": text, "reward": number, "weight": number or None,
+                                  "final_answer": text or None}, ...]}
+                `weight` is the factor of the sample's log-probability in the gradient (None where
+                nothing was learned from it, as in an evaluation). Further keys are kept.
+
+        Raises:
+            ValueError: a row lacks one of these keys.
+            TypeError: a value has no form in JSON.
+        """
+        for row in rows:
+            _check_keys("a row of samples", row, ("problem", "prompt", "completions"))
+            for completion in row["completions"]:
+                keys = ("text", "reward", "weight", "final_answer")
+                _check_keys("a completion", completion, keys)
+            line = {"step": operator.index(step), **_plain("row", row)}
+            self._files["samples_bytes"].append(_json_line(line))
+
+    def cursor(self) -> dict[str, int]:
+        """Returns the files' sizes, once everything written so far is on the disk.
+
+        A checkpoint holds it, so save it with what the run had *before* the next `write`.
+        """
+        return {key: file.sync() for key, file in self._files.items()}
+
+    def close(self) -> None:
+        """Closes the files; closing them again does nothing."""
+        for file in self._files.values():
+            file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[dict]:
+    """Reads a file of one JSON object a line, such as metrics.jsonl.
+
+    A missing file has no rows. A last line without its end is still being written: it is left out.
+
+    Raises:
+        ValueError: a line is not a JSON object; the message names the file and the line.
+    """
+    path = pathlib.Path(path)
+    rows = []
+    if not path.exists():
+        return rows
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: not a JSON object: {line[:80]!r}")
+            rows.append(row)
+    return rows
+
+
+def _check_cursor(cursor: Mapping[str, int]) -> dict[str, int]:
+    if set(cursor) != set(_FILES):
+        raise ValueError(f"a cursor has the keys {sorted(_FILES)}, got {sorted(cursor)}")
+    sizes = {key: operator.index(size) for key, size in cursor.items()}
+    if min(sizes.values()) < 0:
+        raise ValueError(f"a cursor's sizes are at least 0, got {sizes}")
+    return sizes
+
+
+def _check_cut(path: pathlib.Path, size: int) -> None:
+    """Raises ValueError where the file cannot be cut to `size` bytes of whole lines."""
+    append_file.check_size(path, size)
+    if size:
+        with path.open("rb") as file:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                raise ValueError(
+                    f"{path} was changed since the checkpoint was saved: its first {size} bytes "
+                    "no longer end a line; put it back as it was, or use another workdir"
+                )
+
+
+def _check_keys(what: str, row: Mapping[str, object], keys: Iterable[str]) -> None:
+    missing = [key for key in keys if key not in row]
+    if missing:
+        raise ValueError(f"{what} lacks {missing}; it has {list(row)}")
+
+
+def _number(name: str, value: object) -> float | int | bool:
+    """Returns a number or a 0-d array of any library as Python's own number."""
+    if getattr(value, "shape", None) == ():
+        value = value.item()
+    if not isinstance(value, bool | int | float):
+        raise TypeError(f"{name!r} must be a number, got {type(value).__name__} {value!r}")
+    return value
+
+
+def _or_null(number: float | int | bool) -> float | int | bool | None:
+    return None if isinstance(number, float) and not math.isfinite(number) else number
+
+
+def _plain(name: str, value: object) -> object:
+    """Returns `value` in JSON's types; nan and infinity become None, as in `Writer.write`."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(str(key), item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(name, value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(name, item) for item in value]
+    return _or_null(_number(name, value))
+
+
+def _json_line(row: Mapping[str, object]) -> bytes:
+    # ASCII, so that half a surrogate pair in a completion can be written as well.
+    return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"

@@ -1,0 +1,337 @@
+"""Trains a policy on sets of samples. One step is four lines: sample, score, transform, update.
+
+    python -m passk_jax.train --config configs/arithmetic.py --config.estimator.k=4 --workdir runs/x
+
+The same command again goes on where the run was stopped.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from passk_jax import tracking, workdir
+from passk_jax.experiment import ConfigError, Experiment, Scores, build
+from passk_jax.learner.checkpoint import CheckpointError, Checkpoints
+from passk_jax.learner.optimizer import k_at
+from passk_jax.learner.train_state import (
+    TrainState,
+    abstract_state,
+    init_state,
+    reset_optimizer,
+)
+from passk_jax.rollout.sampler import Rollout
+from passk_jax.tasks.order import batch_indices
+
+SAMPLING, EVALUATION = range(2)  # what a step's key is for
+
+
+class Stopped(Exception):
+    """The run was asked to stop by a signal (its argument), and has saved a checkpoint."""
+
+
+@dataclasses.dataclass
+class RunState:
+    """How far a run is; all of it is in the checkpoint.
+
+    Attributes:
+      state: parameters, optimizer and key, on the devices.
+      solve_record: which training problems were ever solved.
+      warm_start_step: supervised updates done.
+      step: policy-gradient updates done.
+      position: training problems drawn by them.
+    """
+
+    state: TrainState
+    solve_record: tracking.SolveRecord
+    warm_start_step: int = 0
+    step: int = 0
+    position: int = 0
+
+
+class Trainer:
+    """One run: what it trains (`experiment`), how far it is (`run_state`), where it writes."""
+
+    def __init__(self, experiment: Experiment, directory: pathlib.Path):
+        self.experiment = experiment
+        self.config = experiment.config
+        self.problems = experiment.task.split("train")
+        self.held_out = experiment.task.split(self.config.evaluation.split)
+        self.held_out = self.held_out[: self.config.evaluation.num_problems]
+        self.directory = directory
+        self.checkpoints = Checkpoints(
+            directory / "checkpoints", keep=self.config.checkpoints_to_keep
+        )
+        self.run_state, cursor = self._resume()
+        self.writer = tracking.Writer(directory, cursor, tensorboard=self.config.tensorboard)
+        self.stop_signal: signal.Signals | None = None
+
+    def run(self) -> None:
+        """Warm start, evaluation, training, with an evaluation at both ends."""
+        self._warm_start()
+        with tracking.Progress(self.config.steps, initial=self.run_state.step) as bar:
+            if self.run_state.step == 0:
+                self.writer.write(0, self._evaluate())
+            while self.run_state.step < self.config.steps:
+                row = self._train_step()
+                bar.update(self.run_state.step, row)
+                self._save_if_due(self.run_state.step, self.config.steps)
+
+    def close(self) -> None:
+        """Waits for the checkpoint that is being written, and closes all files."""
+        try:
+            self.checkpoints.close()
+        finally:
+            self.writer.close()
+
+    def _train_step(self) -> dict[str, Any]:
+        """Sample, score, transform, update; then write down what happened."""
+        experiment, run, config = self.experiment, self.run_state, self.config
+        indices = batch_indices(
+            len(self.problems), config.seed, run.position, config.prompts_per_step
+        )
+        problems = [self.problems[i] for i in indices]
+        k = k_at(experiment.k_schedule, run.step)
+
+        start = time.perf_counter()
+        rollout = experiment.sample(run.state.params, problems, self._key(SAMPLING, run.step))
+        scores = experiment.score(problems, rollout)
+        sampled = time.perf_counter()
+        advantages_PxN = experiment.transform(scores.rewards_PxN, k)
+        run.state, figures = experiment.update(run.state, rollout, advantages_PxN)
+
+        # The device works on the update; the host meanwhile counts what was sampled.
+        run.step += 1
+        run.position += config.prompts_per_step
+        run.solve_record = tracking.solve_record.update(
+            run.solve_record, indices, scores.correct_PxN, run.step
+        )
+        row = self._figures(rollout, scores, k)
+        if run.step % config.log_samples_every_steps == 0:
+            self._write_samples(problems, scores, advantages_PxN)
+        figures = jax.device_get(figures)
+        row |= {f"train/{name}": value for name, value in figures.items()}
+        row |= self._speed(rollout, start, sampled, time.perf_counter())
+        if run.step % config.eval_every_steps == 0 or run.step == config.steps:
+            row |= self._evaluate()
+        self.writer.write(run.step, row)
+        return row
+
+    def _figures(self, rollout: Rollout, scores: Scores, k: int) -> dict[str, Any]:
+        """What the step's samples were like."""
+        mask_PxNxR = np.asarray(rollout.mask)
+        ended_PxN = np.any(np.asarray(rollout.tokens) == self.experiment.tokenizer.eos_id, axis=-1)
+        return {
+            **tracking.group_metrics(
+                scores.rewards_PxN, scores.correct_PxN, scores.final_answers, prefix="train"
+            ),
+            "train/cumulative_solve_rate": tracking.solve_record.cumulative_solve_rate(
+                self.run_state.solve_record
+            ),
+            "train/response_tokens": float(mask_PxNxR.sum(axis=-1).mean()),
+            "train/truncated": float(1.0 - ended_PxN.mean()),
+            "train/k": k,
+            "train/learning_rate": self.experiment.learning_rate(self.run_state.step - 1),
+        }
+
+    def _speed(self, rollout: Rollout, start: float, sampled: float, end: float) -> dict[str, Any]:
+        """Figures that depend on the clock; their names end in `_s`."""
+        response_tokens = int(np.asarray(rollout.mask).sum())
+        prompt_tokens = int(np.asarray(rollout.prompts.mask).sum())
+        return {
+            "train/sampling_tokens_per_s": response_tokens / (sampled - start),
+            "train/update_tokens_per_s": (response_tokens + prompt_tokens) / (end - sampled),
+            "train/step_time_s": end - start,
+        }
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Held-out figures of the present parameters; the randomness depends on the step alone."""
+        start = time.perf_counter()
+        scores = self.experiment.sample_and_score(
+            self.run_state.state.params,
+            self.held_out,
+            self._key(EVALUATION, self.run_state.step),
+            num_samples=self.config.evaluation.samples_per_prompt,
+            temperature=self.config.evaluation.temperature,
+        )
+        figures = tracking.group_metrics(
+            scores.rewards_PxN,
+            scores.correct_PxN,
+            scores.final_answers,
+            prefix="eval",
+            stderr=True,
+        )
+        return {**figures, "eval/time_s": time.perf_counter() - start}
+
+    def _warm_start(self) -> None:
+        """Supervised updates on worked examples, then a fresh optimizer."""
+        experiment, run, config = self.experiment, self.run_state, self.config
+        steps, size = config.warm_start.steps, config.warm_start.batch_size
+        if run.warm_start_step == steps:
+            return
+        with tracking.Progress(steps, initial=run.warm_start_step, name="warm start") as bar:
+            while run.warm_start_step < steps:
+                # Another seed than training's, so that the two orders are not the same.
+                indices = batch_indices(
+                    len(self.problems), config.seed + 2**32, run.warm_start_step * size, size
+                )
+                problems = [self.problems[i] for i in indices]
+                run.state, figures = experiment.imitate(run.state, problems)
+                run.warm_start_step += 1
+                step = run.warm_start_step
+                figures = jax.device_get(figures)
+                row = {"warm_start/step": step}
+                row |= {f"warm_start/{name}": value for name, value in figures.items()}
+                self.writer.write(0, row, tensorboard_step=step - steps)
+                bar.update(step, row)
+                if step == steps:
+                    run.state = reset_optimizer(
+                        run.state, experiment.decoder, experiment.optimizer, experiment.mesh
+                    )
+                self._save_if_due(step, steps)
+
+    def _write_samples(self, problems, scores: Scores, advantages_PxN: jax.Array) -> None:
+        count = self.config.log_samples_problems
+        weights = np.asarray(advantages_PxN)[:count]
+        rows = []
+        for p, problem in enumerate(problems[:count]):
+            completions = zip(
+                scores.texts[p],
+                scores.rewards_PxN[p].tolist(),
+                weights[p].tolist(),
+                scores.final_answers[p],
+                strict=True,
+            )
+            keys = ("text", "reward", "weight", "final_answer")
+            rows.append(
+                {
+                    "problem": problem.id,
+                    "prompt": problem.prompt,
+                    "completions": [dict(zip(keys, row, strict=True)) for row in completions],
+                }
+            )
+        self.writer.write_samples(self.run_state.step, rows)
+
+    def _key(self, purpose: int, step: int) -> jax.Array:
+        """A PRNG key that is a function of the run's key, what it is for, and the step."""
+        key = jax.random.wrap_key_data(self.run_state.state.key)
+        return jax.random.fold_in(jax.random.fold_in(key, purpose), step)
+
+    def _save_if_due(self, step: int, last: int) -> None:
+        """Saves every so many steps and at the last; on a signal saves at once and stops."""
+        due = step % self.config.checkpoint_every_steps == 0 or step == last
+        if due or self.stop_signal is not None:
+            self.save()
+        if self.stop_signal is not None:
+            raise Stopped(self.stop_signal)
+
+    def save(self) -> None:
+        """Starts writing a checkpoint of everything the run needs to go on."""
+        run = self.run_state
+        self.checkpoints.save(
+            run.warm_start_step + run.step,
+            {"state": run.state, "solve_record": run.solve_record},
+            {
+                "warm_start_step": run.warm_start_step,
+                "step": run.step,
+                "position": run.position,
+                "cursor": self.writer.cursor(),
+            },
+        )
+
+    def _resume(self) -> tuple[RunState, dict[str, int] | None]:
+        """The run's progress from its latest good checkpoint, or its beginning."""
+        experiment = self.experiment
+        record = tracking.solve_record.empty(len(self.problems))
+        optimizer = experiment.warm_start_optimizer
+        template = abstract_state(experiment.decoder, optimizer, experiment.mesh)
+        restored = self.checkpoints.restore_latest({"state": template, "solve_record": record})
+        if restored is None:
+            if not self.config.warm_start.steps:
+                optimizer = experiment.optimizer
+            state = init_state(experiment.decoder, optimizer, experiment.mesh, self.config.seed)
+            return RunState(state=state, solve_record=record), None
+        _, arrays, figures = restored
+        cursor = figures.pop("cursor")
+        return RunState(**arrays, **figures), cursor
+
+
+def train(config: ConfigDict, directory: pathlib.Path) -> None:
+    """Trains, or goes on training, in a folder; then writes the report and prints the summary.
+
+    Raises:
+      ConfigError: the config cannot be run, or not in this folder; nothing was compiled or changed.
+      CheckpointError: a checkpoint could not be written or read.
+      Stopped: a signal asked to stop; a checkpoint was saved.
+      OSError: a file could not be written.
+    """
+    experiment = build(config)
+    directory.mkdir(parents=True, exist_ok=True)
+    with workdir.lock(directory):
+        workdir.claim(directory, config)
+        trainer = Trainer(experiment, directory)
+        with contextlib.closing(trainer), _stop_on_signals(trainer):
+            trainer.run()
+        rows = tracking.read_rows(directory / "metrics.jsonl")
+        print(f"\n{tracking.summary_table(rows)}\n")
+        print(f"report: {tracking.write_report(directory)}")
+
+
+@contextlib.contextmanager
+def _stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """SIGTERM and Ctrl-C let the step finish and stop the run; a second Ctrl-C stops it at once."""
+
+    def ask(number, _):
+        trainer.stop_signal = signal.Signals(number)
+        signal.signal(number, signal.default_int_handler)
+        print(
+            f"\n{trainer.stop_signal.name}: saving a checkpoint after this step "
+            "(once more to stop at once)",
+            file=sys.stderr,
+        )
+
+    former = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    directory = pathlib.Path(_WORKDIR.value)
+    logging.set_verbosity(logging.WARNING)  # orbax and jax report every detail at INFO
+    try:
+        train(_CONFIG.value, directory)
+    except (ConfigError, CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except Stopped as stopped:
+        number = stopped.args[0]
+        print(
+            f"stopped by {number.name}: a checkpoint is in {directory / 'checkpoints'}; the same "
+            "command goes on from it",
+            file=sys.stderr,
+        )
+        return 128 + number
+    return 0
+
+
+if __name__ == "__main__":
+    # Defined here and not at import: two commands imported by one process may share flag names.
+    _CONFIG = config_flags.DEFINE_config_file("config", None, "E.g. configs/arithmetic.py.")
+    _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made where it is missing.")
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -1,0 +1,219 @@
+"""The group sampler against a naive loop that recomputes the whole sequence for every token."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from passk_jax.learner.train_state import init_params
+from passk_jax.policy.decoder import Decoder, DecoderConfig
+from passk_jax.policy.tokenizer import ByteTokenizer
+from passk_jax.rollout.prompts import Prompts, encode_prompts
+from passk_jax.rollout.sampler import SamplingConfig, keep_most_probable, sample
+
+VOCAB, EOS, PAD = 13, 3, 0
+CONFIG = DecoderConfig(
+    vocab_size=VOCAB,
+    embed_dim=16,
+    hidden_dim=24,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    sliding_window=4,
+)
+DECODER = Decoder(CONFIG)
+LENGTH, SAMPLES = 8, 4
+# Prompts of 5, 3 and 1 tokens.
+PROMPTS = [[5, 6, 7, 8, 9], [3, 4, 5], [11]]
+
+
+@pytest.fixture(scope="module")
+def params():
+    tree = nn.meta.unbox(init_params(DECODER, jax.random.key(0)))
+    keys = iter(jax.random.split(jax.random.key(1), 100))
+    return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), tree)
+
+
+def pad(prompts, length):
+    tokens, mask = (
+        np.zeros((len(prompts), length), np.int32),
+        np.zeros((len(prompts), length), bool),
+    )
+    for row, ids in enumerate(prompts):
+        tokens[row, -len(ids) :], mask[row, -len(ids) :] = ids, True
+    return Prompts(tokens=tokens, mask=mask)
+
+
+def draw(params, prompts, key=0, temperature=1.0, num_samples=SAMPLES, length=LENGTH, **kwargs):
+    return jax.device_get(
+        sample(
+            params,
+            prompts,
+            jax.random.key(key),
+            temperature,
+            decoder=DECODER,
+            num_samples=num_samples,
+            config=SamplingConfig(length, **kwargs),
+            eos_id=EOS,
+            pad_id=PAD,
+        )
+    )
+
+
+@jax.jit
+def next_logits(params, ids, length):
+    """Logits after the first `length` of ids, the whole sequence run anew."""
+    positions = jnp.arange(ids.size)
+    hidden, _ = DECODER.apply({"params": params}, ids[None, None], positions[None, None])
+    return DECODER.apply({"params": params}, hidden[0, 0, length - 1], method="logits")
+
+
+def naive(params, prompts, key, temperature):
+    """Sequence by sequence, with the keys that the sampler documents."""
+    tokens, logp = [], []
+    for p, prompt in enumerate(prompts):
+        for i in range(SAMPLES):
+            own = jax.random.fold_in(jax.random.fold_in(jax.random.key(key), p), i)
+            ids, row, row_logp = list(prompt), [], []
+            for t in range(LENGTH):
+                padded = jnp.array(ids + [PAD] * (16 - len(ids)))
+                logits = next_logits(params, padded, len(ids))
+                noise = jax.random.gumbel(jax.random.fold_in(own, t), (VOCAB,))
+                token = int(jnp.argmax(logits / temperature + noise))
+                row.append(token)
+                row_logp.append(float(jax.nn.log_softmax(logits / temperature)[token]))
+                ids.append(token)
+                if token == EOS:
+                    break
+            padding = LENGTH - len(row)
+            tokens.append(row + [PAD] * padding)
+            logp.append(row_logp + [0.0] * padding)
+    shape = (len(prompts), SAMPLES, LENGTH)
+    return np.array(tokens).reshape(shape), np.array(logp).reshape(shape)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_equal_to_the_naive_loop(params, temperature):
+    rollout = draw(params, pad(PROMPTS, 6), temperature=temperature)
+    tokens, logp = naive(params, PROMPTS, 0, temperature)
+    np.testing.assert_array_equal(rollout.tokens, tokens)
+    np.testing.assert_allclose(rollout.sampling_logp, logp, atol=1e-4)
+    ended = (tokens == EOS).any(axis=-1)
+    assert 0 < ended.mean() < 1  # both completions that ended and ones that were cut off
+    lengths = np.where(ended, (tokens == EOS).argmax(axis=-1) + 1, LENGTH)
+    np.testing.assert_array_equal(rollout.mask, np.arange(LENGTH) < lengths[..., None])
+    if temperature == 1.0:
+        np.testing.assert_allclose(rollout.policy_logp, logp, atol=1e-4)
+    else:
+        assert np.abs(rollout.policy_logp - logp).max() > 0.05
+
+
+def test_the_same_key_gives_the_same_samples_whatever_the_padding(params):
+    short, long = draw(params, pad(PROMPTS, 5)), draw(params, pad(PROMPTS, 12), length=11)
+    np.testing.assert_array_equal(short.tokens, long.tokens[..., :LENGTH])
+    other = draw(params, pad(PROMPTS, 5), key=1)
+    assert (short.tokens != other.tokens).any()
+
+
+def test_samples_of_a_group_do_not_depend_on_how_many_there_are(params):
+    few, many = draw(params, pad(PROMPTS, 6)), draw(params, pad(PROMPTS, 6), num_samples=7)
+    np.testing.assert_array_equal(few.tokens, many.tokens[:, :SAMPLES])
+
+
+def test_first_token_is_distributed_as_the_softmax(params):
+    draws = 40_000
+    rollout = draw(params, pad(PROMPTS[:1], 5), num_samples=draws, length=1)
+    counts = np.bincount(rollout.tokens.ravel(), minlength=VOCAB)
+    p = np.asarray(jax.nn.softmax(next_logits(params, jnp.array(PROMPTS[0]), 5)))
+    assert p.max() < 0.9
+    # Pearson's statistic of 13 cells has mean 12 and standard deviation 4.9 under the softmax; a
+    # temperature off by a tenth gives hundreds. Cells that are hardly ever drawn are put together.
+    rare = p * draws < 10
+    cells = np.append(counts[~rare], counts[rare].sum())
+    expected = draws * np.append(p[~rare], p[rare].sum() + 1e-12)
+    assert np.sum((cells - expected) ** 2 / expected) < 40
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-4])
+def test_temperature_to_zero_is_greedy(params, temperature):
+    rollout = draw(params, pad(PROMPTS, 6), temperature=temperature)
+    for p, prompt in enumerate(PROMPTS):
+        ids = list(prompt)
+        for t in range(LENGTH):
+            padded = jnp.array(ids + [PAD] * (16 - len(ids)))
+            token = int(jnp.argmax(next_logits(params, padded, len(ids))))
+            assert (rollout.tokens[p, :, t] == token).all()
+            ids.append(token)
+            if token == EOS:
+                break
+    np.testing.assert_allclose(rollout.sampling_logp[rollout.mask], 0.0, atol=1e-3)
+
+
+def test_stops_as_soon_as_all_have_ended(params):
+    # A limit of a million tokens would take hours if the loop went on.
+    rollout = draw(params, pad(PROMPTS, 6), length=2000)
+    lengths = rollout.mask.sum(axis=-1)
+    assert 1 < lengths.max() < 500
+    assert (rollout.tokens[~rollout.mask] == PAD).all()
+
+
+def test_top_k_and_top_p_cut_where_they_say():
+    # Probabilities 0.5, 0.25, 0.125, 0.125.
+    logits = jnp.log(jnp.array([0.125, 0.5, 0.25, 0.125]))
+    kept = lambda **kw: np.isfinite(keep_most_probable(logits, **kw)).tolist()  # noqa: E731
+    assert kept(top_k=2, top_p=None) == [False, True, True, False]
+    assert kept(top_k=9, top_p=None) == [True] * 4
+    # 0.5 does not reach 0.6, 0.5 + 0.25 does.
+    assert kept(top_k=None, top_p=0.6) == [False, True, True, False]
+    assert kept(top_k=None, top_p=0.4) == [False, True, False, False]
+    assert kept(top_k=None, top_p=1.0) == [True] * 4
+    assert kept(top_k=1, top_p=0.9) == [False, True, False, False]
+
+
+def test_top_k_samples_only_those_and_says_both_probabilities(params):
+    rollout = draw(params, pad(PROMPTS, 6), num_samples=64, length=1, top_k=2)
+    for p, prompt in enumerate(PROMPTS):
+        logits = next_logits(params, jnp.array(prompt + [0] * (16 - len(prompt))), len(prompt))
+        best = np.argsort(-np.asarray(logits))[:2]
+        assert set(rollout.tokens[p].ravel()) <= set(best.tolist())
+    # The two kept probabilities sum to 1 under the sampling distribution, to less under the policy.
+    assert (rollout.sampling_logp > rollout.policy_logp).all()
+
+
+def test_another_temperature_does_not_recompile(params):
+    prompts = pad(PROMPTS, 6)
+    draw(params, prompts)
+    before = sample._cache_size()
+    for temperature in (0.3, 0.0, 2.0):
+        draw(params, prompts, temperature=temperature)
+    assert sample._cache_size() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_response_tokens": 0}, "sampling.max_response_tokens = 0"),
+        ({"top_k": 0}, "sampling.top_k = 0"),
+        ({"top_p": 0.0}, "sampling.top_p = 0.0"),
+        ({"top_p": 1.5}, "sampling.top_p = 1.5"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        SamplingConfig(**{"max_response_tokens": 4, **change})
+
+
+def test_prompts_are_padded_on_the_left():
+    prompts = encode_prompts(["Hi", "a"], ByteTokenizer(), 3)
+    assert prompts.tokens.tolist() == [[0, 75, 108], [0, 0, 100]]
+    assert prompts.mask.tolist() == [[False, True, True], [False, False, True]]
+
+
+@pytest.mark.parametrize("text", ["", "Hi!!"])
+def test_a_prompt_that_is_empty_or_too_long_is_refused(text):
+    with pytest.raises(ValueError, match=r"sampling.max_prompt_tokens = 3"):
+        functools.partial(encode_prompts, ["Hi", text])(ByteTokenizer(), 3)
