@@ -5,4 +5,4 @@ from configs import default
 
 def get_config():
     """The default job itself; see `configs/default.py` for every key."""
-    return default.get_config().lock()
+    return default.get_config()

@@ -98,4 +98,4 @@ def get_config() -> config_dict.ConfigDict:
     # Tokens whose logits are in memory at once in the update: chunk x vocabulary x 4 bytes.
     config.logprob_chunk_tokens = 8192
     config.tensorboard = True  # event files in workdir/tensorboard, next to metrics.jsonl
-    return config
+    return config.lock()  # a misspelt key of another config is an error, not a new key

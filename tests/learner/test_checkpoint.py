@@ -1,0 +1,111 @@
+"""Checkpoints: what is saved comes back, damage is noticed, nothing good is lost."""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, fingerprints
+
+
+def arrays(seed=0):
+    return {
+        "weights": jax.random.normal(jax.random.key(seed), (100, 50)),
+        "half": jax.random.normal(jax.random.key(seed), (3, 4, 5)).astype(jnp.bfloat16),
+        "counts": np.arange(7, dtype=np.int32) + seed,
+        "key": jax.random.key_data(jax.random.key(seed)),
+    }
+
+
+def save(directory, steps=(1, 2, 3)):
+    checkpoints = Checkpoints(directory, keep=3)
+    for step in steps:
+        checkpoints.save(step, arrays(step), {"step": step, "cursor": {"bytes": 10 * step}})
+    checkpoints.close()
+
+
+def assert_restored(restored, step):
+    found_step, found, figures = restored
+    assert found_step == step
+    jax.tree.map(np.testing.assert_array_equal, found, arrays(step))
+    assert figures == {"step": step, "cursor": {"bytes": 10 * step}}
+
+
+def largest_file(directory):
+    files = [path for path in pathlib.Path(directory).rglob("*") if path.is_file()]
+    return max(files, key=os.path.getsize)
+
+
+def test_everything_comes_back_bit_for_bit(tmp_path):
+    save(tmp_path / "checkpoints", steps=(1, 2, 3, 4))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.steps() == [2, 3, 4]
+    assert_restored(checkpoints.restore_latest(arrays()), 4)
+
+
+def test_an_empty_directory_has_none(tmp_path):
+    assert Checkpoints(tmp_path / "checkpoints").restore_latest(arrays()) is None
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, remove])
+def test_a_damaged_checkpoint_is_passed_over_and_set_aside(tmp_path, damage, caplog):
+    directory = tmp_path / "checkpoints"
+    save(directory)
+    damage(largest_file(directory / "3"))
+    checkpoints = Checkpoints(directory)
+    assert_restored(checkpoints.restore_latest(arrays()), 2)
+    assert "checkpoint 3" in caplog.text and "damaged" in caplog.text
+    # Its number is free again, and what was there is kept for who wants to look at it.
+    assert (tmp_path / "damaged_checkpoints" / "3").is_dir()
+    checkpoints.save(3, arrays(3), {"step": 3, "cursor": {"bytes": 30}})
+    checkpoints.close()
+    assert_restored(Checkpoints(directory).restore_latest(arrays()), 3)
+
+
+def test_reading_for_evaluation_moves_nothing(tmp_path):
+    directory = tmp_path / "checkpoints"
+    save(directory)
+    truncate(largest_file(directory / "3"))
+    assert_restored(Checkpoints(directory, read_only=True).restore_latest(arrays()), 2)
+    assert (directory / "3").is_dir()
+
+
+def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path):
+    # What a killed save leaves: orbax's temporary folder, not yet renamed.
+    directory = tmp_path / "checkpoints"
+    save(directory, steps=(1, 2))
+    (directory / "2").rename(directory / "2.orbax-checkpoint-tmp")
+    assert_restored(Checkpoints(directory).restore_latest(arrays()), 1)
+
+
+def test_when_all_are_damaged_it_says_so_and_does_not_start_afresh(tmp_path):
+    save(tmp_path / "checkpoints", steps=(1,))
+    truncate(largest_file(tmp_path / "checkpoints" / "1"))
+    with pytest.raises(CheckpointError, match=r"none of the checkpoints \[1\]"):
+        Checkpoints(tmp_path / "checkpoints").restore_latest(arrays())
+
+
+def test_a_fingerprint_sees_any_changed_element_and_any_swap():
+    x = jax.random.normal(jax.random.key(0), (4, 5))
+    original = fingerprints({"x": x})["['x']"]
+    assert fingerprints({"x": x + 0.0})["['x']"] == original
+    assert fingerprints({"x": x.at[3, 4].add(1e-6)})["['x']"] != original
+    assert fingerprints({"x": x[::-1]})["['x']"] != original
+    assert fingerprints({"x": x.T})["['x']"] != original

@@ -1,0 +1,92 @@
+"""Chunked log-probabilities against the plain ones, and what they keep out of memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from passk_jax.learner.logprobs import response_logprobs, token_logprobs
+from passk_jax.learner.train_state import init_params
+from passk_jax.policy.decoder import Decoder, DecoderConfig, output_logits
+from passk_jax.rollout.sampler import SamplingConfig, sample
+from tests.rollout.test_sampler import CONFIG, DECODER, EOS, PAD, PROMPTS, pad
+
+GEMMA_VOCAB = 256_128
+
+
+def plain(hidden, embedding, tokens, temperature):
+    log_p = jax.nn.log_softmax(output_logits(hidden, embedding, CONFIG) / temperature)
+    chosen = jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
+    return chosen, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 4, 7, 100])  # 12 tokens: divided, not divided, whole
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_chunks_change_neither_values_nor_gradients(chunk_tokens, temperature):
+    hidden = jax.random.normal(jax.random.key(0), (2, 3, 2, 16))
+    embedding = jax.random.normal(jax.random.key(1), (CONFIG.vocab_size, 16))
+    tokens = jax.random.randint(jax.random.key(2), (2, 3, 2), 0, CONFIG.vocab_size)
+    chunked = functools.partial(token_logprobs, config=CONFIG, chunk_tokens=chunk_tokens)
+
+    def total(function, hidden, embedding):
+        logp, entropy = function(hidden, embedding, tokens, temperature)
+        return jnp.sum(jnp.sin(logp)) + jnp.sum(jnp.cos(entropy)), (logp, entropy)
+
+    results = [
+        jax.jit(jax.value_and_grad(functools.partial(total, f), (0, 1), has_aux=True))(
+            hidden, embedding
+        )
+        for f in (plain, chunked)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
+
+
+def test_training_log_probabilities_are_the_samplers():
+    """The two ways to one number: token by token with a cache, and all at once."""
+    params = nn.meta.unbox(init_params(DECODER, jax.random.key(3)))
+    rollout = sample(
+        params,
+        pad(PROMPTS, 6),
+        jax.random.key(0),
+        0.8,
+        decoder=DECODER,
+        num_samples=4,
+        config=SamplingConfig(8),
+        eos_id=EOS,
+        pad_id=PAD,
+    )
+    for temperature, expected in ((0.8, rollout.sampling_logp), (1.0, rollout.policy_logp)):
+        logp, entropy = response_logprobs(
+            params, rollout.prompts, rollout.tokens, temperature, decoder=DECODER, chunk_tokens=50
+        )
+        np.testing.assert_allclose(
+            np.where(rollout.mask, logp, 0.0), np.asarray(expected), atol=2e-5
+        )
+        assert (entropy >= 0).all() and (entropy <= np.log(CONFIG.vocab_size) + 1e-6).all()
+
+
+def test_full_logits_are_never_formed_at_gemmas_vocabulary():
+    """Compiled, not run: temporary memory of the update stays below a quarter of the logits."""
+    config = DecoderConfig(GEMMA_VOCAB, 16, 32, 2, 2, 1, 8)
+    decoder, shape, chunk = Decoder(config), (4, 16, 64), 256
+    params = jax.eval_shape(lambda: nn.meta.unbox(init_params(decoder, jax.random.key(0))))
+    tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
+    prompts = pad([[5, 6, 7]] * shape[0], 4)
+
+    def loss(params, tokens, chunk_tokens):
+        logp, entropy = response_logprobs(
+            params, prompts, tokens, 1.0, decoder=decoder, chunk_tokens=chunk_tokens
+        )
+        return jnp.sum(logp) + jnp.sum(entropy)
+
+    def temporary_bytes(chunk_tokens):
+        gradient = jax.jit(jax.grad(functools.partial(loss, chunk_tokens=chunk_tokens)))
+        return gradient.lower(params, tokens).compile().memory_analysis().temp_size_in_bytes
+
+    logits_bytes = np.prod(shape) * GEMMA_VOCAB * 4  # 4.2 GB
+    assert temporary_bytes(chunk) < logits_bytes / 4
+    # The test can fail: with one chunk for all tokens the logits are there.
+    assert temporary_bytes(10**9) > logits_bytes

@@ -1,0 +1,66 @@
+"""Losses by hand, and their gradient on a bandit whose exact gradient is known."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from passk_jax import transforms
+from passk_jax.learner.loss import masked_mean, policy_gradient_loss, supervised_loss
+
+
+def test_policy_gradient_loss_by_hand():
+    # One problem, two samples: log-probabilities -1 - 2 = -3, and -4 (its second token is padding).
+    # -(1/2) (2 * -3 + -1 * -4) = 1. A mean over tokens would give 0.5 * ..., padding counted 3.5.
+    logp = jnp.array([[[-1.0, -2.0], [-4.0, -5.0]]])
+    mask = jnp.array([[[True, True], [True, False]]])
+    assert policy_gradient_loss(logp, mask, jnp.array([[2.0, -1.0]])) == 1.0
+
+
+def test_policy_gradient_loss_averages_over_problems():
+    logp, mask = jnp.full((3, 2, 1), -1.0), jnp.ones((3, 2, 1), bool)
+    advantages = jnp.array([[1.0, 1.0], [0.0, 0.0], [2.0, 0.0]])
+    assert policy_gradient_loss(logp, mask, advantages) == pytest.approx((1 + 0 + 1) / 3)
+
+
+def test_no_gradient_flows_through_advantages_or_padding():
+    logp, mask = jnp.full((1, 2, 2), -1.0), jnp.array([[[True, False], [True, True]]])
+    by_advantage = jax.grad(policy_gradient_loss, 2)(logp, mask, jnp.array([[2.0, -1.0]]))
+    assert not by_advantage.any()
+    by_logp = jax.grad(policy_gradient_loss)(logp, mask, jnp.array([[2.0, -1.0]]))
+    np.testing.assert_allclose(by_logp, [[[-1.0, 0.0], [0.5, 0.5]]])
+
+
+def test_padding_may_hold_anything():
+    logp = jnp.array([[[-1.0, -jnp.inf]]])
+    mask = jnp.array([[[True, False]]])
+    assert policy_gradient_loss(logp, mask, jnp.ones((1, 1))) == 1.0
+    assert supervised_loss(logp, mask) == 1.0
+
+
+def test_masked_mean_of_nothing_is_zero():
+    assert masked_mean(jnp.ones(3), jnp.zeros(3, bool)) == 0.0
+
+
+@pytest.mark.parametrize(("name", "k"), [("sloo_minus_one", 2), ("sloo_centered", 2), ("loo", 1)])
+def test_gradient_is_that_of_pass_at_k(name, k):
+    """Expectation over all outcomes of 4 samples of a 3-armed bandit, against jax.grad."""
+    theta, correct, n = jnp.array([0.3, -0.2, 0.1]), jnp.array([1.0, 0.0, 0.0]), 4
+    outcomes_PxN = jnp.array(list(itertools.product(range(3), repeat=n)))
+    advantages_PxN = jax.vmap(lambda a: transforms.make(name)(correct[a], k))(outcomes_PxN)
+
+    def expected_loss(theta, weights_P):
+        # Each outcome is a problem of its own; a response is one token, the arm.
+        logp = jax.nn.log_softmax(theta)[outcomes_PxN][..., None]
+        mask = jnp.ones_like(logp, bool)
+        losses = jax.vmap(policy_gradient_loss)(
+            logp[:, None], mask[:, None], advantages_PxN[:, None]
+        )
+        return jnp.sum(weights_P * losses)
+
+    probabilities_P = jnp.prod(jax.nn.softmax(theta)[outcomes_PxN], axis=-1)
+    found = -jax.grad(expected_loss)(theta, probabilities_P)
+    pass_at_k = lambda theta: 1 - (1 - jax.nn.softmax(theta) @ correct) ** k  # noqa: E731
+    np.testing.assert_allclose(found, jax.grad(pass_at_k)(theta), atol=1e-6)

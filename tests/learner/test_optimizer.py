@@ -1,0 +1,80 @@
+"""Optimizer, warm-up and the schedule of k."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from passk_jax import transforms
+from passk_jax.learner.optimizer import k_at, make_optimizer, parse_k_schedule, warmup_constant
+
+CONFIG = ConfigDict(
+    dict(
+        name="sgd",
+        learning_rate=0.5,
+        warmup_steps=4,
+        clip_gradient_norm=1.0,
+        b1=0.9,
+        b2=0.95,
+        eps=1e-8,
+        weight_decay=0.0,
+    )
+)
+
+
+def test_warm_up_is_linear_then_constant():
+    rates = [float(warmup_constant(0.5, 4)(count)) for count in range(6)]
+    np.testing.assert_allclose(rates, [0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+    assert float(warmup_constant(0.5, 0)(0)) == 0.5
+
+
+def test_clips_by_the_global_norm_before_the_update():
+    # The gradient (3, 4) has norm 5, so it is scaled to (0.6, 0.8); the first rate is 0.125.
+    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    gradients = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+    optimizer = make_optimizer(CONFIG)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    assert updates["a"][0] == pytest.approx(-0.125 * 0.6)
+    assert updates["b"][0] == pytest.approx(-0.125 * 0.8)
+
+
+def test_none_switches_clipping_off():
+    config = CONFIG.copy_and_resolve_references()
+    config.clip_gradient_norm = None
+    optimizer = make_optimizer(config, learning_rate=1.0)
+    updates, _ = optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)), jnp.zeros(1))
+    assert updates[0] == pytest.approx(-0.25 * 3.0)
+
+
+def test_adamw_decays_weights_and_sgd_takes_no_momentum():
+    config = CONFIG.copy_and_resolve_references()
+    config.name, config.weight_decay, config.warmup_steps = "adamw", 0.1, 0
+    optimizer = make_optimizer(config)
+    params = jnp.array([2.0])
+    updates, _ = optimizer.update(jnp.zeros(1), optimizer.init(params), params)
+    assert updates[0] == pytest.approx(-0.5 * 0.1 * 2.0)
+
+
+def test_an_unknown_optimizer_lists_the_known_ones():
+    config = CONFIG.copy_and_resolve_references()
+    config.name = "adam"
+    with pytest.raises(ValueError, match=r"optimizer.name = 'adam' \(did you mean 'adamw'\?\)"):
+        make_optimizer(config)
+
+
+@pytest.mark.parametrize(
+    "k", [True, 2.0, "8", (), ((1, 8),), ((0, 8), (0, 4)), ((0, 8), (9, 4), (5, 2)), ((0, 8.5),)]
+)
+def test_a_schedule_that_skips_or_repeats_steps_is_refused(k):
+    with pytest.raises(ValueError, match=r"estimator.k = "):
+        parse_k_schedule(k)
+
+
+def test_a_change_of_k_does_not_recompile():
+    schedule = parse_k_schedule(((0, 8), (3, 1)))
+    estimator = jax.jit(jax.vmap(transforms.make("sloo_minus_one"), in_axes=(0, None)))
+    rewards = jnp.array([[0.0] * 12 + [1.0] * 4])
+    seen = [np.asarray(estimator(rewards, k_at(schedule, step))) for step in range(5)]
+    assert estimator._cache_size() == 1
+    assert (seen[0] == seen[2]).all() and (seen[2] != seen[3]).any()

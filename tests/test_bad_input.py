@@ -1,0 +1,100 @@
+"""Each mistake is one clear error that names key, value and what is allowed, before compiling."""
+
+import jax
+import pytest
+
+from passk_jax.experiment import ConfigError, build
+from passk_jax.tasks.base import Score
+from passk_jax.train import train
+from tests.tiny import command, run, tiny_config
+
+MISTAKES = [
+    (dict(estimator__k=5), r"config.estimator.*k = 5.*n = 4"),
+    (dict(estimator__k=0), r"config.estimator.*k = 0"),
+    (dict(estimator__k=((0, 2), (3, 9))), r"config.estimator.*k = 9"),
+    (dict(estimator__k="two"), r"estimator.k = 'two'"),
+    (dict(estimator__name="sloo", estimator__k=4), r"config.estimator.*k = 4.*n = 4"),
+    (dict(samples_per_prompt=1, estimator__k=1), r"config.samples_per_prompt = 1.*at least 2"),
+    (dict(estimator__name="sloo_minus_two"), r"sloo_minus_two.*sloo_minus_one"),
+    (dict(task__name="arithmetics"), r"arithmetics.*arithmetic"),
+    (dict(tokenizer__name="bytes"), r"tokenizer.name = 'bytes'.*byte"),
+    (dict(optimizer__name="adam"), r"optimizer.name = 'adam'.*adamw"),
+    (dict(task__options__max_n=2), r"config.task.*max_n = 2"),
+    (dict(sampling__max_prompt_tokens=10), r"sampling.max_prompt_tokens = 10"),
+    (dict(sampling__max_response_tokens=4), r"sampling.max_response_tokens = 4"),
+    (dict(sampling__temperature=0.0), r"config.sampling.temperature = 0.0"),
+    (dict(sampling__top_p=1.5), r"sampling.top_p = 1.5"),
+    (dict(steps=-1), r"config.steps = -1"),
+    (dict(eval_every_steps=0), r"config.eval_every_steps = 0"),
+    (dict(optimizer__learning_rate=float("nan")), r"config.optimizer.learning_rate = nan"),
+    (dict(mesh__model=3), r"mesh.model = 3.*devices"),
+    (dict(mesh__data=0), r"mesh.data = 0"),
+    (dict(policy__num_layers=3), r"config.policy.*num_layers = 3"),
+    (dict(policy__remat="all"), r"config.policy.*remat = 'all'"),
+    (dict(evaluation__split="dev"), r"config.evaluation.split.*dev"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=lambda x: str(x)[:40])
+def test_a_mistake_in_the_config(changes, message, tmp_path):
+    config = tiny_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    with jax.log_compiles(), pytest.raises(ConfigError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # nothing was made
+
+
+def test_a_batch_that_the_mesh_cannot_divide(monkeypatch):
+    from passk_jax import experiment
+
+    monkeypatch.setattr(experiment, "batch_multiple", lambda mesh: 8)
+    with pytest.raises(ConfigError, match=r"config.prompts_per_step = 4.*multiple of 8"):
+        build(tiny_config())
+
+
+@pytest.mark.parametrize("flag", ["--config.estimater.k=4", "--config.estimator.kk=4"])
+def test_a_misspelt_key(flag, tmp_path):
+    result = run(
+        command(
+            "passk_jax.train", "--config", "configs/arithmetic.py", flag, workdir=tmp_path / "x"
+        ),
+        tmp_path / "cache",
+    )
+    assert result.returncode != 0
+    assert flag.split("=")[0].removeprefix("--config.").split(".")[-1] in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_misspelt_key_in_a_config_file():
+    with pytest.raises((AttributeError, KeyError), match="prompts_per_stepp"):
+        tiny_config().prompts_per_stepp = 3
+
+
+def test_a_workdir_of_another_run_shows_the_difference(tmp_path):
+    train(tiny_config(steps=0, warm_start__steps=0), tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=r"config.estimator.k: 2 there, 3 here"):
+        train(tiny_config(steps=0, warm_start__steps=0, estimator__k=3), tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_workdir_that_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("do not lose me")
+    with pytest.raises(ConfigError, match=r"thesis\.tex"):
+        train(tiny_config(), tmp_path)
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number(reward, tmp_path, monkeypatch):
+    from passk_jax.tasks.arithmetic import Arithmetic
+
+    monkeypatch.setattr(
+        Arithmetic,
+        "score",
+        lambda self, problems, completions: [Score(reward, False, None) for _ in problems],
+    )
+    with pytest.raises(
+        ValueError, match=r"gave reward (nan|inf) to a completion of problem 'arith"
+    ):
+        train(tiny_config(warm_start__steps=0), tmp_path / "run")

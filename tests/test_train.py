@@ -1,0 +1,216 @@
+"""Whole runs: what they write, that they resume, and that killing them changes nothing."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from passk_jax import tracking
+from passk_jax.experiment import build
+from passk_jax.learner.checkpoint import Checkpoints
+from passk_jax.learner.train_state import abstract_state
+from passk_jax.train import train
+from tests.tiny import ROOT, command, environment, run, tiny_config, train_command
+
+
+def without_clock(workdir):
+    """The lines of metrics.jsonl, without the figures that depend on the clock."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.endswith("_s")} for row in rows]
+
+
+def final_arrays(workdir, config):
+    experiment = build(config)
+    restored = Checkpoints(workdir / "checkpoints", read_only=True).restore_latest(
+        {
+            "state": abstract_state(experiment.decoder, experiment.optimizer, experiment.mesh),
+            "solve_record": tracking.solve_record.empty(len(experiment.task.split("train"))),
+        }
+    )
+    return restored[0], restored[1]
+
+
+def assert_same_run(one, other, config):
+    assert without_clock(one) == without_clock(other)
+    assert (one / "samples.jsonl").read_bytes() == (other / "samples.jsonl").read_bytes()
+    (step, arrays), (other_step, other_arrays) = (
+        final_arrays(workdir, config) for workdir in (one, other)
+    )
+    assert step == other_step == config.warm_start.steps + config.steps
+    jax.tree.map(np.testing.assert_array_equal, arrays, other_arrays)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    train(tiny_config(), workdir)
+    return workdir
+
+
+def test_a_run_writes_what_it_promises(whole_run):
+    rows = without_clock(whole_run)
+    warm = [row for row in rows if "warm_start/loss" in row]
+    assert [row["warm_start/step"] for row in warm] == [1, 2, 3, 4, 5]
+    assert warm[-1]["warm_start/loss"] < warm[0]["warm_start/loss"]
+    assert [row["step"] for row in rows] == [0] * 6 + [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if "eval/pass@4_n4" in row] == [0, 3, 6]
+    step = rows[6]
+    for name in ("pass@1_n4", "pass@2_n4", "pass@4_n4", "reward_mean", "cumulative_solve_rate",
+                 "entropy", "response_tokens", "distinct_answers_n4", "groups_all_right",
+                 "groups_all_wrong", "gradient_norm", "loss", "k", "learning_rate"):  # fmt: skip
+        assert np.isfinite(step[f"train/{name}"]), name
+    assert "train/pass@8_n4" not in step  # four samples say nothing about pass@8
+    assert abs(step["train/sampling_kl"]) < 1e-4  # sampled and trained policy are the same
+    assert "eval/pass@4_n4_stderr" in rows[-1]
+    samples = tracking.read_rows(whole_run / "samples.jsonl")
+    assert [row["step"] for row in samples] == [2, 2, 4, 4, 6, 6]
+    assert len(samples[0]["completions"]) == 4
+    assert "data:image/png;base64" in (whole_run / "report.html").read_text()
+
+
+def test_the_same_command_again_changes_nothing(whole_run, capsys):
+    before = (whole_run / "metrics.jsonl").read_bytes()
+    train(tiny_config(), whole_run)
+    assert (whole_run / "metrics.jsonl").read_bytes() == before
+    assert "held-out pass@1" in capsys.readouterr().out
+
+
+def test_randomness_is_a_function_of_the_seed(whole_run, tmp_path):
+    train(tiny_config(seed=1, steps=1), tmp_path / "other")
+    assert without_clock(tmp_path / "other")[0] != without_clock(whole_run)[0]
+
+
+def test_k_changes_the_update_and_not_the_samples_of_the_first_step(whole_run, tmp_path):
+    train(tiny_config(estimator__k=4, steps=1), tmp_path / "other")
+    one, other = without_clock(whole_run)[6], without_clock(tmp_path / "other")[6]
+    assert one["train/pass@1_n4"] == other["train/pass@1_n4"]
+    assert other["train/k"] == 4
+
+
+def wait_for(process, condition, seconds=240):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.002)
+    process.kill()
+    pytest.fail(f"nothing happened for {seconds} s: {process.communicate()}")
+
+
+def count_lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def start(workdir, cache, **changes):
+    return subprocess.Popen(
+        train_command(workdir, **changes),
+        cwd=ROOT,
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_as_if_it_never_was(whole_run, tmp_path):
+    """SIGKILL in the warm start, after an evaluation, while saving, in a step, near the end."""
+    workdir, cache = tmp_path / "killed", tmp_path / "cache"
+    metrics, checkpoints = workdir / "metrics.jsonl", workdir / "checkpoints"
+    moments = [
+        lambda: count_lines(metrics) >= 1,
+        lambda: count_lines(metrics) >= 4,
+        lambda: any(checkpoints.glob("*tmp*")) if checkpoints.exists() else False,
+        lambda: count_lines(metrics) >= 6,
+        lambda: (checkpoints / "7").exists(),
+        lambda: count_lines(metrics) >= 9,
+        lambda: count_lines(metrics) >= 12,
+    ]
+    killed = 0
+    for moment in moments:
+        process = start(workdir, cache)
+        wait_for(process, moment)
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= len(moments) - 2  # the last may already have ended
+    result = run(train_command(workdir), cache)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(workdir, whole_run, tiny_config())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_goes_on(whole_run, tmp_path, number):
+    workdir, cache = tmp_path / "stopped", tmp_path / "cache"
+    process = start(workdir, cache)
+    wait_for(process, lambda: count_lines(workdir / "metrics.jsonl") >= 8)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 128 + number
+    assert "the same command goes on from it" in error and "Traceback" not in error
+    done = count_lines(workdir / "metrics.jsonl")
+    assert 8 <= done < 12
+    result = run(train_command(workdir), cache)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(workdir, whole_run, tiny_config())
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_clear_error_and_costs_no_checkpoint(whole_run, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        workdir, cache = disk / "run", tmp_path / "cache"
+        result = run(train_command(workdir, checkpoints_to_keep=100), cache)
+        assert result.returncode == 1
+        assert "No space left" in result.stderr or "disk full" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert "run the same command again" in result.stderr
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        result = run(train_command(workdir, checkpoints_to_keep=100), cache)
+        assert result.returncode == 0, result.stderr
+        config = tiny_config(checkpoints_to_keep=100)
+        assert_same_run(pathlib.Path(workdir), whole_run, config)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_two_runs_in_one_workdir_are_refused(whole_run, tmp_path):
+    import fcntl
+
+    from passk_jax.experiment import ConfigError
+
+    with open(whole_run / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process is training"):
+            train(tiny_config(), whole_run)
+
+
+def test_evaluate_scores_a_checkpoint(whole_run, tmp_path):
+    path = tmp_path / "figures.json"
+    result = run(
+        command("passk_jax.evaluate", "--n", "4", "--k", "1,4", "--temperatures", "0,1",
+                "--json", str(path), workdir=whole_run),
+        tmp_path / "cache",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(path.read_text())
+    assert figures["step"] == 6 and figures["num_problems"] == 10
+    rows = figures["results"]
+    assert [(row["temperature"], row["k"]) for row in rows] == [(0, 1), (0, 4), (1, 1), (1, 4)]
+    assert rows[0]["estimate"] == rows[1]["estimate"]  # greedy samples are all alike
+    assert all(row["low"] <= row["estimate"] <= row["high"] for row in rows)
+    before = sorted(path.name for path in whole_run.iterdir())
+    assert before == sorted(path.name for path in whole_run.iterdir())

@@ -1,0 +1,71 @@
+"""A config and a command small enough that a whole run takes seconds."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+from configs import default
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+TINY = {
+    "steps": 6,
+    "prompts_per_step": 4,
+    "samples_per_prompt": 4,
+    "eval_every_steps": 3,
+    "checkpoint_every_steps": 2,
+    "log_samples_every_steps": 2,
+    "task.options.max_n": 9,
+    "task.options.num_train": 50,
+    "task.options.num_validation": 10,
+    "task.options.num_test": 10,
+    "policy.embed_dim": 16,
+    "policy.hidden_dim": 32,
+    "policy.num_layers": 2,
+    "policy.num_heads": 2,
+    "policy.num_kv_heads": 1,
+    "policy.head_dim": 8,
+    "sampling.max_response_tokens": 10,
+    "estimator.k": 2,
+    "warm_start.steps": 5,
+    "warm_start.batch_size": 8,
+    "evaluation.samples_per_prompt": 4,
+    "evaluation.prompts_per_batch": 5,
+    "tensorboard": False,
+}
+
+
+def tiny_config(**changes):
+    """The default config with the tiny settings, and `changes` ("a.b" written a__b)."""
+    config = default.get_config()
+    config.update_from_flattened_dict(TINY)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
+def command(module, *args, workdir):
+    return [sys.executable, "-m", module, *args, "--workdir", str(workdir)]
+
+
+def train_command(workdir, **changes):
+    settings = TINY | {k.replace("__", "."): v for k, v in changes.items()}
+    flags = [f"--config.{key}={value}" for key, value in settings.items()]
+    return command("passk_jax.train", "--config", "configs/arithmetic.py", *flags, workdir=workdir)
+
+
+def environment(cache):
+    """Compiled programs are shared between the processes of a test through `cache`."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    }
+
+
+def run(args, cache, **kwargs):
+    return subprocess.run(
+        args, cwd=ROOT, env=environment(cache), capture_output=True, text=True, **kwargs
+    )
