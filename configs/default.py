@@ -14,7 +14,7 @@ def get_config() -> config_dict.ConfigDict:
     """Returns the default job: a byte-level Gemma 2 of one million parameters on arithmetic."""
     config = config_dict.ConfigDict()
     config.seed = 0  # of everything random: parameters, order of problems, samples
-    config.steps = 300  # policy-gradient updates
+    config.steps = 200  # policy-gradient updates
     config.prompts_per_step = 32  # P: problems in a batch; the mesh's data x fsdp must divide it
     config.samples_per_prompt = 16  # n: completions for each problem, at least 2
     config.eval_every_steps = 50  # held-out evaluation; also before the first and after the last
@@ -27,7 +27,7 @@ def get_config() -> config_dict.ConfigDict:
     config.task = config_dict.ConfigDict()
     config.task.name = "arithmetic"
     config.task.options = config_dict.ConfigDict()
-    config.task.options.max_n = 12  # the largest operand of "What is a*b + c*d?"
+    config.task.options.max_n = 16  # the largest operand of "What is a*b + c*d?"
     config.task.options.num_train = 5000
     config.task.options.num_validation = 500
     config.task.options.num_test = 500
@@ -76,7 +76,7 @@ def get_config() -> config_dict.ConfigDict:
 
     # Supervised steps on the train split's worked examples, before training; 0 steps for none.
     config.warm_start = config_dict.ConfigDict()
-    config.warm_start.steps = 300
+    config.warm_start.steps = 400
     config.warm_start.batch_size = 64  # worked examples
     config.warm_start.learning_rate = 1e-3  # the other optimizer settings are the optimizer's
 
