@@ -86,6 +86,19 @@ class Trainer:
                 bar.update(self.run_state.step, row)
                 self._save_if_due(self.run_state.step, self.config.steps)
 
+    def describe(self) -> str:
+        """What is trained, on what, from where: the first line of a run."""
+        config, run = self.config, self.run_state
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+        done = [f"{run.warm_start_step} warm-start"] if run.warm_start_step else []
+        done += [f"{run.step} training"] if run.step else []
+        return (
+            f"{parameters:,} parameters on {jax.device_count()} {jax.default_backend()} device(s); "
+            f"{config.task.name}, {len(self.problems):,} training problems; "
+            f"{config.estimator.name}, k = {config.estimator.k}, n = {config.samples_per_prompt}; "
+            + (f"going on after {' and '.join(done)} steps" if done else "from the beginning")
+        )
+
     def close(self) -> None:
         """Waits for the checkpoint that is being written, and closes all files."""
         try:
@@ -279,11 +292,15 @@ def train(config: ConfigDict, directory: pathlib.Path) -> None:
     with workdir.lock(directory):
         workdir.claim(directory, config)
         trainer = Trainer(experiment, directory)
+        print(trainer.describe(), file=sys.stderr)
         with contextlib.closing(trainer), _stop_on_signals(trainer):
             trainer.run()
         rows = tracking.read_rows(directory / "metrics.jsonl")
         print(f"\n{tracking.summary_table(rows)}\n")
-        print(f"report: {tracking.write_report(directory)}")
+        try:
+            print(f"report: {tracking.write_report(directory)}")
+        except ModuleNotFoundError as error:  # a machine with the JAX stack alone
+            print(f"no report: {error}")
 
 
 @contextlib.contextmanager
