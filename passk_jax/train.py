@@ -330,11 +330,23 @@ def main(argv: Sequence[str]) -> int:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     directory = pathlib.Path(_WORKDIR.value)
     logging.set_verbosity(logging.WARNING)  # orbax and jax report every detail at INFO
+    # Orbax's threads print a traceback of each error that `Checkpoints` raises as well.
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
     try:
         train(_CONFIG.value, directory)
-    except (ConfigError, CheckpointError, OSError) as error:
+    except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return 2
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"error: {error}. Mend the cause and run the same command again: it goes on from the "
+            f"latest checkpoint in {directory / 'checkpoints'}",
+            file=sys.stderr,
+        )
+        return 1
     except Stopped as stopped:
         number = stopped.args[0]
         print(

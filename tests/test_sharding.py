@@ -27,13 +27,13 @@ problems = experiment.task.split("train")[:8]
 rollout = experiment.sample(state.params, problems, jax.random.key(1))
 rewards = np.arange(32, dtype=np.float32).reshape(8, 4) % 5
 advantages = experiment.transform(rewards, 2)
-shards = {str(x.sharding.spec) for x in jax.tree.leaves(state.params)}
+sharded = any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
 state, figures = experiment.update(state, rollout, advantages)
 print(json.dumps({
     "tokens": np.asarray(rollout.tokens).tolist(),
     "figures": {name: float(value) for name, value in figures.items()},
     "params": [np.asarray(x).ravel()[:50].tolist() for x in jax.tree.leaves(state.params)],
-    "sharded": len(shards) > 1,
+    "sharded": sharded,
 }))
 """
 
