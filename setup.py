@@ -38,7 +38,7 @@ setuptools.setup(
         "tensorboardX>=2.6.2",
         "tqdm>=4.66",
         # gemma 3.3, the newest for Python 3.11, does not import with kauldron 1.4, nor kauldron 1.3
-        # with jax 0.10.2; and kauldron 1.3 cannot call typeguard 4.5, and does not name tensorboard.
+        # with jax 0.10.2; kauldron 1.3 cannot call typeguard 4.5, and needs tensorboard unsaid.
         "kauldron<1.4",
         "tensorboard>=2.18",
         "typeguard<4.5",
