@@ -214,26 +214,33 @@ def test_full_disk_is_an_error_with_the_path_and_whole_lines(tmp_path, monkeypat
     with tracking.Writer(tmp_path) as writer:
         writer.write(0, {"train/loss": 1.0})
         before = (tmp_path / "metrics.jsonl").read_bytes()
-        events = next((tmp_path / "tensorboard").iterdir())
-        for room, victim in [
-            (5, tmp_path / "metrics.jsonl"),
-            (40, events),  # the line fits, the event does not
-        ]:
-            with monkeypatch.context() as patch:
-                fill_the_disk(patch, room=room)
-                with pytest.raises(OSError, match="No space left") as caught:
-                    writer.write(1, {"train/loss": 1.0})
-            assert caught.value.errno == errno.ENOSPC
-            assert caught.value.filename == str(victim)
-            assert (tmp_path / "metrics.jsonl").read_bytes().startswith(before)
+        with monkeypatch.context() as patch:
+            fill_the_disk(patch, room=5)
+            with pytest.raises(OSError, match="No space left") as caught:
+                writer.write(1, {"train/loss": 1.0})
+        assert caught.value.errno == errno.ENOSPC
+        assert caught.value.filename == str(tmp_path / "metrics.jsonl")
+        assert (tmp_path / "metrics.jsonl").read_bytes() == before
         with monkeypatch.context() as patch:
             fill_the_disk(patch, room=30)
             with pytest.raises(OSError, match=r"No space left.*samples.jsonl"):
                 writer.write_samples(1, [ROW])
         # With space again, the run may go on: no line is torn.
         writer.write(2, {"train/loss": 1.0})
-    assert steps_of(tmp_path / "metrics.jsonl") == [0, 1, 2]
+    assert steps_of(tmp_path / "metrics.jsonl") == [0, 2]
     assert (tmp_path / "samples.jsonl").read_bytes() == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_full_disk_stops_the_event_file_too(tmp_path):
+    file = event_file.EventFile(tmp_path)
+    file._records.close()
+    file._records._writer = open("/dev/full", "wb", buffering=0)
+    with pytest.raises(OSError, match="No space left") as caught:
+        file.add_scalars(1, {"train/loss": 1.0})
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(next(tmp_path.iterdir()))
+    file.close()
 
 
 def test_failing_fsync_is_not_swallowed(tmp_path, monkeypatch):
