@@ -1,6 +1,6 @@
 """Speed of the reward transformations against the paper's own NumPy, measured in the same run.
 
-    python benchmarks/transforms.py [--quick]
+    python -m benchmarks.transforms [--quick]
 
 It prints 4,096 groups of 16 in one jitted call against a Python loop over the groups, and against
 one `jnp.sort` of the same array; how the cost of one group grows up to n = 65,536; the precision of
