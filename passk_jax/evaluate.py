@@ -14,7 +14,7 @@ from absl import app, flags
 
 from passk_jax import tracking, workdir
 from passk_jax.experiment import ConfigError, Experiment, build
-from passk_jax.learner.checkpoint import CheckpointError, Checkpoints
+from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, quiet_logs
 from passk_jax.learner.train_state import abstract_state
 
 
@@ -104,6 +104,7 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    quiet_logs()
     try:
         result = evaluate(
             pathlib.Path(_WORKDIR.value),

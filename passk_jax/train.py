@@ -16,12 +16,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from passk_jax import tracking, workdir
 from passk_jax.experiment import ConfigError, Experiment, Scores, build
-from passk_jax.learner.checkpoint import CheckpointError, Checkpoints
+from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, quiet_logs
 from passk_jax.learner.optimizer import k_at
 from passk_jax.learner.train_state import (
     TrainState,
@@ -329,9 +329,7 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     directory = pathlib.Path(_WORKDIR.value)
-    logging.set_verbosity(logging.WARNING)  # orbax and jax report every detail at INFO
-    # Orbax's threads print a traceback of each error that `Checkpoints` raises as well.
-    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    quiet_logs()
     try:
         train(_CONFIG.value, directory)
     except ConfigError as error:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 
 _logger = logging.getLogger(__name__)
 
@@ -156,6 +157,15 @@ class Checkpoints:
             f"{self.steps()} are whole; mend the cause (is the disk full?) and run the same "
             "command again to go on from the latest"
         )
+
+
+def quiet_logs() -> None:
+    """For commands: no INFO lines of orbax and jax, and no tracebacks from orbax's threads.
+
+    What goes wrong there, `Checkpoints` raises.
+    """
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
 
 
 def _brief(error: Exception) -> str:
