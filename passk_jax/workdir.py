@@ -27,14 +27,16 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
                 "config to go on with it. The differences:\n" + "\n".join(different)
             )
         return
-    others = sorted(item.name for item in workdir.iterdir() if item.name != ".lock")
+    # A run that was killed while it began leaves these and nothing else.
+    partial = path.with_suffix(".partial")
+    begun = {".lock", partial.name}
+    others = sorted(item.name for item in workdir.iterdir() if item.name not in begun)
     if others:
         raise ConfigError(
             f"{workdir} is not empty and is no run's folder (it has no config.json, but "
             f"{', '.join(others[:5])}): give another --workdir"
         )
     # Renamed into place, so that a killed run leaves no half-written config.
-    partial = path.with_suffix(".partial")
     partial.write_text(text)
     partial.rename(path)
 

@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+from passk_jax import workdir
 from passk_jax.experiment import ConfigError, build
 from passk_jax.tasks.base import Score
 from passk_jax.train import train
@@ -86,6 +87,14 @@ def test_a_workdir_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("do not lose me")
     with pytest.raises(ConfigError, match=r"thesis\.tex"):
         train(tiny_config(), tmp_path)
+
+
+def test_a_run_killed_while_it_began_can_begin_again(tmp_path):
+    for name in (".lock", "config.partial"):
+        (tmp_path / name).write_text("{")
+    workdir.claim(tmp_path, tiny_config())
+    assert workdir.load_config(tmp_path).estimator.k == 2
+    assert not (tmp_path / "config.partial").exists()
 
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf")])
