@@ -199,6 +199,7 @@ def test_two_runs_in_one_workdir_are_refused(whole_run, tmp_path):
 
 
 def test_evaluate_scores_a_checkpoint(whole_run, tmp_path):
+    before = sorted(path.name for path in whole_run.iterdir())
     path = tmp_path / "figures.json"
     result = run(
         command("passk_jax.evaluate", "--n", "4", "--k", "1,4", "--temperatures", "0,1",
@@ -212,5 +213,4 @@ def test_evaluate_scores_a_checkpoint(whole_run, tmp_path):
     assert [(row["temperature"], row["k"]) for row in rows] == [(0, 1), (0, 4), (1, 1), (1, 4)]
     assert rows[0]["estimate"] == rows[1]["estimate"]  # greedy samples are all alike
     assert all(row["low"] <= row["estimate"] <= row["high"] for row in rows)
-    before = sorted(path.name for path in whole_run.iterdir())
     assert before == sorted(path.name for path in whole_run.iterdir())

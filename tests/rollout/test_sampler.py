@@ -1,7 +1,5 @@
 """The group sampler against a naive loop that recomputes the whole sequence for every token."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -216,4 +214,4 @@ def test_prompts_are_padded_on_the_left():
 @pytest.mark.parametrize("text", ["", "Hi!!"])
 def test_a_prompt_that_is_empty_or_too_long_is_refused(text):
     with pytest.raises(ValueError, match=r"sampling.max_prompt_tokens = 3"):
-        functools.partial(encode_prompts, ["Hi", text])(ByteTokenizer(), 3)
+        encode_prompts(["Hi", text], ByteTokenizer(), 3)
