@@ -33,12 +33,13 @@ def main():
         phases = {"sample": [], "score": [], "transform and update": []}
         for step in range(steps + 1):
             times = [time.perf_counter()]
-            rollout = experiment.sample(state.params, problems, jax.random.key(step))
+            key = jax.random.key(step)
+            rollout = experiment.sample(state.params, problems, key)
             jax.block_until_ready(rollout.tokens)
             times.append(time.perf_counter())
             scores = experiment.score(problems, rollout)
             times.append(time.perf_counter())
-            advantages = experiment.transform(scores.rewards_PxN, 8)
+            advantages = experiment.transform(scores.rewards_PxN, 8, rollout, key)
             state, figures = experiment.update(state, rollout, advantages)
             jax.block_until_ready((state, figures))
             times.append(time.perf_counter())

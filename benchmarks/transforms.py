@@ -119,7 +119,7 @@ def median_ms(function, repeats: int) -> float:
 
 def batch(name: str):
     """The jitted transformation of a whole batch, k traced."""
-    return jax.jit(jax.vmap(transforms.make(name), in_axes=(0, None)))
+    return jax.jit(transforms.make(name))
 
 
 def against_the_peer(num_groups: int, n: int, k: int, repeats: int) -> None:

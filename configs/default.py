@@ -62,7 +62,15 @@ def get_config() -> config_dict.ConfigDict:
     config.estimator = config_dict.ConfigDict()
     config.estimator.name = "sloo_minus_one"
     # k of pass@k: a number, or ((first step, k), ...) such as ((0, 8), (1500, 1)), steps from 0.
+    # None for an estimator that takes no k.
     config.estimator.k = optional(8, object)
+    # What some estimators take beside k, None for their default; `python -m passk_jax.transforms`.
+    config.estimator.gamma = optional(None, float)  # pkr: of the weight gamma (1 - rate)^(gamma-1)
+    config.estimator.base = optional(None, str)  # pkr: "grpo", "reinforce" or "rft"
+    config.estimator.coefficient = optional(None, float)  # entropy_regularised
+    config.estimator.max_solve_rate = optional(None, float)  # without_easy: share of successes
+    config.estimator.num_sets = optional(None, int)  # bootstrap: sets drawn for each problem
+    config.estimator.noise_share = optional(None, float)  # of the failures, rewarded as successes
 
     config.optimizer = config_dict.ConfigDict()
     config.optimizer.name = "adamw"

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from passk_jax import tasks, transforms
+from passk_jax.learner.loss import masked_mean
 from passk_jax.learner.optimizer import make_optimizer, parse_k_schedule, warmup_constant
 from passk_jax.learner.train_state import TrainState
 from passk_jax.learner.update import policy_gradient_update, supervised_update
@@ -46,7 +47,7 @@ class Experiment:
     decoder: Decoder
     mesh: Mesh
     sampling: SamplingConfig
-    k_schedule: tuple[tuple[int, int], ...]
+    k_schedule: tuple[tuple[int, float | None], ...]
     optimizer: optax.GradientTransformation
     warm_start_optimizer: optax.GradientTransformation
 
@@ -147,9 +148,18 @@ class Experiment:
             final_answers=[row for count, scores in parts for row in scores.final_answers[:count]],
         )
 
-    def transform(self, rewards_PxN: np.ndarray, k: int) -> jax.Array:
-        """Advantages (P, N) by the config's estimator; another k does not recompile."""
-        return self._estimator(shard_batch(self.mesh, rewards_PxN), k)
+    def transform(
+        self, rewards_PxN: np.ndarray, k: float | None, rollout: Rollout, key: jax.Array
+    ) -> jax.Array:
+        """Advantages (P, N) by the config's estimator; another k does not recompile.
+
+        The key is for an estimator that draws, the rollout for one that looks at the entropy.
+
+        Raises:
+          ValueError: rewards that the estimator does not take.
+        """
+        transforms.check_batch(self.config.estimator.name, rewards_PxN)
+        return self._estimator(shard_batch(self.mesh, rewards_PxN), k, rollout, key)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of update `step`, counted from 0."""
@@ -157,8 +167,21 @@ class Experiment:
         return float(warmup_constant(c.learning_rate, c.warmup_steps)(step))
 
     @functools.cached_property
-    def _estimator(self) -> Callable[[jax.Array, int], jax.Array]:
-        return jax.jit(jax.vmap(transforms.make(self.config.estimator.name), in_axes=(0, None)))
+    def _estimator(self) -> Callable[..., jax.Array]:
+        config = self.config.estimator
+        estimator = transforms.make(config.name, **_estimator_options(config))
+
+        def advantages(rewards_PxN, k, rollout, key) -> jax.Array:
+            if config.noise_share is not None:
+                noise_key, key = jax.random.split(key)
+                keys_P = jax.random.split(noise_key, rewards_PxN.shape[0])
+                noisy = functools.partial(transforms.noise_rewards, share=config.noise_share)
+                rewards_PxN = jax.vmap(lambda g, key: noisy(g, key=key))(rewards_PxN, keys_P)
+            # minus the log-probability of what was drawn is the entropy, in expectation
+            entropy_P = jax.vmap(masked_mean)(-rollout.sampling_logp, rollout.mask)
+            return estimator(rewards_PxN, k, key=key, entropy=entropy_P)
+
+        return jax.jit(advantages)
 
     def update(
         self, state: TrainState, rollout: Rollout, advantages_PxN: jax.Array
@@ -207,9 +230,7 @@ def build(config: ConfigDict) -> Experiment:
 
 def _build(config: ConfigDict) -> Experiment:
     _check_counts(config)
-    k_schedule = parse_k_schedule(config.estimator.k)
-    for _, k in k_schedule:
-        _named("estimator", transforms.check, config.estimator.name, config.samples_per_prompt, k)
+    k_schedule = _check_estimator(config)
     tokenizer = make_tokenizer(config.tokenizer.name)
     sampling = SamplingConfig(
         config.sampling.max_response_tokens, config.sampling.top_k, config.sampling.top_p
@@ -222,6 +243,7 @@ def _build(config: ConfigDict) -> Experiment:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
     _check_batches(config, mesh)
     task = _named("task", tasks.make, config.task.name, **config.task.options)
+    _check_rewards(config, task)
     experiment = Experiment(
         config=config,
         task=task,
@@ -243,6 +265,43 @@ def _named(section: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config.{section}: {error}") from error
+
+
+def _estimator_options(config: ConfigDict) -> dict[str, Any]:
+    """What `config.estimator` gives the estimator beside k: the keys that are not off."""
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in ("name", "k", "noise_share") and value is not None
+    }
+
+
+def _check_estimator(config: ConfigDict) -> tuple[tuple[int, float | None], ...]:
+    """Checks the estimator with every k it will be given; returns the schedule of k."""
+    estimator, n = config.estimator, config.samples_per_prompt
+    schedule = parse_k_schedule(estimator.k)
+    for _, k in schedule:
+        _named("estimator", transforms.check, estimator.name, n, k, **_estimator_options(estimator))
+    share = estimator.noise_share
+    if share is not None and not 0 <= share <= 1:
+        raise ConfigError(f"config.estimator.noise_share = {share}: must be in [0, 1], or None")
+    return schedule
+
+
+def _check_rewards(config: ConfigDict, task: tasks.Task) -> None:
+    """An estimator, or noise, for 0/1 rewards needs a task that gives no others."""
+    name = config.estimator.name
+    wants = {
+        f"config.estimator.name = {name!r}": transforms.ESTIMATORS[name].binary,
+        "config.estimator.noise_share": config.estimator.noise_share is not None,
+    }
+    for key, binary in wants.items():
+        if binary and not task.binary_rewards:
+            real = [row.name for row in transforms.ESTIMATORS.values() if not row.binary]
+            raise ConfigError(
+                f"{key}: takes rewards of 0 and 1 only, and task {config.task.name!r} gives "
+                f"others. Any reward is taken by {', '.join(real)}"
+            )
 
 
 def _check_counts(config: ConfigDict) -> None:

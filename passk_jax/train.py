@@ -32,7 +32,7 @@ from passk_jax.learner.train_state import (
 from passk_jax.rollout.sampler import Rollout
 from passk_jax.tasks.order import batch_indices
 
-SAMPLING, EVALUATION = range(2)  # what a step's key is for
+SAMPLING, EVALUATION, TRANSFORM = range(3)  # what a step's key is for
 
 
 class Stopped(Exception):
@@ -119,7 +119,9 @@ class Trainer:
         rollout = experiment.sample(run.state.params, problems, self._key(SAMPLING, run.step))
         scores = experiment.score(problems, rollout)
         sampled = time.perf_counter()
-        advantages_PxN = experiment.transform(scores.rewards_PxN, k)
+        advantages_PxN = experiment.transform(
+            scores.rewards_PxN, k, rollout, self._key(TRANSFORM, run.step)
+        )
         run.state, figures = experiment.update(run.state, rollout, advantages_PxN)
 
         # The device works on the update; the host meanwhile counts what was sampled.
@@ -139,7 +141,7 @@ class Trainer:
         self.writer.write(run.step, row)
         return row
 
-    def _figures(self, rollout: Rollout, scores: Scores, k: int) -> dict[str, Any]:
+    def _figures(self, rollout: Rollout, scores: Scores, k: float | None) -> dict[str, Any]:
         """What the step's samples were like."""
         mask_PxNxR = np.asarray(rollout.mask)
         ended_PxN = np.any(np.asarray(rollout.tokens) == self.experiment.tokenizer.eos_id, axis=-1)
@@ -152,7 +154,7 @@ class Trainer:
             ),
             "train/response_tokens": float(mask_PxNxR.sum(axis=-1).mean()),
             "train/truncated": float(1.0 - ended_PxN.mean()),
-            "train/k": k,
+            **({} if k is None else {"train/k": k}),
             "train/learning_rate": self.experiment.learning_rate(self.run_state.step - 1),
         }
 

@@ -26,7 +26,7 @@ state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0)
 problems = experiment.task.split("train")[:8]
 rollout = experiment.sample(state.params, problems, jax.random.key(1))
 rewards = np.arange(32, dtype=np.float32).reshape(8, 4) % 5
-advantages = experiment.transform(rewards, 2)
+advantages = experiment.transform(rewards, 2, rollout, jax.random.key(2))
 sharded = any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
 state, figures = experiment.update(state, rollout, advantages)
 print(json.dumps({

@@ -50,11 +50,15 @@ def make_optimizer(config, learning_rate: float | None = None) -> optax.Gradient
     return optax.chain(optax.clip_by_global_norm(config.clip_gradient_norm), update)
 
 
-def parse_k_schedule(k: int | Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+def parse_k_schedule(
+    k: float | Sequence[Sequence[float]] | None,
+) -> tuple[tuple[int, float | None], ...]:
     """Returns a k of the config as ((first step, k), ...), the first at step 0, rising.
 
     Args:
-      k: a number, or such pairs. Steps count from 0.
+      k: a number, such pairs, or None for an estimator that takes no k. Steps count from 0. Which
+        numbers are allowed the estimator says; if one has a fraction all become floats, so that a
+        change of k does not recompile.
 
     Raises:
       ValueError: anything else.
@@ -64,23 +68,31 @@ def parse_k_schedule(k: int | Sequence[Sequence[int]]) -> tuple[tuple[int, int],
     >>> parse_k_schedule([[0, 8], [1500, 1]])
     ((0, 8), (1500, 1))
     """
-    if isinstance(k, int) and not isinstance(k, bool):
+    if k is None or _is_number(k):
         return ((0, k),)
     complaint = (
-        f"estimator.k = {k!r}: a whole number is allowed, or ((first step, k), ...) with rising "
-        "first steps from 0, such as ((0, 8), (1500, 1))"
+        f"estimator.k = {k!r}: a number is allowed, or ((first step, k), ...) with rising first "
+        "steps from 0, such as ((0, 8), (1500, 1)), or None for an estimator that takes no k"
     )
     try:
-        schedule = tuple((operator.index(step), operator.index(value)) for step, value in k)
+        schedule = tuple((operator.index(step), value) for step, value in k)
     except (TypeError, ValueError):
         raise ValueError(complaint) from None
     steps = [step for step, _ in schedule]
     if not steps or steps[0] != 0 or steps != sorted(set(steps)):
         raise ValueError(complaint)
+    if not all(_is_number(value) for _, value in schedule):
+        raise ValueError(complaint)
+    if any(isinstance(value, float) for _, value in schedule):
+        return tuple((step, float(value)) for step, value in schedule)
     return schedule
 
 
-def k_at(schedule: Sequence[tuple[int, int]], step: int) -> int:
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def k_at(schedule: Sequence[tuple[int, float | None]], step: int) -> float | None:
     """The k of update `step`, counted from 0.
 
     It reaches the compiled transform as an argument, so a change of k never recompiles.

@@ -48,6 +48,8 @@ class Arithmetic:
     [Score(reward=1.0, correct=True, final_answer='42', error=None)]
     """
 
+    binary_rewards = True
+
     def __init__(
         self,
         *,

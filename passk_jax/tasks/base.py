@@ -43,7 +43,13 @@ class Score:
 
 @runtime_checkable
 class Task(Protocol):
-    """What the training loop asks of a task."""
+    """What the training loop asks of a task.
+
+    Attributes:
+        binary_rewards: whether every reward is 0 or 1, as some estimators need.
+    """
+
+    binary_rewards: bool
 
     def split(self, name: str) -> Sequence[Problem]:
         """Returns the problems of "train", "validation" or "test", always in the same order."""

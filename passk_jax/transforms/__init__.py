@@ -1,7 +1,8 @@
 """Rewards of one group in, policy-gradient weights of that group out: pure JAX, no model, no I/O.
 
 A function takes one problem's rewards (n,) and returns (n,) in the scale of its paper; the caller
-vmaps over problems and jits. `make` gives the same by name, in the learner's scale.
+vmaps over problems and jits. `make` gives the same by name for whole batches, in the learner's
+scale; `python -m passk_jax.transforms` prints the names.
 
 >>> import jax, jax.numpy as jnp
 >>> from passk_jax import transforms
@@ -12,6 +13,20 @@ vmaps over problems and jits. `make` gives the same by name, in the learner's sc
  [0. 1. 1. 1.]]
 """
 
+from passk_jax.transforms.binary import (
+    biased_scaling,
+    grpo,
+    grpo_k,
+    pkr,
+    reinforce,
+    reinforce_k,
+    rloo,
+    rloo_k,
+    s_binary,
+)
+from passk_jax.transforms.estimator import (
+    Estimator,
+)
 from passk_jax.transforms.pkpo import (
     loo,
     pass_at_k,
@@ -22,19 +37,78 @@ from passk_jax.transforms.pkpo import (
     sloo_minus_one,
     weights,
 )
-from passk_jax.transforms.table import ESTIMATORS, Estimator, check, make
+from passk_jax.transforms.sampled import (
+    best_of_n,
+    bootstrap,
+    full_sampling,
+    loo_minus_one_partitioned,
+    naive_partitioned,
+    naive_partitioned_baselined,
+    noise_rewards,
+)
+from passk_jax.transforms.shaping import (
+    adaptive,
+    combination,
+    combination_direct,
+    entropy_regularised,
+    exceeding,
+    passk_analytical,
+    skew_r,
+    upper_half,
+    without_easy,
+)
+from passk_jax.transforms.surrogate import (
+    from_surrogate,
+    surrogate_of,
+)
+from passk_jax.transforms.table import (
+    ESTIMATORS,
+    check,
+    check_batch,
+    describe,
+    make,
+)
 
 __all__ = [
     "ESTIMATORS",
     "Estimator",
+    "adaptive",
+    "best_of_n",
+    "biased_scaling",
+    "bootstrap",
     "check",
+    "check_batch",
+    "combination",
+    "combination_direct",
+    "describe",
+    "entropy_regularised",
+    "exceeding",
+    "from_surrogate",
+    "full_sampling",
+    "grpo",
+    "grpo_k",
     "loo",
+    "loo_minus_one_partitioned",
     "make",
+    "naive_partitioned",
+    "naive_partitioned_baselined",
+    "noise_rewards",
     "pass_at_k",
+    "passk_analytical",
+    "pkr",
+    "reinforce",
+    "reinforce_k",
     "rho",
+    "rloo",
+    "rloo_k",
     "s",
+    "s_binary",
+    "skew_r",
     "sloo",
     "sloo_centered",
     "sloo_minus_one",
+    "surrogate_of",
+    "upper_half",
     "weights",
+    "without_easy",
 ]

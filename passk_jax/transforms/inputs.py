@@ -19,6 +19,13 @@ def is_integer(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def is_real(value) -> bool:
+    """True for a number that is no bool and not complex, and an array of such, traced or not."""
+    if hasattr(value, "dtype"):
+        return jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def is_traced(value) -> bool:
     """True inside jit, vmap or grad, where a value has a shape but cannot be read."""
     return isinstance(value, jax.core.Tracer)
@@ -45,18 +52,19 @@ def check_size(name: str, n, smallest: int, argument: str = "n") -> int:
     return n
 
 
-def check_k(name: str, k, n: int, spare: int = 0) -> int | jax.Array:
+def check_k(name: str, k, n: int, largest: int | None = None, why: str = "") -> int | jax.Array:
     """Returns k, as a Python int where it is concrete and as an int32 scalar where it is traced.
 
     Args:
       name: the function that asks, for the error.
       k: Python int, NumPy integer, integer array of shape () or traced integer.
       n: number of samples of one problem.
-      spare: how many samples must stay outside a set of k: 1 <= k <= n - spare.
+      largest: the largest k that is allowed; None is n.
+      why: why a k above it, but not above n, is not; for the error.
 
     Raises:
       TypeError: if k is not an integer (a bool, a float, None).
-      ValueError: if k is not a scalar or, where it is concrete, not in 1..n - spare.
+      ValueError: if k is not a scalar or, where it is concrete, not in 1..largest.
     """
     if not is_integer(k):
         raise TypeError(f"{name}: k must be an integer, got {k!r} of type {type(k).__name__}")
@@ -64,14 +72,14 @@ def check_k(name: str, k, n: int, spare: int = 0) -> int | jax.Array:
         raise ValueError(f"{name}: k must be a scalar, got shape {np.shape(k)}; vmap over k")
     if is_traced(k):
         return k.astype(jnp.int32)
-    k = operator.index(k)
-    if not 1 <= k <= n - spare:
-        why = "; k = n leaves the baseline no sample" if spare and k == n else ""
-        raise ValueError(f"{name}: k = {k} with n = {n}, allowed: 1 <= k <= {n - spare}{why}")
+    k, largest = operator.index(k), n if largest is None else largest
+    if not 1 <= k <= largest:
+        reason = f"; {why}" if largest < k <= n else ""
+        raise ValueError(f"{name}: k = {k} with n = {n}, allowed: 1 <= k <= {largest}{reason}")
     return k
 
 
-def check_rewards(name: str, rewards, smallest: int = 2) -> jax.Array:
+def check_rewards(name: str, rewards, smallest: int = 2, binary: bool = False) -> jax.Array:
     """Returns one group's rewards as a float array of shape (n,), float32 or float64.
 
     Args:
@@ -79,11 +87,12 @@ def check_rewards(name: str, rewards, smallest: int = 2) -> jax.Array:
       rewards: (n,) rewards of one problem. Integers and bools become the default float (float32,
         or float64 where x64 is enabled), half precision becomes float32.
       smallest: the smallest n that the function allows.
+      binary: whether only 0 and 1 are allowed.
 
     Raises:
       TypeError: if the rewards are complex.
-      ValueError: if the rank is not 1, n < smallest or, where the rewards are concrete, one is nan
-        or infinite. Where they are traced such a group becomes all nan.
+      ValueError: if the rank is not 1, n < smallest or, where the rewards are concrete, as
+        `check_values` says. Where they are traced, `are_valid` tells.
     """
     rewards = jnp.asarray(rewards)
     if rewards.ndim != 1:
@@ -100,20 +109,35 @@ def check_rewards(name: str, rewards, smallest: int = 2) -> jax.Array:
         rewards = rewards.astype(jnp.promote_types(rewards.dtype, jnp.float32))
     else:
         rewards = rewards.astype(float)  # JAX reads it as its default float
-    if is_traced(rewards):
-        return jnp.where(jnp.all(jnp.isfinite(rewards)), rewards, jnp.nan)
-    bad = np.flatnonzero(~np.isfinite(np.asarray(rewards)))
-    if bad.size:
-        raise ValueError(
-            f"{name}: rewards must be finite, got {rewards[bad[0]]} for sample {bad[0]} of {n} "
-            f"(nan or infinite: {bad.size} in all)"
-        )
+    if not is_traced(rewards):
+        check_values(name, np.asarray(rewards), binary)
     return rewards
 
 
-def check(
-    name: str, rewards, k, spare: int = 0, smallest: int = 2
-) -> tuple[jax.Array, int | jax.Array]:
-    """Returns the rewards and k of one group as `check_rewards` and `check_k` do."""
-    rewards = check_rewards(name, rewards, smallest)
-    return rewards, check_k(name, k, rewards.shape[0], spare)
+def check_values(name: str, rewards: np.ndarray, binary: bool = False) -> None:
+    """Raises ValueError at a reward that is nan, infinite or, if `binary`, neither 0 nor 1.
+
+    Args:
+      name: the function that asks, for the error.
+      rewards: (n,) or (P, n).
+      binary: whether only 0 and 1 are allowed.
+    """
+    for good, must in (
+        (np.isfinite(rewards), "finite"),
+        ((rewards == 0) | (rewards == 1) | (not binary), "0 or 1"),
+    ):
+        if not np.all(good):
+            *problem, sample = np.argwhere(~good)[0]
+            where = f"sample {sample} of {rewards.shape[-1]}"
+            where += f", problem {problem[0]}" if problem else ""
+            raise ValueError(
+                f"{name}: rewards must be {must}, got {rewards[(*problem, sample)]} for {where} "
+                f"({np.sum(~good)} such in all)"
+            )
+
+
+def are_valid(rewards: jax.Array, binary: bool = False) -> jax.Array:
+    """Scalar bool: what `check_values` asks, of traced rewards (n,)."""
+    if binary:
+        return jnp.all((rewards == 0) | (rewards == 1))
+    return jnp.all(jnp.isfinite(rewards))

@@ -26,6 +26,8 @@ import numpy as np
 from jax import lax
 
 from passk_jax.transforms import inputs
+from passk_jax.transforms.estimator import estimator
+from passk_jax.transforms.parameters import SetSize
 
 # Up to here every pair is compared: ten times faster than XLA's CPU sort at 16, slower from 48 on.
 _PAIRWISE_MAX_N = 32
@@ -129,7 +131,11 @@ def rho(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     >>> print((6 * rho(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 5 of 6 pairs have a success
     5.0
     """
-    return _rho(*inputs.check("rho", rewards, k, smallest=1))
+    rewards = inputs.check_rewards("rho", rewards, smallest=1)
+    estimate = _rho(rewards, inputs.check_k("rho", k, rewards.shape[0]))
+    if inputs.is_traced(rewards):
+        return jnp.where(inputs.are_valid(rewards), estimate, jnp.nan)
+    return estimate
 
 
 @jax.jit
@@ -138,6 +144,7 @@ def _rho(rewards: jax.Array, k: jax.Array) -> jax.Array:
     return jnp.sum(_weights(rewards.shape[0], k, rewards.dtype) * ascending)
 
 
+@estimator("PKPO (19)", gradient_of="max@k", weights_for="sum", k=SetSize())
 def s(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Weights of the unbiased gradient of max_g@k, without a baseline.
 
@@ -160,17 +167,13 @@ def s(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     >>> print((6 * s(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6, 2/4 = 3/6
     [2. 3. 2. 3.]
     """
-    return _s(*inputs.check("s", rewards, k))
-
-
-@jax.jit
-def _s(rewards: jax.Array, k: jax.Array) -> jax.Array:
     ascending, first_rank = _sort(rewards)
     w = _weights(rewards.shape[0], k, rewards.dtype)
     s_lowest, _, rise = _lowest_and_rise(ascending, w, k)
     return jnp.cumsum(jnp.append(s_lowest, rise))[first_rank]
 
 
+@estimator("PKPO (29)", gradient_of="max@k", weights_for="sum", k=SetSize(spare=1))
 def sloo(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Weights of the unbiased gradient of max_g@k, with the paper's leave-one-out baseline.
 
@@ -194,11 +197,6 @@ def sloo(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     >>> print((18 * sloo(g, 2)).round())  # 2/6 - 2/3 * 1 = -6/18, 3/6 - 2/3 * 2/3 = 1/18
     [-6.  1. -6.  1.]
     """
-    return _sloo(*inputs.check("sloo", rewards, k, spare=1))
-
-
-@jax.jit
-def _sloo(rewards: jax.Array, k: jax.Array) -> jax.Array:
     n = rewards.shape[0]
     ascending, first_rank = _sort(rewards)
     w = _weights(n, k, rewards.dtype)
@@ -209,6 +207,7 @@ def _sloo(rewards: jax.Array, k: jax.Array) -> jax.Array:
     return jnp.cumsum(jnp.append(lowest, factor * rise))[first_rank]
 
 
+@estimator("PKPO (29), k/n for k/(n-1)", gradient_of="max@k", weights_for="sum", k=SetSize(spare=1))
 def sloo_centered(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Weights of the unbiased gradient of max_g@k that are 0 where all rewards are equal.
 
@@ -234,11 +233,6 @@ def sloo_centered(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     >>> print((6 * sloo_centered(g, 2)).round())  # 2/6 - 2/4 * 1, 3/6 - 2/4 * 2/3
     [-1.  1. -1.  1.]
     """
-    return _sloo_centered(*inputs.check("sloo_centered", rewards, k, spare=1))
-
-
-@jax.jit
-def _sloo_centered(rewards: jax.Array, k: jax.Array) -> jax.Array:
     n = rewards.shape[0]
     ascending, first_rank = _sort(rewards)
     w = _weights(n, k, rewards.dtype)
@@ -246,6 +240,7 @@ def _sloo_centered(rewards: jax.Array, k: jax.Array) -> jax.Array:
     return jnp.cumsum(jnp.append(lowest, n / jnp.asarray(n - k, w.dtype) * rise))[first_rank]
 
 
+@estimator("PKPO (33)", gradient_of="max@k", weights_for="sum", k=SetSize())
 def sloo_minus_one(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Weights of the unbiased gradient of max_g@k, baselined by sets of k-1: the paper's choice.
 
@@ -271,17 +266,13 @@ def sloo_minus_one(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     >>> print((6 * sloo_minus_one(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6
     [0. 2. 0. 2.]
     """
-    return _sloo_minus_one(*inputs.check("sloo_minus_one", rewards, k))
-
-
-@jax.jit
-def _sloo_minus_one(rewards: jax.Array, k: jax.Array) -> jax.Array:
     ascending, first_rank = _sort(rewards)
     gaps = jnp.diff(ascending, prepend=ascending[:1])
     gained = jnp.cumsum(_weights(rewards.shape[0], k, rewards.dtype) * gaps)
-    return jnp.where(k == 1, _loo(rewards), gained[first_rank])
+    return jnp.where(k == 1, loo(rewards), gained[first_rank])
 
 
+@estimator("PKPO (26)", gradient_of="mean reward", weights_for="sum")
 def loo(rewards: jax.Array) -> jax.Array:
     """Weights of the plain policy gradient, that of pass@1, with the leave-one-out baseline.
 
@@ -301,11 +292,6 @@ def loo(rewards: jax.Array) -> jax.Array:
     >>> print((6 * loo(jnp.array([0.0, 1.0, 0.0, 1.0]))).round())  # (0 - 2/3) / 4, (1 - 1/3) / 4
     [-1.  1. -1.  1.]
     """
-    return _loo(inputs.check_rewards("loo", rewards))
-
-
-@jax.jit
-def _loo(rewards: jax.Array) -> jax.Array:
     above_lowest = rewards - jnp.min(rewards)  # equal rewards must give 0, not a rounded mean
     return (above_lowest - jnp.mean(above_lowest)) / (rewards.shape[0] - 1)
 

@@ -1,50 +1,31 @@
-"""The table from which configs name their estimator, in the learner's convention.
+"""The table from which configs name their estimator, and its use on a batch.
 
-The functions of this room return their paper's numbers, PKPO's being weights for a *sum* over the
-group. The learner takes the *mean*, gradient = (1/n) sum_i A_i grad log pi(y_i | x): `make` returns
-the advantages A, n times the weights, so that at k = 1 both `sloo_centered` and `sloo_minus_one`
-are RLOO (`sloo` keeps the factor n/(n-1) of its baseline).
+The functions of this room return their paper's numbers: PKPO's are weights for a *sum* over the
+group, the others' for a *mean*. The learner takes the mean, gradient = (1/n) sum_i A_i grad log
+pi(y_i | x): `make` returns the advantages A of a whole batch, the sum's weights times n, so that at
+k = 1 `sloo_centered` and `sloo_minus_one` are `rloo` (`sloo` keeps its baseline's n/(n-1)).
 """
 
-import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import jax
+import numpy as np
 
-from passk_jax.transforms import inputs, pkpo
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimator:
-    """One row of the table.
-
-    Attributes:
-      name: what a config calls it.
-      function: (rewards (n,), k) -> (n,) weights for a sum over the group, or (rewards,) -> (n,) if
-        it takes no k.
-      reference: paper and equation.
-      takes_k: False if there is no k to choose.
-      spare: how many of the n samples its baseline needs outside a set of k: k <= n - spare.
-    """
-
-    name: str
-    function: Callable[..., jax.Array]
-    reference: str
-    takes_k: bool = True
-    spare: int = 0
+from passk_jax.transforms import binary, inputs, pkpo, sampled, shaping
+from passk_jax.transforms.estimator import Estimator
 
 
-def _table(*rows: Estimator) -> Mapping[str, Estimator]:
+def _table(*functions: Callable[..., jax.Array]) -> Mapping[str, Estimator]:
     """Returns name -> row, read-only.
 
     Raises:
       ValueError: if two rows have one name.
     """
     table = {}
-    for row in rows:
+    for row in (function.estimator for function in functions):
         if row.name in table:
             raise ValueError(f"estimator {row.name!r} is in the table twice")
         table[row.name] = row
@@ -52,12 +33,38 @@ def _table(*rows: Estimator) -> Mapping[str, Estimator]:
 
 
 ESTIMATORS = _table(
-    Estimator("loo", pkpo.loo, "PKPO (26)", takes_k=False),
-    Estimator("s", pkpo.s, "PKPO (19)"),
-    Estimator("sloo", pkpo.sloo, "PKPO (29)", spare=1),
-    Estimator("sloo_centered", pkpo.sloo_centered, "PKPO (29) with k/n for k/(n-1)", spare=1),
-    Estimator("sloo_minus_one", pkpo.sloo_minus_one, "PKPO (33)"),
+    pkpo.loo,
+    pkpo.s,
+    pkpo.sloo,
+    pkpo.sloo_centered,
+    pkpo.sloo_minus_one,
+    binary.reinforce,
+    binary.rloo,
+    binary.grpo,
+    binary.reinforce_k,
+    binary.rloo_k,
+    binary.grpo_k,
+    binary.s_binary,
+    binary.pkr,
+    binary.biased_scaling,
+    shaping.passk_analytical,
+    shaping.combination,
+    shaping.combination_direct,
+    shaping.exceeding,
+    shaping.without_easy,
+    shaping.skew_r,
+    shaping.entropy_regularised,
+    shaping.adaptive,
+    sampled.full_sampling,
+    sampled.bootstrap,
+    sampled.naive_partitioned,
+    sampled.naive_partitioned_baselined,
+    sampled.loo_minus_one_partitioned,
+    sampled.best_of_n,
 )
+
+# What the caller of a batch gives at each step; the rest is settled once, by `make`.
+_GIVEN_AT_EACH_STEP = ("k", "key", "high_entropy")
 
 
 def _row(name: str) -> Estimator:
@@ -68,38 +75,116 @@ def _row(name: str) -> Estimator:
     return ESTIMATORS[name]
 
 
+def _check_options(row: Estimator, n: int, options: Mapping[str, object]) -> None:
+    """Raises unless these are the parameters that the estimator takes, with allowed values."""
+    taken = [argument for argument in row.parameters if argument not in _GIVEN_AT_EACH_STEP]
+    for argument, value in options.items():
+        if argument not in taken:
+            raise ValueError(
+                f"{row.name}: takes no {argument}, got {value!r}; it takes "
+                f"{', '.join(taken) if taken else 'no such parameter'}"
+            )
+        row.parameters[argument].check(row.name, argument, value, n)
+    for argument in taken:
+        if argument not in options and row.is_required(argument):
+            allowed = row.parameters[argument].describe(argument)
+            raise ValueError(f"{row.name}: {argument} must be given, allowed: {allowed}")
+
+
 @functools.cache
-def make(name: str) -> Callable[[jax.Array, int | jax.Array], jax.Array]:
-    """Returns the estimator of that name, in the learner's convention (see the module).
+def make(name: str, **options: float | int | str) -> Callable[..., jax.Array]:
+    """Returns the estimator of that name for whole batches, in the learner's convention.
 
     Args:
       name: a key of `ESTIMATORS`.
+      **options: its parameters other than k and the key, such as gamma of "pkr".
 
     Returns:
-      A function (rewards (n,), k) -> (n,) advantages for a *mean* over the group, k a Python int or
-      a traced integer; the same one at each call, so that jit compiles it once. "loo" takes no k
-      and ignores the one it is given, which `check` wants to be None or 1.
+      A function (rewards (P, n), k=None, *, key=None, entropy=None) -> (P, n) advantages for a
+      *mean* over the group: k a Python or a traced integer, None (or 1) for an estimator that takes
+      none; key one PRNG key, of which each problem has its own by its place in the batch, for an
+      estimator that draws; entropy (P,) the mean policy entropy of each problem, for "adaptive".
+      What an estimator does not take it ignores. One compiled program serves every k. The same
+      function is returned at each call, so that jit compiles it once.
 
     Raises:
-      ValueError: if the name is unknown.
+      ValueError: if the name or an option is unknown, an option out of range, or one missing. The
+        function: as the estimator does, of concrete rewards; TypeError for a missing key or
+        entropy.
 
     >>> import jax.numpy as jnp
-    >>> advantages = make("sloo_minus_one")(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)
+    >>> advantages = make("sloo_minus_one")(jnp.array([[0.0, 1.0, 0.0, 1.0]]), 2)
     >>> print((3 * advantages).round())  # n = 4 times 2/6
-    [0. 4. 0. 4.]
+    [[0. 4. 0. 4.]]
     """
     row = _row(name)
+    _check_options(row, 2, options)
 
-    def advantages(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-        weights = row.function(rewards, k) if row.takes_k else row.function(rewards)
-        return weights.shape[0] * weights
+    def advantages(rewards, k=None, *, key=None, entropy=None) -> jax.Array:
+        if not hasattr(rewards, "shape"):
+            rewards = np.asarray(rewards)
+        check_batch(row.name, rewards)
+        num_problems, n = rewards.shape
+        given = {}
+        if row.takes_k:
+            given["k"] = row.parameters["k"].check(row.name, "k", k, n)
+        if "key" in row.parameters:
+            given["key"] = row.parameters["key"].check(row.name, "key", key, n)
+        if "high_entropy" in row.parameters:
+            if np.shape(entropy) != (num_problems,):
+                raise TypeError(
+                    f"{row.name}: entropy must be one number for each of the {num_problems} "
+                    f"problems, got {entropy if entropy is None else np.shape(entropy)}"
+                )
+            given["entropy"] = entropy
+        return run(rewards, **given)
+
+    @jax.jit
+    def run(rewards_PxN, k=None, key=None, entropy=None) -> jax.Array:
+        of_problem = {}
+        if key is not None:
+            places = jax.numpy.arange(rewards_PxN.shape[0])
+            of_problem["key"] = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
+        if entropy is not None:
+            of_problem["high_entropy"] = shaping.upper_half(entropy)
+        shared = options if k is None else {**options, "k": k}
+
+        def of_group(rewards, own):
+            return row.function(rewards, **shared, **own)
+
+        weights_PxN = jax.vmap(of_group)(rewards_PxN, of_problem)
+        return weights_PxN * rewards_PxN.shape[1] if row.weights_for == "sum" else weights_PxN
 
     advantages.__name__ = advantages.__qualname__ = row.name
     return advantages
 
 
-def check(name: str, n: int, k: int | None) -> None:
-    """Raises unless the estimator of that name can be used with n samples and this k.
+def check_batch(name: str, rewards_PxN) -> None:
+    """Raises unless the estimator of that name takes these rewards.
+
+    A training loop that transforms inside jit asks this of the rewards while they are on the host:
+    inside, bad rewards can only become nan.
+
+    Args:
+      name: a key of `ESTIMATORS`.
+      rewards_PxN: (P, n) array; the values of a traced one cannot be seen.
+
+    Raises:
+      ValueError: if the name is unknown, the rank is not 2, n < 2, or a concrete reward is nan,
+        infinite or, for an estimator of 0/1 rewards, neither 0 nor 1.
+    """
+    row = _row(name)
+    if np.ndim(rewards_PxN) != 2:
+        raise ValueError(
+            f"{name}: rewards must be a batch (P, n), got shape {np.shape(rewards_PxN)}"
+        )
+    inputs.check_size(name, np.shape(rewards_PxN)[1], smallest=2)
+    if not inputs.is_traced(rewards_PxN):
+        inputs.check_values(name, np.asarray(rewards_PxN), row.binary)
+
+
+def check(name: str, n: int, k: int | float | None, **options: float | int | str) -> None:
+    """Raises unless the estimator of that name can be used with n samples, this k and options.
 
     It is how a config is checked before anything is compiled: with each k that its schedule names.
 
@@ -107,10 +192,11 @@ def check(name: str, n: int, k: int | None) -> None:
       name: a key of `ESTIMATORS`.
       n: number of samples of one problem.
       k: size of the rewarded set; None, or 1, for an estimator that takes no k.
+      **options: its other parameters.
 
     Raises:
-      TypeError: if n or k is not an integer.
-      ValueError: if the name is unknown, n < 2, or k is not allowed with this n.
+      TypeError: if n or a parameter is of a wrong type.
+      ValueError: if the name or an option is unknown, n < 2, or a parameter is not allowed with n.
 
     >>> check("sloo_minus_one", n=16, k=16)
     >>> check("sloo", n=16, k=16)
@@ -120,6 +206,28 @@ def check(name: str, n: int, k: int | None) -> None:
     row = _row(name)
     n = inputs.check_size(row.name, n, smallest=2)
     if row.takes_k:
-        inputs.check_k(row.name, k, n, row.spare)
+        row.parameters["k"].check(row.name, "k", k, n)
     elif k is not None and inputs.check_k(row.name, k, n) != 1:
         raise ValueError(f"{row.name}: k = {k}, allowed: None (or 1), for it takes no k")
+    _check_options(row, n, options)
+
+
+def describe() -> str:
+    """Returns the table as text: each estimator, what it needs, and what it estimates.
+
+    >>> print(describe().splitlines()[0])
+    estimator                    rewards  unbiased for  reference                   parameters
+    """
+    rows = [("estimator", "rewards", "unbiased for", "reference", "parameters")]
+    for row in ESTIMATORS.values():
+        rewards = "0/1" if row.binary else "real"
+        unbiased = row.gradient_of or "-"
+        rows.append((row.name, rewards, unbiased, row.reference, row.describe_parameters()))
+    widths = [max(len(cells[column]) for cells in rows) for column in range(4)]
+    lines = [
+        "  ".join(
+            [*(cell.ljust(width) for cell, width in zip(cells[:4], widths, strict=True)), cells[4]]
+        )
+        for cells in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)

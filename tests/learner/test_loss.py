@@ -49,7 +49,7 @@ def test_gradient_is_that_of_pass_at_k(name, k):
     """Expectation over all outcomes of 4 samples of a 3-armed bandit, against jax.grad."""
     theta, correct, n = jnp.array([0.3, -0.2, 0.1]), jnp.array([1.0, 0.0, 0.0]), 4
     outcomes_PxN = jnp.array(list(itertools.product(range(3), repeat=n)))
-    advantages_PxN = jax.vmap(lambda a: transforms.make(name)(correct[a], k))(outcomes_PxN)
+    advantages_PxN = transforms.make(name)(correct[outcomes_PxN], k)
 
     def expected_loss(theta, weights_P):
         # Each outcome is a problem of its own; a response is one token, the arm.

@@ -17,7 +17,7 @@ SHIFT_INVARIANT = ("sloo_centered", "sloo_minus_one")
 
 def call(name, rewards, k):
     """(n,) weights as NumPy, k lowered to the largest that the estimator allows."""
-    k = min(k, len(rewards) - transforms.ESTIMATORS[name].spare)
+    k = min(k, transforms.ESTIMATORS[name].parameters["k"].largest(len(rewards)))
     return np.asarray(getattr(transforms, name)(rewards, k))
 
 

@@ -96,12 +96,15 @@ def test_sharded_equals_unsharded():
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
         from passk_jax import transforms
 
+        options = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
         mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "model"))
         for n in (16, 64):
-            rewards = np.random.default_rng(0).normal(size=(8, n)).astype(np.float32)
+            rewards = np.random.default_rng(0).integers(0, 2, size=(8, n)).astype(np.float32)
             batch = jax.jit(
                 lambda g: {
-                    name: jax.vmap(transforms.make(name), in_axes=(0, None))(g, 4)
+                    name: transforms.make(name, **options.get(name, {}))(
+                        g, 4, key=jax.random.key(0), entropy=g[:, 0] + np.arange(8)
+                    )
                     for name in transforms.ESTIMATORS
                 }
             )

@@ -1,34 +1,95 @@
 """The table that configs name their estimator from."""
 
+import subprocess
+import sys
+
+import jax
 import numpy as np
 import pytest
 
 from passk_jax import transforms
 from passk_jax.transforms import table
 
-REWARDS = np.array([0.2, 1.0, -0.5, 0.25, 0.9], np.float32)
+REWARDS_PxN = np.array([[0.2, 1.0, -0.5, 0.25, 0.9]], np.float32)
+BINARY_PxN = np.array([[0, 1, 0, 0, 1], [1, 0, 0, 1, 1]], np.float32)
+OPTIONS = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
+GIVEN = {"key": jax.random.key(0), "entropy": np.array([0.5, 0.2], np.float32)}
 
 
-def test_the_names():
-    assert list(transforms.ESTIMATORS) == ["loo", "s", "sloo", "sloo_centered", "sloo_minus_one"]
+def test_every_name_is_its_function():
+    assert len(transforms.ESTIMATORS) == 28
     for name, row in transforms.ESTIMATORS.items():
         assert row.name == name
         assert row.function is getattr(transforms, name)
+        assert name in transforms.__all__
 
 
-@pytest.mark.parametrize("name", ["loo", "sloo_centered", "sloo_minus_one"])
+@pytest.mark.parametrize("name", ["loo", "sloo_centered", "sloo_minus_one", "rloo"])
 def test_at_k_of_1_the_learner_gets_rloo(name):
     # RLOO: reward minus the mean of the others, without PKPO's 1/n
-    n = len(REWARDS)
-    rloo = REWARDS - (REWARDS.sum() - REWARDS) / (n - 1)
-    np.testing.assert_allclose(transforms.make(name)(REWARDS, 1), rloo, rtol=1e-5)
+    (rewards,), n = REWARDS_PxN, REWARDS_PxN.shape[1]
+    rloo = rewards - (rewards.sum() - rewards) / (n - 1)
+    np.testing.assert_allclose(transforms.make(name)(REWARDS_PxN, 1), [rloo], rtol=1e-5)
 
 
-def test_advantages_are_n_times_the_weights():
-    for name in ("s", "sloo", "sloo_centered", "sloo_minus_one"):
-        advantages = transforms.make(name)(REWARDS, 3)
-        weights = getattr(transforms, name)(REWARDS, 3)
-        np.testing.assert_allclose(advantages, 5 * weights, rtol=1e-6)
+def test_advantages_are_n_times_the_weights_for_a_sum_and_the_weights_for_a_mean():
+    for name, row in transforms.ESTIMATORS.items():
+        if set(row.parameters) - {"k"}:
+            continue
+        k = (2,) if row.takes_k else ()
+        advantages = transforms.make(name)(BINARY_PxN, *k)
+        weights = np.stack([row.function(rewards, *k) for rewards in BINARY_PxN])
+        factor = 5 if row.weights_for == "sum" else 1
+        np.testing.assert_allclose(advantages, factor * weights, rtol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", transforms.ESTIMATORS)
+def test_one_program_maps_a_batch_for_every_k(name):
+    run = jax.jit(transforms.make(name, **OPTIONS.get(name, {})))
+    for k in (1, 2):
+        advantages = run(BINARY_PxN, k, **GIVEN)
+        assert advantages.shape == BINARY_PxN.shape and np.isfinite(advantages).all()
+        eager = transforms.make(name, **OPTIONS.get(name, {}))(BINARY_PxN, k, **GIVEN)
+        np.testing.assert_allclose(advantages, eager, rtol=1e-6, atol=1e-7)
+    assert run._cache_size() == 1
+
+
+def test_gamma_and_the_other_numbers_may_be_traced():
+    for name, values in {
+        "pkr": (1.0, 2.5),
+        "biased_scaling": (1.0, 40.0),
+        "entropy_regularised": (0.0, 0.7),
+    }.items():
+        run = jax.jit(jax.vmap(getattr(transforms, name), in_axes=(0, None)))
+        for value in values:
+            expected = [getattr(transforms, name)(rewards, value) for rewards in BINARY_PxN]
+            np.testing.assert_allclose(run(BINARY_PxN, value), expected, rtol=1e-6, atol=1e-12)
+        assert run._cache_size() == 1
+        assert np.isnan(run(BINARY_PxN, -1.0)).all()
+    easy = jax.jit(transforms.without_easy)
+    assert (np.asarray(easy(BINARY_PxN[1], 1, 0.5)) == 0).all()
+    assert (np.asarray(easy(BINARY_PxN[1], 1, 0.6)) != 0).all()
+    assert np.isnan(easy(BINARY_PxN[1], 1, 1.1)).all()
+
+
+def test_each_problem_draws_its_own_sets():
+    rewards_PxN = np.tile(BINARY_PxN[:1], (64, 1))
+    run = transforms.make("bootstrap", num_sets=4)
+    first, again = (run(rewards_PxN, 2, key=jax.random.key(0)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(np.unique(np.asarray(first), axis=0)) > 30
+    # a problem's draw depends on its place alone, not on how many there are
+    np.testing.assert_array_equal(run(rewards_PxN[:8], 2, key=jax.random.key(0)), first[:8])
+    assert (np.asarray(run(rewards_PxN, 2, key=jax.random.key(1))) != first).any()
+
+
+def test_adaptive_gives_the_upper_half_by_entropy_pass_at_1():
+    rewards_PxN = np.tile(BINARY_PxN[:1], (5, 1))
+    entropy = np.array([0.1, 0.9, 0.3, 0.8, 0.2])
+    advantages = transforms.make("adaptive")(rewards_PxN, 3, entropy=entropy)
+    grpo, passk = transforms.grpo(BINARY_PxN[0]), transforms.passk_analytical(BINARY_PxN[0], 3)
+    for row, high in zip(advantages, [0, 1, 0, 1, 0], strict=True):
+        np.testing.assert_allclose(row, grpo if high else passk, rtol=1e-6)
 
 
 def test_make_returns_one_function_for_a_name():
@@ -38,17 +99,15 @@ def test_make_returns_one_function_for_a_name():
 
 @pytest.mark.parametrize("function", [transforms.make, lambda name: transforms.check(name, 4, 2)])
 def test_an_unknown_name_lists_the_known_ones(function):
-    known = "known: loo, s, sloo, sloo_centered, sloo_minus_one"
-    with pytest.raises(ValueError, match=f"unknown estimator 'grpo', {known}$"):
-        function("grpo")
-    with pytest.raises(ValueError, match=f"{known}; did you mean 'sloo_minus_one'"):
+    with pytest.raises(ValueError, match=r"unknown estimator 'ppo', known: loo, s, .*, best_of_n$"):
+        function("ppo")
+    with pytest.raises(ValueError, match="best_of_n; did you mean 'sloo_minus_one'"):
         function("sloo_minus1")
 
 
 def test_a_duplicate_is_refused():
-    row = transforms.ESTIMATORS["s"]
     with pytest.raises(ValueError, match="estimator 's' is in the table twice"):
-        table._table(row, row)
+        table._table(transforms.s, transforms.s)
 
 
 def test_the_table_is_read_only():
@@ -56,24 +115,26 @@ def test_the_table_is_read_only():
         transforms.ESTIMATORS["mine"] = transforms.ESTIMATORS["s"]
 
 
-@pytest.mark.parametrize("name", ["s", "sloo", "sloo_centered", "sloo_minus_one"])
+@pytest.mark.parametrize("name", [n for n, row in transforms.ESTIMATORS.items() if row.takes_k])
 def test_check_allows_exactly_what_the_function_allows(name):
-    def refused(function, *arguments):
+    def refused(function, *arguments, **given):
         try:
-            function(*arguments)
+            function(*arguments, **given)
         except ValueError:
             return True
         return False
 
     for n in range(2, 6):
         for k in range(-1, n + 2):
-            use = refused(transforms.make(name), np.zeros(n), k)
+            use = refused(transforms.make(name), np.zeros((2, n)), k, **GIVEN)
             assert refused(transforms.check, name, n, k) == use, (n, k)
 
 
 def test_check_names_what_is_wrong():
     with pytest.raises(ValueError, match="sloo: k = 16 with n = 16, allowed: 1 <= k <= 15"):
         transforms.check("sloo", 16, 16)
+    with pytest.raises(ValueError, match=r"baselined: k = 9 with n = 16, .* <= 8; it needs 2 sets"):
+        transforms.check("naive_partitioned_baselined", 16, 9)
     with pytest.raises(ValueError, match="s: n must be >= 2, got 1"):
         transforms.check("s", 1, 1)
     with pytest.raises(TypeError, match="s: k must be an integer, got None"):
@@ -82,9 +143,73 @@ def test_check_names_what_is_wrong():
         transforms.check("s", 4, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("pkr", {}, "pkr: gamma must be given, allowed: gamma >= 1, real"),
+        ("pkr", {"gamma": 0.5}, r"pkr: gamma = 0\.5, allowed: gamma >= 1, real"),
+        ("pkr", {"gamma": 2, "base": "ppo"}, "pkr: base = 'ppo', allowed: grpo, reinforce, rft"),
+        ("grpo", {"gamma": 2}, "grpo: takes no gamma, got 2; it takes no such parameter"),
+        ("bootstrap", {"num_set": 2}, "bootstrap: takes no num_set, got 2; it takes num_sets"),
+        ("bootstrap", {"num_sets": 0}, "bootstrap: num_sets must be >= 1, got 0"),
+        ("without_easy", {"max_solve_rate": 1.5}, "max_solve_rate = 1.5, allowed: 0 <= .* <= 1"),
+        ("entropy_regularised", {"coefficient": float("nan")}, "coefficient = nan, allowed: coeff"),
+    ],
+)
+def test_options_are_checked_by_name_and_range(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        transforms.make(name, **options)
+    k = 2 if transforms.ESTIMATORS[name].takes_k else None
+    with pytest.raises(ValueError, match=message):
+        transforms.check(name, 16, k, **options)
+
+
+def test_a_batch_is_checked_before_it_is_transformed():
+    run = transforms.make("grpo_k")
+    bad = BINARY_PxN.copy()
+    bad[1, 2] = 0.5
+    message = r"grpo_k: rewards must be 0 or 1, got 0\.5 for sample 2 of 5, problem 1 \(1 such"
+    with pytest.raises(ValueError, match=message):
+        run(bad, 2)
+    with pytest.raises(ValueError, match=message):
+        transforms.check_batch("grpo_k", bad)
+    assert np.isnan(jax.jit(run)(bad, 2)).tolist() == [[False] * 5, [True] * 5]
+    transforms.check_batch("sloo_minus_one", bad)  # any real reward
+    with pytest.raises(ValueError, match=r"s: rewards must be a batch \(P, n\), got shape \(5,\)"):
+        transforms.make("s")(bad[0], 2)
+    with pytest.raises(ValueError, match="s: n must be >= 2, got 1"):
+        transforms.make("s")(bad[:, :1], 1)
+
+
+def test_a_missing_key_or_entropy_is_named():
+    with pytest.raises(TypeError, match=r"bootstrap: needs key, one PRNG key .* got None"):
+        transforms.make("bootstrap")(BINARY_PxN, 2)
+    with pytest.raises(
+        TypeError, match=r"adaptive: entropy must be one number .* 2 problems, got N"
+    ):
+        transforms.make("adaptive")(BINARY_PxN, 2)
+    with pytest.raises(TypeError, match=r"adaptive: entropy must be .* got \(3,\)"):
+        transforms.make("adaptive")(BINARY_PxN, 2, entropy=np.zeros(3))
+
+
 def test_an_estimator_without_k_says_so():
-    transforms.check("loo", 4, None)
-    transforms.check("loo", 4, 1)
-    with pytest.raises(ValueError, match=r"loo: k = 2, allowed: None \(or 1\), for it takes no k"):
-        transforms.check("loo", 4, 2)
-    assert not transforms.ESTIMATORS["loo"].takes_k
+    for name in ("loo", "grpo", "skew_r"):
+        transforms.check(name, 4, None)
+        transforms.check(name, 4, 1)
+        with pytest.raises(ValueError, match=rf"{name}: k = 2, allowed: None \(or 1\), for it tak"):
+            transforms.check(name, 4, 2)
+        assert not transforms.ESTIMATORS[name].takes_k
+
+
+def test_the_command_prints_every_name_with_its_paper():
+    printed = subprocess.run(
+        [sys.executable, "-m", "passk_jax.transforms"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout.splitlines()
+    for line, row in zip(printed[1:], transforms.ESTIMATORS.values(), strict=False):
+        assert line.startswith(f"{row.name} ") and row.reference in line
+        assert row.describe_parameters() in line
+        assert len(line) <= 140

@@ -1,0 +1,175 @@
+"""What the parameters of an estimator may be: each kind checks a value and says what it allows.
+
+`check` sees concrete values and reads them; of a traced one it sees the type, and `is_valid` puts
+the range into the compiled program. A static parameter cannot be traced.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from passk_jax.transforms import inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class SetSize:
+    """The k of pass@k, an integer.
+
+    Attributes:
+      spare: how many of the n samples must stay outside a set of k.
+      sets: how many sets of k the n samples must hold.
+    """
+
+    spare: int = 0
+    sets: int = 1
+    static = False
+
+    def largest(self, n: int) -> int:
+        """The largest k that n samples allow."""
+        return n // self.sets - self.spare
+
+    def check(self, name: str, argument: str, value, n: int):
+        """Returns the value, or raises TypeError or ValueError."""
+        del argument
+        why = "k = n leaves the baseline no sample" if self.spare else f"it needs {self.sets} sets"
+        return inputs.check_k(name, value, n, self.largest(n), why)
+
+    def is_valid(self, value: jax.Array, n: int) -> jax.Array:
+        """Whether a traced value is in range."""
+        return (value >= 1) & (value <= self.largest(n))
+
+    def describe(self, argument: str) -> str:
+        """What is allowed, in a few words."""
+        share = f"n/{self.sets}" if self.sets > 1 else "n"
+        return f"1 <= {argument} <= {share}" + (f" - {self.spare}" if self.spare else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """A real number in a closed interval."""
+
+    least: float
+    most: float = math.inf
+    static = False
+
+    def check(self, name: str, argument: str, value, n: int):
+        """Returns the value, or raises TypeError or ValueError."""
+        del n
+        if not inputs.is_real(value):
+            kind = type(value).__name__
+            raise TypeError(f"{name}: {argument} must be a number, got {value!r} of type {kind}")
+        if np.ndim(value) != 0:
+            raise ValueError(f"{name}: {argument} must be a scalar, got shape {np.shape(value)}")
+        if inputs.is_traced(value):
+            return value
+        value = float(value)
+        if not (self.least <= value <= self.most and math.isfinite(value)):
+            allowed = self.describe(argument)
+            raise ValueError(f"{name}: {argument} = {value:g}, allowed: {allowed}")
+        return value
+
+    def is_valid(self, value: jax.Array, n: int) -> jax.Array:
+        """Whether a traced value is in range."""
+        del n
+        return (value >= self.least) & (value <= self.most) & jnp.isfinite(value)
+
+    def describe(self, argument: str) -> str:
+        """What is allowed, in a few words."""
+        if self.most == math.inf:
+            return f"{argument} >= {self.least:g}, real"
+        return f"{self.least:g} <= {argument} <= {self.most:g}, real"
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """A Python int of at least 1, or None for n: it is a shape."""
+
+    static = True
+
+    def check(self, name: str, argument: str, value, n: int) -> int:
+        """Returns the value, or raises TypeError or ValueError."""
+        return inputs.check_size(name, n if value is None else value, 1, argument)
+
+    def describe(self, argument: str) -> str:
+        """What is allowed, in a few words."""
+        return f"{argument} >= 1 (None: n)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+    static = True
+
+    def check(self, name: str, argument: str, value, n: int) -> str:
+        """Returns the value, or raises ValueError."""
+        del n
+        if value not in self.words:
+            allowed = ", ".join(self.words)
+            raise ValueError(f"{name}: {argument} = {value!r}, allowed: {allowed}")
+        return value
+
+    def describe(self, argument: str) -> str:
+        """What is allowed, in a few words."""
+        return f"{argument}: {', '.join(self.words)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A PRNG key; the same key gives the same draw."""
+
+    static = False
+
+    def check(self, name: str, argument: str, value, n: int) -> jax.Array:
+        """Returns the value, or raises TypeError."""
+        del n
+        typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        raw = isinstance(value, jax.Array) and value.dtype == jnp.uint32 and value.ndim == 1
+        if not (raw or (typed and value.ndim == 0)):
+            given = "None" if value is None else f"{type(value).__name__} {np.shape(value)}"
+            raise TypeError(
+                f"{name}: needs {argument}, one PRNG key such as jax.random.key(0), got {given}"
+            )
+        return value
+
+    def is_valid(self, value: jax.Array, n: int) -> bool:
+        """Any key is."""
+        del value, n
+        return True
+
+    def describe(self, argument: str) -> str:
+        """What is allowed, in a few words."""
+        return f"{argument} of the PRNG"
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A bool of each problem, traced or not."""
+
+    static = False
+
+    def check(self, name: str, argument: str, value, n: int) -> jax.Array:
+        """Returns the value, or raises TypeError or ValueError."""
+        del n
+        kind = getattr(value, "dtype", type(value).__name__)
+        if str(kind) != "bool":
+            raise TypeError(f"{name}: {argument} must be a bool, got {kind}")
+        if np.ndim(value) != 0:
+            raise ValueError(f"{name}: {argument} must be a scalar, got shape {np.shape(value)}")
+        return value
+
+    def is_valid(self, value: jax.Array, n: int) -> bool:
+        """Any bool is."""
+        del value, n
+        return True
+
+    def describe(self, argument: str) -> str:
+        """What is allowed, in a few words."""
+        return f"{argument}: from the entropies of a batch"
+
+
+Parameter = SetSize | Real | Count | Choice | Key | Flag

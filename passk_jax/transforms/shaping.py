@@ -1,0 +1,267 @@
+"""Advantage shaping for 0/1 rewards: GRPO's advantages, redistributed over problems.
+
+PKT: Chen et al. 2025, Pass@k Training, arXiv 2508.10751. AS: Thrampoulidis et al. 2025, arXiv
+2510.23049. Weights are for a *mean* over the group, (1/n) sum_i A_i grad log pi(y_i | x). rho is
+the group's success rate, rho_k its unbiased pass@k. All are (a number of the group) x (r - rho),
+are 0 where all rewards are equal, and are biased: the F that each follows is said, as in `binary`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from passk_jax.transforms import pkpo
+from passk_jax.transforms.binary import failure_rate, grpo, grpo_k
+from passk_jax.transforms.estimator import estimator
+from passk_jax.transforms.parameters import Flag, Real, SetSize
+
+
+@estimator("PKT (14, 15)", binary=True, k=SetSize())
+def passk_analytical(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """GRPO over all sets of k, with the best reward of a set as its reward, in closed form.
+
+    PKT (14), (15): A+ = sqrt((1 - rho_k)/rho_k), A- = (1 - rho_k - f-)/sqrt(rho_k (1 - rho_k)), f-
+    as in `binary.others_all_fail`. Since 1 - rho_k = (1 - rho) f-, both are
+
+        A_i = (r_i - rho) sqrt(f- / ((1 - rho) rho_k)),
+
+    computed so: no difference of near numbers, and no 0/0 at k = n.
+
+    Biased: it follows F(rho) = (2/k) arcsin sqrt(1 - (1 - rho)^k), AS Table 1.
+
+    Args:
+      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+      k: 1 <= k <= n, a Python int or a traced integer.
+
+    Returns:
+      (n,) weights for a mean over the group; 0 where all rewards are equal and where fewer than k
+      fail, for then every set of k has a success. k = 1 gives `grpo`, k = n gives 0 throughout.
+
+    Raises:
+      TypeError: if k is not an integer.
+      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
+        than 0 and 1; traced ones give nan.
+
+    >>> print((1000 * passk_analytical(jnp.array([0, 1, 0, 1]), 2)).round())  # sqrt(1/5)
+    [-447.  447. -447.  447.]
+    """
+    n = rewards.shape[0]
+    w = pkpo.weights(n, k, rewards.dtype)
+    failed = n - jnp.sum(rewards)
+    best_succeeds = jnp.arange(n) >= failed  # of the sets whose best has this rank
+    rho_k = jnp.sum(w * best_succeeds)
+    all_fail = jnp.sum(w * ~best_succeeds)  # (1 - rho) f-
+    mixed = (all_fail > 0) & (failed < n)
+    scale = jnp.sqrt(all_fail / jnp.where(mixed, rho_k, 1)) / jnp.where(mixed, failed / n, 1)
+    return jnp.where(mixed, (rewards - (1 - failed / n)) * scale, 0)
+
+
+@estimator("PKT (18)", binary=True, k=SetSize())
+def combination(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Pass@k training where the problem is easy, pass@1 training where it is hard.
+
+    PKT (18), AS (23): rho `passk_analytical` + (1 - rho) `grpo`.
+
+    Biased: it follows the integral of rho F_k' + (1 - rho) F_1', F_k that of `passk_analytical`.
+
+    Args:
+      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+      k: 1 <= k <= n, a Python int or a traced integer.
+
+    Returns:
+      (n,) weights for a mean over the group. k = 1 gives `grpo`, k = n (1 - rho) of it.
+
+    Raises:
+      TypeError: if k is not an integer.
+      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
+        than 0 and 1; traced ones give nan.
+
+    >>> print((1000 * combination(jnp.array([0, 1, 0, 1]), 2)).round())  # (0.447 + 1)/2
+    [-724.  724. -724.  724.]
+    """
+    fails = failure_rate(rewards)
+    return (1 - fails) * passk_analytical(rewards, k) + fails * grpo(rewards)
+
+
+@estimator("AS (24)", binary=True, k=SetSize())
+def combination_direct(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """`combination` with the direct estimator in place of the analytical one.
+
+    AS (24): rho `grpo_k` + (1 - rho) `grpo`.
+
+    Biased: it follows the integral of [rho (1 - rho)^(k-1) + 1 - rho] / sqrt(rho (1 - rho)).
+
+    Args:
+      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+      k: 1 <= k <= n, a Python int or a traced integer.
+
+    Returns:
+      (n,) weights for a mean over the group. k = 1 gives `grpo`.
+
+    Raises:
+      TypeError: if k is not an integer.
+      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
+        than 0 and 1; traced ones give nan.
+
+    >>> print((6 * combination_direct(jnp.array([0, 1, 0, 1]), 2)).round())  # (1/3 + 1)/2
+    [-4.  5. -4.  5.]
+    """
+    fails = failure_rate(rewards)
+    return (1 - fails) * grpo_k(rewards, k) + fails * grpo(rewards)
+
+
+@estimator("PKT (17)", binary=True)
+def exceeding(rewards: jax.Array) -> jax.Array:
+    """GRPO weighted for hard problems beyond what pass@k training does.
+
+    PKT (17): 4 / (10 log(c + 0.5)) times `grpo`, c the number of successes. The log is natural: a
+    group with one success then has the weight 0.99.
+
+    Biased: it follows a function of n c rather than of the rate, of slope 0.4 / log(n rho + 0.5)
+    over sqrt(rho (1 - rho)), which sinks as n grows.
+
+    Args:
+      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+
+    Returns:
+      (n,) weights for a mean over the group; 0 where all rewards are equal.
+
+    Raises:
+      ValueError: for a wrong rank, n < 2 and concrete rewards other than 0 and 1; traced ones give
+        nan.
+
+    >>> print((1000 * exceeding(jnp.array([0, 1, 0, 1]))).round())  # 0.4 / log(2.5)
+    [-437.  437. -437.  437.]
+    """
+    return 0.4 / jnp.log(jnp.sum(rewards) + 0.5) * grpo(rewards)
+
+
+@estimator("PKT 4.1.2", binary=True, k=SetSize(), max_solve_rate=Real(0, 1))
+def without_easy(
+    rewards: jax.Array, k: int | jax.Array, max_solve_rate: float | jax.Array = 0.5
+) -> jax.Array:
+    """`passk_analytical` on the problems that are not yet easy, nothing on the others.
+
+    PKT 4.1.2: 0 where rho > max_solve_rate. The paper asks with it, at k = 1, whether pass@k
+    training gains by leaving easy problems alone.
+
+    Biased: it follows what `passk_analytical` does, up to max_solve_rate, and is flat above.
+
+    Args:
+      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+      k: 1 <= k <= n, a Python int or a traced integer.
+      max_solve_rate: the largest share of successes that is not easy, in [0, 1], concrete or
+        traced.
+
+    Returns:
+      (n,) weights for a mean over the group. k = 1 gives `grpo`, or 0; so does max_solve_rate = 1
+      for any k give `passk_analytical`.
+
+    Raises:
+      TypeError: if k is not an integer, or max_solve_rate not a number.
+      ValueError: for a wrong rank, n < 2 and, where concrete, parameters out of range and rewards
+        other than 0 and 1; traced ones give nan.
+
+    >>> print(without_easy(jnp.array([0, 1, 1, 1]), 1), without_easy(jnp.array([0, 1, 0, 1]), 1))
+    [0. 0. 0. 0.] [-1.  1. -1.  1.]
+    """
+    easy = jnp.mean(rewards) > max_solve_rate
+    return jnp.where(easy, 0, passk_analytical(rewards, k))
+
+
+@estimator("AS Table 1", binary=True)
+def skew_r(rewards: jax.Array) -> jax.Array:
+    """GRPO with hard problems up-weighted by their failure rate.
+
+    AS, skew-R: (1 - rho) times `grpo`.
+
+    Biased: it follows F(rho) = arcsin sqrt(rho) + sqrt(rho (1 - rho)), AS Table 1, that of `grpo_k`
+    at k = 2 as n grows.
+
+    Args:
+      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+
+    Returns:
+      (n,) weights for a mean over the group; 0 where all rewards are equal.
+
+    Raises:
+      ValueError: for a wrong rank, n < 2 and concrete rewards other than 0 and 1; traced ones give
+        nan.
+
+    >>> print(skew_r(jnp.array([0, 1, 0, 1])))
+    [-0.5  0.5 -0.5  0.5]
+    """
+    return failure_rate(rewards) * grpo(rewards)
+
+
+@estimator("AS (26)", binary=True, coefficient=Real(0))
+def entropy_regularised(rewards: jax.Array, coefficient: float | jax.Array) -> jax.Array:
+    """GRPO whose surrogate reward is regularised by the entropy of the success rate.
+
+    AS (26): [1 + coefficient sqrt(rho (1 - rho)) log((1 - rho)/rho)] times `grpo`.
+
+    Biased: it follows F(rho) = 2 arcsin sqrt(rho) + coefficient H(rho), H the entropy of a coin of
+    bias rho in nats.
+
+    Args:
+      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+      coefficient: lambda >= 0, concrete or traced.
+
+    Returns:
+      (n,) weights for a mean over the group; 0 where all rewards are equal. A coefficient of 0
+      gives `grpo`; a large one turns easy problems' signs around.
+
+    Raises:
+      TypeError: if the coefficient is not a number.
+      ValueError: for a wrong rank, n < 2 and, where concrete, a coefficient below 0 and rewards
+        other than 0 and 1; traced ones give nan.
+
+    >>> print((1000 * entropy_regularised(jnp.array([0, 1, 0, 1, 1]), 1.0)).round())
+    [-981.  654. -981.  654.  654.]
+    """
+    fails = failure_rate(rewards)
+    mixed = (fails > 0) & (jnp.sum(rewards) > 0)
+    fails = jnp.where(mixed, fails, 0.5)  # where grpo is 0
+    bonus = jnp.sqrt(fails * (1 - fails)) * jnp.log(fails / (1 - fails))
+    return (1 + coefficient * bonus) * grpo(rewards)
+
+
+@estimator("PKT 4.2.3", binary=True, k=SetSize(), high_entropy=Flag())
+def adaptive(rewards: jax.Array, k: int | jax.Array, high_entropy: bool | jax.Array) -> jax.Array:
+    """Pass@1 training where the policy still explores, pass@k training where it does not.
+
+    PKT 4.2.3: `grpo` for the problems in the upper half of the batch by mean policy entropy
+    (`upper_half`), `passk_analytical` for the others.
+
+    Biased: it follows what those two do.
+
+    Args:
+      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+      k: 1 <= k <= n, a Python int or a traced integer.
+      high_entropy: whether this problem is in the upper half.
+
+    Returns:
+      (n,) weights for a mean over the group; 0 where all rewards are equal. k = 1 gives `grpo`.
+
+    Raises:
+      TypeError: if k is not an integer, or high_entropy not a bool.
+      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
+        than 0 and 1; traced ones give nan.
+
+    >>> rewards_PxN, entropy_P = jnp.array([[0, 1, 0, 1], [0, 1, 0, 1]]), jnp.array([0.3, 0.2])
+    >>> high_P = upper_half(entropy_P)
+    >>> print(jax.vmap(adaptive, in_axes=(0, None, 0))(rewards_PxN, 4, high_P))
+    [[-1.  1. -1.  1.]
+     [ 0.  0.  0.  0.]]
+    """
+    return jnp.where(high_entropy, grpo(rewards), passk_analytical(rewards, k))
+
+
+def upper_half(values_P: jax.Array) -> jax.Array:
+    """Bool (P,): which P // 2 problems of a batch have the largest values; of equals, the last.
+
+    >>> print(upper_half(jnp.array([3.0, 1.0, 2.0, 5.0, 0.0])))
+    [ True False False  True False]
+    """
+    size = values_P.shape[0]
+    rank_P = jnp.zeros(size, int).at[jnp.argsort(values_P)].set(jnp.arange(size))
+    return rank_P >= size - size // 2

@@ -1,0 +1,114 @@
+"""Every estimator inside an experiment: built from a config, and given what it needs."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from passk_jax import transforms
+from passk_jax.experiment import ConfigError, build
+from passk_jax.learner.train_state import init_state
+from passk_jax.train import train
+from tests.tiny import tiny_config
+
+OPTIONS = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
+KEY = jax.random.key(7)
+
+
+def with_estimator(name, **changes):
+    row, options = transforms.ESTIMATORS[name], OPTIONS.get(name, {}) | changes
+    changes = {f"estimator__{key}": value for key, value in options.items()}
+    changes = {"estimator__k": 2 if row.takes_k else None} | changes
+    return tiny_config(estimator__name=name, **changes)
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """An experiment, one rollout of it, and 0/1 rewards with groups of every kind."""
+    experiment = build(tiny_config())
+    state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0)
+    rollout = experiment.sample(state.params, experiment.task.split("train")[:4], KEY)
+    return experiment, rollout, np.tri(4, 4, k=-1, dtype=np.float32)[[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("name", transforms.ESTIMATORS)
+def test_every_estimator_can_be_named_from_a_config(name, sampled):
+    experiment, rollout, rewards_PxN = sampled
+    experiment = dataclasses.replace(experiment, config=build(with_estimator(name)).config)
+    k = 2 if transforms.ESTIMATORS[name].takes_k else None
+    advantages = np.asarray(experiment.transform(rewards_PxN, k, rollout, KEY))
+    assert advantages.shape == (4, 4) and np.isfinite(advantages).all()
+    assert advantages[1:].any()
+    again = experiment.transform(rewards_PxN, k, rollout, KEY)
+    np.testing.assert_array_equal(again, advantages)
+
+
+def test_adaptive_sees_the_entropy_of_the_rollout(sampled):
+    experiment, rollout, _ = sampled
+    experiment = dataclasses.replace(experiment, config=with_estimator("adaptive"))
+    rewards_PxN = np.tile(np.array([[1, 0, 0, 0]], np.float32), (4, 1))
+    advantages = experiment.transform(rewards_PxN, 3, rollout, KEY)
+    drawn, mask = np.asarray(rollout.sampling_logp), np.asarray(rollout.mask)
+    entropy_P = -(drawn * mask).sum(axis=(1, 2)) / mask.sum(axis=(1, 2))
+    for problem in range(4):
+        high = problem in np.argsort(entropy_P)[2:]
+        name = "grpo" if high else "passk_analytical"
+        expected = getattr(transforms, name)(rewards_PxN[0], *(() if high else (3,)))
+        np.testing.assert_allclose(advantages[problem], expected, rtol=1e-6)
+
+
+def test_noise_turns_failures_into_successes_before_the_estimator(sampled):
+    experiment, rollout, rewards_PxN = sampled
+    config = with_estimator("reinforce", noise_share=1.0)
+    noisy = dataclasses.replace(experiment, config=config)
+    np.testing.assert_array_equal(noisy.transform(rewards_PxN, None, rollout, KEY), np.ones((4, 4)))
+    config = with_estimator("reinforce", noise_share=0.5)
+    noisy = dataclasses.replace(experiment, config=config)
+    some = np.asarray(noisy.transform(rewards_PxN, None, rollout, KEY))
+    assert (some >= rewards_PxN).all() and (some != rewards_PxN).any() and (some == 0).any()
+
+
+def test_rewards_that_the_estimator_does_not_take(sampled):
+    experiment, rollout, rewards_PxN = sampled
+    experiment = dataclasses.replace(experiment, config=with_estimator("grpo_k"))
+    with pytest.raises(ValueError, match=r"grpo_k: rewards must be 0 or 1, got 0\.5"):
+        experiment.transform(rewards_PxN / 2, 2, rollout, KEY)
+
+
+def test_a_task_of_other_rewards_is_refused_before_anything_is_compiled(monkeypatch):
+    from passk_jax.tasks.arithmetic import Arithmetic
+
+    monkeypatch.setattr(Arithmetic, "binary_rewards", False)
+    build(tiny_config())
+    message = r"estimator.name = 'grpo_k': takes rewards of 0 and 1 only.*taken by loo, s, .*grpo,"
+    with pytest.raises(ConfigError, match=message):
+        build(with_estimator("grpo_k"))
+    with pytest.raises(ConfigError, match=r"config.estimator.noise_share: takes rewards of 0 and"):
+        build(tiny_config(estimator__noise_share=0.1))
+
+
+@pytest.mark.slow
+def test_a_run_that_draws_sets_goes_on_as_if_it_had_not_stopped(tmp_path):
+    config = with_estimator("bootstrap", num_sets=3)
+    config.update_from_flattened_dict({"estimator.noise_share": 0.2, "evaluation.num_problems": 2})
+    train(config, tmp_path / "whole")
+
+    def weights(run):
+        return (tmp_path / run / "samples.jsonl").read_text()
+
+    from passk_jax.train import Stopped, Trainer
+
+    save = Trainer.save
+
+    def stop_after_the_fourth_step(trainer):
+        save(trainer)
+        if trainer.run_state.step == 4:
+            raise Stopped(15)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Trainer, "save", stop_after_the_fourth_step)
+        train(config, tmp_path / "stopped")
+    train(config, tmp_path / "stopped")
+    assert weights("stopped") == weights("whole")
+    assert '"weight": 0.0' in weights("whole")
