@@ -47,8 +47,13 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         # CUDA 12 rather than 13: it runs on the older drivers too, and newer drivers accept it.
         "gpu": ["jax[cuda12]"],
+        # passk_jax.integrations.tunix
+        "tunix": ["google-tunix>=0.1.7"],
         "dev": [
+            "google-tunix>=0.1.7",
             "hypothesis>=6.100",
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
             "pytest>=9.0",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
