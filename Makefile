@@ -21,15 +21,16 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: help setup setup-tpu setup-gpu train test lock clean
+.PHONY: help setup setup-tpu setup-gpu train test notebooks lock clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make train   set up, and train the default: a small Gemma 2 on arithmetic (ARGS=...)"
-	@echo "make test    set up, then lint, doctests and tests (WORKERS=2, MARKS=, PYTEST_ARGS=...)"
-	@echo "make setup   make .venv from requirements.lock; setup-tpu, setup-gpu: for an accelerator"
-	@echo "make lock    compile requirements.lock from setup.py anew (LOCK_ARGS=--upgrade)"
-	@echo "make clean   remove .venv and what the tools leave behind; runs/ stays"
+	@echo "make train      set up, and train the default: a small Gemma 2 on arithmetic (ARGS=...)"
+	@echo "make test       set up, then lint, doctests and tests (WORKERS=2, MARKS=, PYTEST_ARGS=...)"
+	@echo "make setup      make .venv from requirements.lock; setup-tpu, setup-gpu: for an accelerator"
+	@echo "make notebooks  run the notebooks from top to bottom, and keep their figures"
+	@echo "make lock       compile requirements.lock from setup.py anew (LOCK_ARGS=--upgrade)"
+	@echo "make clean      remove .venv and what the tools leave behind; runs/ stays"
 
 # Says in one line why $(PYTHON) cannot make the environment, or nothing. The code is the same in
 # every Python, so that an old one can read it; the upper end is where TensorFlow's wheels end.
@@ -94,6 +95,10 @@ test: setup
 	.venv/bin/ruff format --check .
 	env $(patsubst %,-u %,$(filter JAX_% XLA_%,$(.VARIABLES))) JAX_PLATFORMS=cpu \
 	  .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "$(MARKS)" $(PYTEST_ARGS)
+
+# In their own folder, from which they find experiments/.
+notebooks: setup
+	cd notebooks && ../.venv/bin/jupyter-execute --inplace *.ipynb
 
 # In an environment of its own: the one above cannot be made while the lock is wrong.
 lock:

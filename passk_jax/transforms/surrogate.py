@@ -84,7 +84,8 @@ def surrogate_of(estimator: Callable[[jax.Array], jax.Array], n: int) -> Callabl
     """
     n = inputs.check_size("surrogate_of", n, smallest=2)
     rewards_CxN = np.tri(n + 1, n, k=-1)  # row c: c successes, then n - c failures
-    weights_CxN = np.asarray(jax.vmap(estimator)(jnp.asarray(rewards_CxN)), np.float64)
+    with jax.ensure_compile_time_eval():  # may be asked for inside jit
+        weights_CxN = np.asarray(jax.vmap(estimator)(jnp.asarray(rewards_CxN)), np.float64)
     success, failure = weights_CxN[1:, 0], weights_CxN[:-1, -1]
     expected_CxN = np.where(rewards_CxN == 1, weights_CxN[:, :1], weights_CxN[:, -1:])
     size = np.abs(weights_CxN).max()

@@ -158,6 +158,11 @@ def test_it_keeps_the_name_of_its_surrogate_and_checks_its_rewards():
     assert np.isnan(jax.jit(estimator)(np.array([0.0, 0.5, 1.0]))).all()
 
 
+def test_a_surrogate_may_be_derived_inside_jit():
+    inside = jax.jit(lambda rate: transforms.surrogate_of(transforms.grpo, 8)(rate))(0.3)
+    np.testing.assert_allclose(inside, transforms.surrogate_of(transforms.grpo, 8)(0.3), rtol=1e-12)
+
+
 def test_what_has_no_surrogate_is_refused():
     with pytest.raises(ValueError, match="differ for samples of equal reward"):
         transforms.surrogate_of(lambda rewards: transforms.naive_partitioned(rewards, 2), 5)
