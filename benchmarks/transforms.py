@@ -1,19 +1,18 @@
-"""Speed of the reward transformations against the paper's own NumPy, measured in the same run.
+"""Speed of the reward transformations against public per-group NumPy, measured in the same run.
 
     python -m benchmarks.transforms [--quick]
 
-It prints 4,096 groups of 16 in one jitted call against a Python loop over the groups, and against
-one `jnp.sort` of the same array; how the cost of one group grows up to n = 65,536; the precision of
-float32 at n = 100,000; and the time to import. The targets are at least 150 times the peer, at most
-3 times the sort, growth no worse than n log n, and 2 s.
+It prints 4,096 groups of 16 of every estimator in one jitted call against NumPy, and against one
+`jnp.sort` of the same array; how the cost of one group grows up to n = 65,536; the precision of
+float32 at n = 100,000; and the time to import. The targets are at least 100 times the peer (150 for
+PKPO), at most 3 times the sort, growth no worse than n log n, and 2 s.
 
-The peer follows the formulas of PKPO's Listing 1, one problem at a time: entries of the weight
-matrix as products of k ratios, sorted by argsort and put back by its inverse. Its results are
-checked against ours before anything is timed.
+The peers are in `peers.py`: the formula alone, called for each row of an array; and called as
+public code does, with the samples grouped in a dict. Their results are checked against ours, but
+for the estimator that draws its sets.
 """
 
 import argparse
-import functools
 import math
 import statistics
 import subprocess
@@ -24,83 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import peers
 from passk_jax import transforms
 
 NAMES = ("s", "sloo", "sloo_minus_one")
-
-
-# --- the peer: NumPy, one group at a time, O(nk) ---
-
-
-def best_of_subsets(n: int, k: int, rank: int) -> float:
-    """C(rank, k-1) / C(n, k): share of the k-subsets whose best has this rank, from 0."""
-    if rank < k - 1:
-        return 0.0
-    return (
-        k / (n - k + 1) * np.prod(np.arange(rank - k + 2, rank + 1) / np.arange(n - k + 2, n + 1))
-    )
-
-
-def best_with_another(n: int, k: int, rank: int) -> float:
-    """C(rank-1, k-2) / C(n, k): those of them that also hold one given lower sample."""
-    if k < 2 or rank < k - 1:
-        return 0.0
-    ratios = np.arange(rank - k + 2, rank) / np.arange(n - k + 2, n)
-    return k / (n - k + 1) * (k - 1) / n * np.prod(ratios)
-
-
-def in_sorted_order(function):
-    """Sorts a group, applies the function and puts its result back in the order of the group."""
-
-    @functools.wraps(function)
-    def on_group(rewards, k):
-        order = np.argsort(rewards)
-        inverse = np.empty_like(order)
-        inverse[order] = np.arange(len(rewards))
-        return function(rewards[order], k)[inverse]
-
-    return on_group
-
-
-def peer_s_sorted(ascending, k):
-    """PKPO (19) of a sorted group, by the differences of neighbouring rows of the matrix."""
-    n = len(ascending)
-    terms = np.array([best_of_subsets(n, k, i) for i in range(n)]) * ascending
-    steps = [best_with_another(n, k, i + 1) - best_of_subsets(n, k, i + 1) for i in range(n - 1)]
-    terms[:-1] += np.array(steps) * ascending[1:]
-    return np.cumsum(terms[::-1])[::-1]
-
-
-def peer_without_sorted(ascending, k):
-    """Mean over the k-subsets that leave i out of their best reward, for each i."""
-    n = len(ascending)
-    w = np.array([best_of_subsets(n - 1, k, i) for i in range(n - 1)])
-    below = np.append(0, np.cumsum(w * ascending[:-1]))
-    above = np.append(np.cumsum((w * ascending[1:])[::-1])[::-1], 0)
-    return below + above
-
-
-@in_sorted_order
-def peer_s(ascending, k):
-    """PKPO (19)."""
-    return peer_s_sorted(ascending, k)
-
-
-@in_sorted_order
-def peer_sloo(ascending, k):
-    """PKPO (29)."""
-    without = peer_without_sorted(ascending, k)
-    return peer_s_sorted(ascending, k) - k / (len(ascending) - 1) * without
-
-
-@in_sorted_order
-def peer_sloo_minus_one(ascending, k):
-    """PKPO (33), for k >= 2."""
-    without = peer_without_sorted(ascending, k - 1)
-    return peer_s_sorted(ascending, k) - k / len(ascending) * without
-
-
-PEERS = {"s": peer_s, "sloo": peer_sloo, "sloo_minus_one": peer_sloo_minus_one}
+OPTIONS = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
 
 
 # --- measurement ---
@@ -117,30 +44,44 @@ def median_ms(function, repeats: int) -> float:
     return 1e3 * statistics.median(times)
 
 
-def batch(name: str):
-    """The jitted transformation of a whole batch, k traced."""
-    return jax.jit(transforms.make(name))
-
-
 def against_the_peer(num_groups: int, n: int, k: int, repeats: int) -> None:
     """Prints each estimator's time for a batch, beside the peer's and a sort's."""
-    rewards = np.random.default_rng(0).normal(size=(num_groups, n))
+    rng = np.random.default_rng(0)
+    rewards = rng.integers(0, 2, size=(num_groups, n)).astype(np.float64)
+    rewards *= rng.random((num_groups, 1)) < 0.9  # some groups without a success
     on_device = jnp.asarray(rewards, jnp.float32)
     sort = jax.jit(jnp.sort)
     sort_ms = median_ms(lambda: sort(on_device), repeats)
+    given = {"key": jax.random.key(0), "entropy": jnp.arange(num_groups, dtype=jnp.float32)}
     print(f"{num_groups} groups of {n}, k = {k}; one jnp.sort of the array: {sort_ms:.2f} ms")
-    print(f"{'estimator':16}{'ms':>8}{'NumPy ms':>10}{'times faster':>14}{'of a sort':>11}")
-    for name in transforms.ESTIMATORS:
-        run = batch(name)
-        ms = median_ms(lambda run=run: run(on_device, k), repeats)
-        peer_ms = ratio = "-"
-        if name in PEERS:
-            start = time.perf_counter()
-            expected = np.stack([PEERS[name](group, k) for group in rewards])
-            seconds = time.perf_counter() - start
-            np.testing.assert_allclose(run(on_device, k), n * expected, atol=1e-5)
-            peer_ms, ratio = f"{1e3 * seconds:.0f}", f"{1e3 * seconds / ms:.0f}"
-        print(f"{name:16}{ms:8.2f}{peer_ms:>10}{ratio:>14}{ms / sort_ms:11.2f}")
+    print(f"{'':28}{'':8}{'of a':>8}{'the formula':>20}{'public code':>20}")
+    print(f"{'estimator':28}{'ms':>8}{'sort':>8}" + f"{'ms':>10}{'times':>10}" * 2)
+    problem_ids = np.repeat(np.arange(num_groups), n).tolist()
+    for name, row in transforms.ESTIMATORS.items():
+        run = jax.jit(transforms.make(name, **OPTIONS.get(name, {})))
+        ms = median_ms(lambda run=run: run(on_device, k, **given), repeats)
+        if name == "adaptive":  # the first half has the lower entropies
+            names = [peers.passk_analytical, peers.grpo]
+            groups = [rewards[: num_groups // 2], rewards[num_groups // 2 :]]
+        else:
+            names, groups = [getattr(peers, name)], [rewards]
+        start = time.perf_counter()
+        expected = [
+            one(group, k) for one, half in zip(names, groups, strict=True) for group in half
+        ]
+        formula_ms = 1e3 * (time.perf_counter() - start)
+        start = time.perf_counter()
+        for one, half in zip(names, groups, strict=True):
+            peers.of_a_batch(one, half.ravel(), problem_ids[: half.size], k)
+        public_ms = 1e3 * (time.perf_counter() - start)
+        if name != "bootstrap":
+            factor = n if row.weights_for == "sum" else 1
+            found = run(on_device, k, **given)
+            np.testing.assert_allclose(found, factor * np.stack(expected), atol=1e-5, err_msg=name)
+        print(
+            f"{name:28}{ms:8.2f}{ms / sort_ms:8.2f}{formula_ms:10.0f}{formula_ms / ms:10.0f}"
+            f"{public_ms:10.0f}{public_ms / ms:10.0f}"
+        )
 
 
 def growth(sizes: list[int], k: int, repeats: int) -> None:
@@ -171,7 +112,7 @@ def precision(n: int, ks: list[int]) -> None:
     for k in ks:
         row = f"{k:8}"
         for name in (*NAMES, "sloo_centered"):
-            if k > n - transforms.ESTIMATORS[name].spare:
+            if k > transforms.ESTIMATORS[name].parameters["k"].largest(n):
                 continue
             with jax.enable_x64(True):
                 exact = np.asarray(getattr(transforms, name)(rewards.astype(np.float64), k))

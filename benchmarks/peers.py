@@ -1,0 +1,238 @@
+"""The estimators as public code has them: one group at a time, in NumPy, with SciPy's binomials.
+
+PKPO follows its Listing 1: entries of the weight matrix as products of k ratios, sorted by argsort
+and put back by its inverse. The others follow their papers, in the manner of PKT's public code:
+counts, `scipy.special.comb`, `np.where`. Each is (rewards (n,), k) -> (n,). `of_a_batch` calls one
+as that code and verl do.
+"""
+
+import functools
+from collections import defaultdict
+
+import numpy as np
+from scipy.special import comb
+
+
+def of_a_batch(function, rewards, problem_ids, k):
+    """Flat rewards, grouped by the id of their problem in a dict of lists, sample by sample."""
+    rewards_of, places_of = defaultdict(list), defaultdict(list)
+    for place, problem in enumerate(problem_ids):
+        rewards_of[problem].append(rewards[place])
+        places_of[problem].append(place)
+    advantages = np.empty(len(rewards))
+    for problem, group in rewards_of.items():
+        weights = function(np.array(group), k)
+        for place, weight in zip(places_of[problem], weights, strict=True):
+            advantages[place] = weight
+    return advantages
+
+
+# --- PKPO, O(nk) ---
+
+
+def best_of_subsets(n, k, rank):
+    """C(rank, k-1) / C(n, k): share of the k-subsets whose best has this rank, from 0."""
+    if rank < k - 1:
+        return 0.0
+    return (
+        k / (n - k + 1) * np.prod(np.arange(rank - k + 2, rank + 1) / np.arange(n - k + 2, n + 1))
+    )
+
+
+def best_with_another(n, k, rank):
+    """C(rank-1, k-2) / C(n, k): those of them that also hold one given lower sample."""
+    if k < 2 or rank < k - 1:
+        return 0.0
+    ratios = np.arange(rank - k + 2, rank) / np.arange(n - k + 2, n)
+    return k / (n - k + 1) * (k - 1) / n * np.prod(ratios)
+
+
+def in_sorted_order(function):
+    """Sorts a group, applies the function and puts its result back in the order of the group."""
+
+    @functools.wraps(function)
+    def on_group(rewards, k):
+        order = np.argsort(rewards)
+        inverse = np.empty_like(order)
+        inverse[order] = np.arange(len(rewards))
+        return function(rewards[order], k)[inverse]
+
+    return on_group
+
+
+def s_sorted(ascending, k):
+    """PKPO (19) of a sorted group, by the differences of neighbouring rows of the matrix."""
+    n = len(ascending)
+    terms = np.array([best_of_subsets(n, k, i) for i in range(n)]) * ascending
+    steps = [best_with_another(n, k, i + 1) - best_of_subsets(n, k, i + 1) for i in range(n - 1)]
+    terms[:-1] += np.array(steps) * ascending[1:]
+    return np.cumsum(terms[::-1])[::-1]
+
+
+def without_sorted(ascending, k):
+    """Mean over the k-subsets that leave i out of their best reward, for each i."""
+    n = len(ascending)
+    w = np.array([best_of_subsets(n - 1, k, i) for i in range(n - 1)])
+    below = np.append(0, np.cumsum(w * ascending[:-1]))
+    above = np.append(np.cumsum((w * ascending[1:])[::-1])[::-1], 0)
+    return below + above
+
+
+s = in_sorted_order(s_sorted)
+
+
+@in_sorted_order
+def sloo(ascending, k):
+    return s_sorted(ascending, k) - k / (len(ascending) - 1) * without_sorted(ascending, k)
+
+
+@in_sorted_order
+def sloo_centered(ascending, k):
+    return s_sorted(ascending, k) - k / len(ascending) * without_sorted(ascending, k)
+
+
+@in_sorted_order
+def sloo_minus_one(ascending, k):
+    """For k >= 2."""
+    return s_sorted(ascending, k) - k / len(ascending) * without_sorted(ascending, k - 1)
+
+
+def loo(rewards, k):
+    n = len(rewards)
+    return (rewards - (rewards.sum() - rewards) / (n - 1)) / n
+
+
+# --- 0/1 rewards, from counts ---
+
+
+def reinforce(rewards, k):
+    return np.array(rewards)
+
+
+def rloo(rewards, k):
+    return rewards - (rewards.sum() - rewards) / (len(rewards) - 1)
+
+
+def grpo(rewards, k):
+    spread = rewards.std()
+    return (rewards - rewards.mean()) / spread if spread > 0 else np.zeros_like(rewards)
+
+
+def of_counts(factors):
+    """From (n, c, k) -> (factor of a success, of a failure), times what is given to them."""
+
+    def decorate(base):
+        def weights(rewards, k):
+            n, c = len(rewards), int((rewards == 1).sum())
+            if c in (0, n) and base is not reinforce:
+                return np.zeros(n)
+            plus, minus = factors(n, c, k)
+            return np.where(rewards == 1, plus, minus) * base(rewards, k)
+
+        return weights
+
+    return decorate
+
+
+def f(n, c, k):
+    """AS (13)."""
+    plus = comb(n - c, k - 1) / comb(n - 1, k - 1)
+    return plus, comb(n - c - 1, k - 1) / comb(n - 1, k - 1)
+
+
+def s_binary(rewards, k):
+    n, c = len(rewards), int((rewards == 1).sum())
+    others = 1 - comb(n - 1 - c, k - 1) / comb(n - 1, k - 1)
+    return np.where(rewards == 1, k / n, k / n * others)
+
+
+def passk_analytical(rewards, k):
+    """PKT (14), (15), as its public code has it, but for its epsilon."""
+    n, c = len(rewards), int((rewards == 1).sum())
+    rho = 1 - comb(n - c, k) / comb(n, k)
+    if rho in (0, 1):
+        return np.zeros(n)
+    sigma = np.sqrt(rho * (1 - rho))
+    minus = (1 - rho - comb(n - c - 1, k - 1) / comb(n - 1, k - 1)) / sigma
+    return np.where(rewards == 1, (1 - rho) / sigma, minus)
+
+
+def combination(rewards, k):
+    rate = rewards.mean()
+    return rate * passk_analytical(rewards, k) + (1 - rate) * grpo(rewards, k)
+
+
+def combination_direct(rewards, k):
+    rate = rewards.mean()
+    return rate * grpo_k(rewards, k) + (1 - rate) * grpo(rewards, k)
+
+
+def without_easy(rewards, k):
+    return np.zeros(len(rewards)) if rewards.mean() > 0.5 else passk_analytical(rewards, k)
+
+
+def both(number):
+    return lambda n, c, k: (number(n, c, k),) * 2
+
+
+reinforce_k = of_counts(lambda n, c, k: (k * f(n, c, k)[0], 0))(reinforce)
+rloo_k = of_counts(f)(rloo)
+grpo_k = of_counts(f)(grpo)
+pkr = of_counts(both(lambda n, c, k: 2.5 * (1 - c / n) ** 1.5))(grpo)
+biased_scaling = of_counts(both(lambda n, c, k: (1 - c / n) ** (k - 1)))(grpo)
+skew_r = of_counts(both(lambda n, c, k: 1 - c / n))(grpo)
+exceeding = of_counts(both(lambda n, c, k: 4 / (10 * np.log(c + 0.5))))(grpo)
+entropy_regularised = of_counts(
+    both(lambda n, c, k: 1 + 0.5 * np.sqrt(c * (n - c)) / n * np.log((n - c) / c))
+)(grpo)
+
+
+def best_of_n(rewards, k):
+    fails = 1 - rewards.mean()
+    if fails == 1:
+        return np.zeros(len(rewards))
+    return k * fails ** (k - 1) / (1 - fails**k) * rewards
+
+
+# --- some sets ---
+
+
+def sets_of(rewards, k):
+    return rewards[: len(rewards) // k * k].reshape(-1, k)
+
+
+def spread_out(per_set, rewards, k):
+    weights = np.zeros(len(rewards))
+    weights[: len(per_set) * k] = np.repeat(per_set, k)
+    return weights
+
+
+def full_sampling(rewards, k):
+    return spread_out(grpo(sets_of(rewards, k).max(axis=1), k), rewards, k)
+
+
+def naive_partitioned(rewards, k):
+    best = sets_of(rewards, k).max(axis=1)
+    return spread_out(best / len(best), rewards, k)
+
+
+def naive_partitioned_baselined(rewards, k):
+    best = sets_of(rewards, k).max(axis=1)
+    return spread_out(rloo(best, k) / len(best), rewards, k)
+
+
+def loo_minus_one_partitioned(rewards, k):
+    sets, weights = sets_of(rewards, k), np.zeros(len(rewards))
+    for j, one in enumerate(sets):
+        for i in range(k):
+            weights[j * k + i] = (one.max() - np.delete(one, i).max()) / len(sets)
+    return weights
+
+
+def bootstrap(rewards, k):
+    n, weights = len(rewards), np.zeros(len(rewards))
+    sets = [np.random.choice(n, k, replace=False) for _ in range(n)]
+    z = grpo(np.array([rewards[chosen].max() for chosen in sets]), k)
+    for value, chosen in zip(z, sets, strict=True):
+        weights[chosen] += value
+    return weights
