@@ -217,7 +217,8 @@ def s_binary(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
       k: 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a sum over the group. Where all succeed they are k/n, where all fail 0.
+      (n,) weights for a sum over the group. Where all succeed they are k/n, where all fail 0. k = 1
+      gives r/n, k = n gives everyone 1 if there is a success.
 
     Raises:
       TypeError: if k is not an integer.

@@ -81,7 +81,8 @@ def bootstrap(
       num_sets: how many sets, a Python int; None is n.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where the bests are all equal, as at k = n.
+      (n,) weights for a mean over the group; 0 where the bests are all equal, as at k = n. k = 1
+      tends to num_sets/n times `grpo`.
 
     Raises:
       TypeError: if k is not an integer, or the key is missing.

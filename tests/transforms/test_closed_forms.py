@@ -246,7 +246,7 @@ def test_rft_reweighting_at_gamma_k_is_reinforce_k_as_n_grows():
 
 def test_equal_rewards_give_paper_and_centred_weights():
     # (29) of equal rewards c is -k c/(n (n-1)); the centred one is 0
-    for n, k in ((4, 2), (9, 5)):
+    for n, k in ((size, k) for size in SIZES for k in range(1, size)):
         rewards = np.full(n, 0.5, np.float32)
         expected = np.full(n, -k * 0.5 / (n * (n - 1)))
         np.testing.assert_allclose(transforms.sloo(rewards, k), expected, rtol=1e-5)
