@@ -106,7 +106,7 @@ lock:
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(PYTHON) -m venv "$$dir" && \
 	"$$dir/bin/python" -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) && \
 	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$dir/bin/uv" pip compile --quiet --universal \
-	  --fork-strategy fewest --python-version 3.11 --no-annotate setup.py --extra dev \
+	  --fork-strategy fewest --python-version 3.11 --no-annotate setup.py --extra dev --extra tasks \
 	  -o requirements.lock $(LOCK_ARGS)
 
 clean:

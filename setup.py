@@ -49,6 +49,12 @@ setuptools.setup(
         "gpu": ["jax[cuda12]"],
         # passk_jax.integrations.tunix
         "tunix": ["google-tunix>=0.1.7"],
+        # passk_jax.tasks.math, mbpp and humaneval
+        "tasks": [
+            "math-verify[antlr4_13_2]>=0.8",
+            "pebble>=5.1",
+            "pyseccomp>=0.1.2; sys_platform == 'linux'",
+        ],
         "dev": [
             "google-tunix>=0.1.7",
             "hypothesis>=6.100",

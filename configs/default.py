@@ -23,6 +23,9 @@ def get_config() -> config_dict.ConfigDict:
     config.log_samples_every_steps = 10  # completions written to samples.jsonl
     config.log_samples_problems = 2  # how many problems' groups each time
 
+    # The folder of the published data sets; None is the one that PASSK_DATA names.
+    config.data_dir = optional(None, str)
+
     # What is asked. Options are the task's own: see `passk_jax/tasks/<name>.py`.
     config.task = config_dict.ConfigDict()
     config.task.name = "arithmetic"

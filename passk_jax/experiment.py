@@ -242,7 +242,9 @@ def _build(config: ConfigDict) -> Experiment:
     warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
     _check_batches(config, mesh)
-    task = _named("task", tasks.make, config.task.name, **config.task.options)
+    task = _named(
+        "task", tasks.make, config.task.name, data_dir=config.data_dir, **config.task.options
+    )
     _check_rewards(config, task)
     experiment = Experiment(
         config=config,

@@ -36,6 +36,8 @@ def make(name: str, **options: object) -> Task:
     Returns:
         The task.
 
+    A `data_dir` of None, or for a task without data files, is left out.
+
     Raises:
         ValueError: the name is unknown, or an option is: the message lists what is allowed.
 
@@ -49,6 +51,8 @@ def make(name: str, **options: object) -> Task:
     module, _, attribute = _TASKS[name].partition(":")
     constructor = getattr(importlib.import_module(module), attribute)
     allowed = tuple(inspect.signature(constructor).parameters)
+    if options.get("data_dir") is None or "data_dir" not in allowed:
+        options.pop("data_dir", None)
     for option in options:
         if option not in allowed:
             raise ValueError(

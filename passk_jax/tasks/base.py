@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 SPLITS = ("train", "validation", "test")
+# The turns that an instruction model was trained on; its tokenizer adds the <bos>.
+TEMPLATES = {
+    "gemma": "<start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +66,27 @@ class Task(Protocol):
     def final_answer(self, completion: str) -> str | None:
         """Returns the answer that a completion ends in, in normal form, or None."""
         ...
+
+
+def render(template: str | None, text: str) -> str:
+    r"""Returns a prompt as the policy sees it: with a model's chat turns, or plain.
+
+    Args:
+        template: a key of `TEMPLATES`; None for the text as it is.
+        text: what is asked.
+
+    Raises:
+        ValueError: the template is unknown.
+
+    >>> render("gemma", "What is 1+1?")
+    '<start_of_turn>user\nWhat is 1+1?<end_of_turn>\n<start_of_turn>model\n'
+    """
+    if template is None:
+        return text
+    if template not in TEMPLATES:
+        known = ", ".join(map(repr, TEMPLATES))
+        raise ValueError(f"unknown template {template!r}; allowed: None, {known}")
+    return TEMPLATES[template].format(text=text)
 
 
 def check_split(name: str) -> None:

@@ -1,0 +1,71 @@
+"""Where the published data files are, and how they are read."""
+
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+
+ENVIRONMENT_VARIABLE = "PASSK_DATA"
+
+
+class DataError(ValueError):
+    """A data file that is missing or damaged; the message says which, and what to do."""
+
+
+def path(data_dir: str | None, *parts: str) -> pathlib.Path:
+    """Returns where a published file, or folder, is.
+
+    Args:
+      data_dir: the folder that holds the data sets; None is the one that PASSK_DATA names.
+      *parts: from there on, such as "math", "test.jsonl".
+
+    Raises:
+      DataError: there is no such folder, or the file is not in it.
+    """
+    wanted = "/".join(parts)
+    root = data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
+    if not root:
+        raise DataError(
+            f"{wanted} is needed: say where the data is by --config.data_dir=FOLDER or the "
+            f"environment variable {ENVIRONMENT_VARIABLE}; `python -m passk_jax.tasks.download` "
+            "fetches the published files"
+        )
+    found = pathlib.Path(root, *parts)
+    if not found.exists():
+        raise DataError(
+            f"{wanted} is not in {root}; `python -m passk_jax.tasks.download {parts[0]} --to "
+            f"{root}` fetches the published file, and docs/tasks says where it comes from"
+        )
+    return found
+
+
+def read_jsonl(file: pathlib.Path) -> list[dict]:
+    """Returns the rows of a .jsonl or .jsonl.gz file.
+
+    Raises:
+      DataError: a line is not a JSON object, or the file is not UTF-8 or not gzip.
+    """
+    rows = []
+    number = 0
+    try:
+        with (
+            gzip.open(file, "rt", encoding="utf-8")
+            if file.suffix == ".gz"
+            else file.open(encoding="utf-8") as lines
+        ):
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError(f"not an object but {type(row).__name__}")
+                    rows.append(row)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{file}, after line {number}: {error}; fetch the file anew") from error
+    return rows
+
+
+def sha256(file: pathlib.Path) -> str:
+    """Returns the hexadecimal sha256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
