@@ -46,22 +46,22 @@ def read_jsonl(file: pathlib.Path) -> list[dict]:
     Raises:
       DataError: a line is not a JSON object, or the file is not UTF-8 or not gzip.
     """
-    rows = []
-    number = 0
+    rows, done = [], 0
     try:
         with (
             gzip.open(file, "rt", encoding="utf-8")
             if file.suffix == ".gz"
             else file.open(encoding="utf-8") as lines
         ):
-            for number, line in enumerate(lines, 1):
+            for line in lines:
                 if line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
                         raise ValueError(f"not an object but {type(row).__name__}")
                     rows.append(row)
+                done += 1
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{file}, after line {number}: {error}; fetch the file anew") from error
+        raise DataError(f"{file}, after line {done}: {error}; fetch the file anew") from error
     return rows
 
 
