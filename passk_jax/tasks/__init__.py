@@ -18,6 +18,8 @@ __all__ = ["SPLITS", "Problem", "Score", "Task", "make", "names"]
 
 _TASKS = {
     "arithmetic": "passk_jax.tasks.arithmetic:Arithmetic",
+    "humaneval": "passk_jax.tasks.humaneval:HumanEval",
+    "mbpp": "passk_jax.tasks.mbpp:MBPP",
 }
 
 

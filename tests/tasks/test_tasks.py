@@ -1,5 +1,6 @@
 """The table of tasks and the protocol's own types."""
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,8 @@ import pytest
 
 from passk_jax import tasks
 from passk_jax.tasks import base
+from passk_jax.tasks.data import DataError
+from passk_jax.tasks.sandbox.isolation import SandboxError
 
 
 def test_unknown_name_lists_the_known_and_the_close():
@@ -25,22 +28,32 @@ def test_unknown_option_names_it_and_the_allowed():
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_every_task_of_the_table_keeps_the_protocol(name):
-    task = tasks.make(name)
+    try:
+        task = tasks.make(name)
+    except DataError as error:
+        if "PASSK_DATA" in os.environ:
+            raise
+        pytest.skip(str(error))
+    except SandboxError as error:
+        pytest.skip(str(error))
     assert isinstance(task, tasks.Task)
     ids = set()
     for split in base.SPLITS:
         problems = task.split(split)
-        assert len(problems) > 0
+        assert len(problems) > 0 or (name, split) == ("humaneval", "train")
         # A task that drew afresh, or from a global generator, would differ from its twin.
         assert list(tasks.make(name).split(split)) == list(problems)
-        assert not ids & {problem.id for problem in problems}
+        if name != "humaneval":  # all of it is for evaluation: its two held-out splits are one
+            assert not ids & {problem.id for problem in problems}
         ids |= {problem.id for problem in problems}
-        examples = [problem.worked_example for problem in problems]
-        assert all(score.correct for score in task.score(problems, examples))
+        some = problems[:: max(len(problems) // 20, 1)]
+        scores = task.score(some, [problem.worked_example for problem in some])
+        assert all(score.correct for score in scores)
+        assert all(score.reward in (0, 1) for score in scores) or not task.binary_rewards
+        with pytest.raises(ValueError, match=r"[0-9]+ problems and 0 completions"):
+            task.score(some or [None], [])
     with pytest.raises(ValueError, match="'dev'; allowed: train, validation, test"):
         task.split("dev")
-    with pytest.raises(ValueError, match="2 problems and 1 completions"):
-        task.score(problems[:2], ["1"])
 
 
 def test_reference_stays_out_of_the_repr():

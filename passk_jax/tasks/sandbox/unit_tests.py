@@ -1,0 +1,212 @@
+"""Runs unit tests against a program that it never shares a process with.
+
+The tests run here, in a trusted process; the program runs in its sandbox. What the tests call of
+the program are stubs: they send the arguments, and get the result back as plain data. So the
+program sees the arguments of its own calls and nothing else: no test, no expected value, no result,
+and whatever it does to builtins, to `==` or to `assert` it does to itself. A test counts when this
+process saw its assertion hold.
+"""
+
+import ast
+import builtins
+import dataclasses
+from collections.abc import Sequence
+
+from passk_jax.tasks.sandbox import wire
+from passk_jax.tasks.sandbox.isolation import Limits, Process, ProgramError, Stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of a program's tests.
+
+    Attributes:
+        passed: how many assertions held, each whenever it was met.
+        total: how many assertions there are.
+        error: why the first one that did not hold did not, or None.
+    """
+
+    passed: int
+    total: int
+    error: str | None = None
+
+
+class Remote:
+    """Something of the program's: a function, a class, or an object that is not plain data."""
+
+    __slots__ = ("_process", "_target")
+
+    def __init__(self, process: Process, target: str | int):
+        object.__setattr__(self, "_process", process)
+        object.__setattr__(self, "_target", target)
+
+    def _ask(self, do: str, args=(), kwargs=None, name: str = ""):
+        process = self._process
+        request = {
+            "do": do,
+            "target": self._target,
+            "args": [_send(item) for item in args],
+            "kwargs": {key: _send(item) for key, item in (kwargs or {}).items()},
+            "name": name,
+        }
+        reply = process.ask(request)
+        try:
+            return wire.decode(reply["value"], lambda number: Remote(process, number))
+        except (wire.WireError, KeyError, RecursionError) as error:
+            raise Stopped(f"the program's answer is no value: {error}") from None
+
+    def __call__(self, *args, **kwargs):
+        """Calls it, with plain data or other things of the program's."""
+        return self._ask("call", args, kwargs)
+
+    def __getattr__(self, name: str):
+        return self._ask("get", name=name)
+
+    def __setattr__(self, name: str, value) -> None:
+        self._ask("set", (value,), name=name)
+
+    def __iter__(self):
+        items = self._ask("list")
+        return iter(items if isinstance(items, list) else ())
+
+    def __bool__(self) -> bool:
+        raise TypeError("the program's result is not plain data")
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Remote) and other._target == self._target
+
+    __hash__ = object.__hash__
+
+
+def _send(value):
+    if isinstance(value, Remote):
+        return {"handle": value._target}
+
+    def hold(value):
+        if isinstance(value, Remote):
+            return value._target
+        raise TypeError(f"a test gives the program a {type(value).__name__}: it is not plain data")
+
+    return wire.encode(value, hold)
+
+
+def run(
+    program: str,
+    tests: Sequence[str],
+    *,
+    called: Sequence[str],
+    before: str = "",
+    setup: str = "",
+    limits: Limits,
+    mode: str,
+) -> Result:
+    """Returns how many of a program's tests hold.
+
+    Args:
+        program: its source, run in the sandbox.
+        tests: the tests' sources, run here; every `assert` in them is one test.
+        called: the names that the tests may use of the program's; it cannot define others for them.
+        before: trusted source that runs here first, such as imports and helpers of the tests.
+        setup: trusted source that runs here after the program was loaded, with its names.
+        limits: of the program.
+        mode: one of `isolation.MODES`.
+    """
+    counted = [_count_assertions(test, number) for number, test in enumerate(tests)]
+    total = sum(count for _, count in counted)
+    record = _Record()
+    try:
+        process = Process(program, limits, mode)
+    except ProgramError as error:
+        return Result(0, total, f"the program raised {error}")
+    except (Stopped, wire.WireError) as error:
+        return Result(0, total, str(error))
+    try:
+        names = {"__builtins__": builtins, "__name__": "tests", _Record.NAME: record}
+        exec(compile(before, "<before>", "exec"), names)
+        for name in called:
+            if name in process.defines:
+                names[name] = Remote(process, name)
+        record.running("the set-up")
+        exec(compile(setup, "<setup>", "exec"), names)
+        for tree, _ in counted:
+            record.running("a test")
+            try:
+                exec(compile(tree, "<tests>", "exec"), names)
+            except Stopped:
+                raise
+            except Exception as error:  # of the test's own lines, between its assertions
+                record.failed(f"{type(error).__name__}: {error}")
+    except Stopped as error:
+        record.failed(str(error))
+    except Exception as error:
+        record.failed(f"{type(error).__name__}: {error}")
+    finally:
+        process.close()
+    return Result(record.passed(), total, record.error)
+
+
+class _Record:
+    """Which assertions were met, and held every time."""
+
+    NAME = "__record__"
+
+    def __init__(self):
+        self.held: dict[tuple[int, int], bool] = {}
+        self.error: str | None = None
+        self.place = ""
+
+    def running(self, place: str) -> None:
+        """Says what runs now, for the errors."""
+        self.place = place
+
+    def failed(self, why: str) -> None:
+        """Keeps the first reason."""
+        if self.error is None:
+            self.error = f"{self.place}: {why}"[:500]
+
+    def passed(self) -> int:
+        """How many assertions held."""
+        return sum(self.held.values())
+
+    def __call__(self, test: int, number: int, condition) -> None:
+        """An assertion, its condition unevaluated."""
+        try:
+            holds = bool(condition())
+            why = "the assertion does not hold"
+        except Stopped:
+            self.held[test, number] = False
+            raise
+        except Exception as error:
+            holds, why = False, f"{type(error).__name__}: {error}"
+        self.held[test, number] = self.held.get((test, number), True) and holds
+        if not holds:
+            self.failed(why)
+
+
+class _Instrument(ast.NodeTransformer):
+    """Turns `assert condition` into `__record__(test, number, lambda: condition)`."""
+
+    def __init__(self, test: int):
+        self.test = test
+        self.count = 0
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        """Replaces one assertion."""
+        arguments = ast.arguments([], [], None, [], [], None, [])
+        call = ast.Call(
+            ast.Name(_Record.NAME, ast.Load()),
+            [
+                ast.Constant(self.test),
+                ast.Constant(self.count),
+                ast.Lambda(arguments, node.test),
+            ],
+            [],
+        )
+        self.count += 1
+        return ast.copy_location(ast.Expr(call), node)
+
+
+def _count_assertions(test: str, number: int) -> tuple[ast.Module, int]:
+    instrument = _Instrument(number)
+    tree = ast.fix_missing_locations(instrument.visit(ast.parse(test)))
+    return tree, instrument.count
