@@ -26,6 +26,9 @@ def get_config() -> config_dict.ConfigDict:
     # The folder of the published data sets; None is the one that PASSK_DATA names.
     config.data_dir = optional(None, str)
 
+    # A file of `python -m passk_jax.difficulty`: only the problems it kept are trained on.
+    config.keep_problems = optional(None, str)
+
     # What is asked. Options are the task's own: see `passk_jax/tasks/<name>.py`.
     config.task = config_dict.ConfigDict()
     config.task.name = "arithmetic"

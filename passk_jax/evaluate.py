@@ -59,7 +59,7 @@ def evaluate(
         problems = experiment.task.split(split)[:num_problems]
     except ValueError as error:
         raise ConfigError(f"--split: {error}") from error
-    step, params = _load_params(experiment, directory)
+    step, params = load_params(experiment, directory)
     results = []
     for temperature in temperatures:
         scores = experiment.sample_and_score(
@@ -83,7 +83,13 @@ def evaluate(
     }
 
 
-def _load_params(experiment: Experiment, directory: pathlib.Path) -> tuple[int, Any]:
+def load_params(experiment: Experiment, directory: pathlib.Path) -> tuple[int, Any]:
+    """Returns the step and the parameters of a run's latest whole checkpoint.
+
+    Raises:
+      ConfigError: there is none yet.
+      CheckpointError: none can be read.
+    """
     if not (directory / "checkpoints").is_dir():
         raise ConfigError(f"{directory} holds no checkpoint yet")
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)

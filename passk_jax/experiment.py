@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from passk_jax.policy.sharding import batch_multiple, make_mesh, shard_batch
 from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
 from passk_jax.rollout.prompts import Prompts, encode_prompts, encode_responses
 from passk_jax.rollout.sampler import Rollout, SamplingConfig, sample
+from passk_jax.tasks.subset import Subset, read_ids
 
 
 class ConfigError(ValueError):
@@ -126,21 +128,26 @@ class Experiment:
     ) -> Scores:
         """Evaluates any number of problems, in batches of one shape so that nothing recompiles.
 
-        The last batch is filled up with repeated problems, which are dropped again.
+        The last batch is filled up with repeated problems, which are dropped again. A batch is
+        scored while the next one is sampled.
         """
         size = self.config.evaluation.prompts_per_batch
-        parts = []
-        for start in range(0, len(problems), size):
-            batch = list(problems[start : start + size])
-            filled = (batch * size)[:size]
-            rollout = self.sample(
-                params,
-                filled,
-                jax.random.fold_in(key, start),
-                num_samples=num_samples,
-                temperature=temperature,
-            )
-            parts.append((len(batch), self.score(filled, rollout)))
+        scored = []
+        with ThreadPoolExecutor(1) as scorer:
+            for start in range(0, len(problems), size):
+                batch = list(problems[start : start + size])
+                filled = (batch * size)[:size]
+                rollout = self.sample(
+                    params,
+                    filled,
+                    jax.random.fold_in(key, start),
+                    num_samples=num_samples,
+                    temperature=temperature,
+                )
+                if len(scored) > 1:
+                    scored[-2][1].result()  # no more than two batches wait
+                scored.append((len(batch), scorer.submit(self.score, filled, rollout)))
+        parts = [(count, future.result()) for count, future in scored]
         return Scores(
             rewards_PxN=np.concatenate([scores.rewards_PxN[:count] for count, scores in parts]),
             correct_PxN=np.concatenate([scores.correct_PxN[:count] for count, scores in parts]),
@@ -245,6 +252,8 @@ def _build(config: ConfigDict) -> Experiment:
     task = _named(
         "task", tasks.make, config.task.name, data_dir=config.data_dir, **config.task.options
     )
+    if config.keep_problems is not None:
+        task = _named("keep_problems", _keep, task, config.keep_problems)
     _check_rewards(config, task)
     experiment = Experiment(
         config=config,
@@ -267,6 +276,10 @@ def _named(section: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config.{section}: {error}") from error
+
+
+def _keep(task: tasks.Task, file: str) -> tasks.Task:
+    return Subset(task, read_ids(file), file)
 
 
 def _estimator_options(config: ConfigDict) -> dict[str, Any]:
