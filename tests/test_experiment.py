@@ -1,6 +1,8 @@
 """Every estimator inside an experiment: built from a config, and given what it needs."""
 
 import dataclasses
+import importlib
+import os
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ from passk_jax import transforms
 from passk_jax.experiment import ConfigError, build
 from passk_jax.learner.train_state import init_state
 from passk_jax.train import train
-from tests.tiny import tiny_config
+from tests.tiny import ROOT, tiny_config
 
 OPTIONS = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
 KEY = jax.random.key(7)
@@ -112,3 +114,21 @@ def test_a_run_that_draws_sets_goes_on_as_if_it_had_not_stopped(tmp_path):
     train(config, tmp_path / "stopped")
     assert weights("stopped") == weights("whole")
     assert '"weight": 0.0' in weights("whole")
+
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_can_be_built(path):
+    config = importlib.import_module(f"configs.{path.stem}").get_config()
+    try:
+        experiment = build(config)
+    except ConfigError as error:
+        if "PASSK_DATA" not in os.environ and "is needed: say where the data is" in str(error):
+            pytest.skip(str(error))
+        raise
+    problems = experiment.task.split("train")[:8]
+    examples = [problem.worked_example for problem in problems]
+    assert all(score.correct for score in experiment.task.score(problems, examples))
+    assert config.is_locked

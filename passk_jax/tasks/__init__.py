@@ -17,8 +17,10 @@ from passk_jax.tasks.base import SPLITS, Problem, Score, Task
 __all__ = ["SPLITS", "Problem", "Score", "Task", "make", "names"]
 
 _TASKS = {
+    "arc": "passk_jax.tasks.arc:Arc",
     "arithmetic": "passk_jax.tasks.arithmetic:Arithmetic",
     "humaneval": "passk_jax.tasks.humaneval:HumanEval",
+    "maze": "passk_jax.tasks.maze:Maze",
     "mbpp": "passk_jax.tasks.mbpp:MBPP",
 }
 

@@ -89,6 +89,24 @@ def render(template: str | None, text: str) -> str:
     return TEMPLATES[template].format(text=text)
 
 
+def last_tagged(text: str) -> str | None:
+    """Returns what the last closed pair of answer tags holds, or None where there is no such pair.
+
+    Args:
+        text: any text. Tags are lower case; of two openings before one closing, the second counts.
+
+    >>> [
+    ...     last_tagged(text)
+    ...     for text in ("<answer>a</answer> or <answer>b</answer> or <answer>", "c")
+    ... ]
+    ['b', None]
+    """
+    start = text.rfind("<answer>", 0, max(text.rfind("</answer>"), 0))
+    if start < 0:
+        return None
+    return text[start + len("<answer>") : text.index("</answer>", start)]
+
+
 def check_split(name: str) -> None:
     """Raises ValueError, listing the splits, where `name` is not one of them."""
     if name not in SPLITS:
