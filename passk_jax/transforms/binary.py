@@ -10,6 +10,8 @@ the share of the (k-1)-subsets of the other samples that all fail: AS (13), f+ o
 of a failure. It is a `weights` of PKPO, shifted. Erratum: AS C.2 prints f+ at K = 2 wrongly; (13)
 is right (n = 16 with 8 failures: f+ = 8/15, f- = 7/15).
 
+0/1 rewards may be integers or bools: they become the default float, and so do the weights.
+
 What an estimator is biased towards is said as the F that it follows: its expectation is the
 gradient of F(success rate) as n grows, and exactly that of `surrogate_of(estimator, n)` at n.
 """

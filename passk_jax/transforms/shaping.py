@@ -4,6 +4,7 @@ PKT: Chen et al. 2025, Pass@k Training, arXiv 2508.10751. AS: Thrampoulidis et a
 2510.23049. Weights are for a *mean* over the group, (1/n) sum_i A_i grad log pi(y_i | x). rho is
 the group's success rate, rho_k its unbiased pass@k. All are (a number of the group) x (r - rho),
 are 0 where all rewards are equal, and are biased: the F that each follows is said, as in `binary`.
+0/1 rewards may be integers or bools: they become the default float, and so do the weights.
 """
 
 import jax

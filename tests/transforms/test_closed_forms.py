@@ -155,7 +155,7 @@ def test_worked_by_hand():
 
 def test_the_erratum_of_f_plus():
     # AS C.2 prints f+ at K = 2 wrongly; (13): C(8,1)/C(15,1) = 8/15 and C(7,1)/C(15,1) = 7/15
-    shares = binary.others_all_fail(np.repeat([1.0, 0.0], 8), 2)
+    shares = binary.others_all_fail(np.repeat(np.float32([1, 0]), 8), 2)
     np.testing.assert_allclose(shares, np.repeat([8 / 15, 7 / 15], 8), rtol=1e-6)
     # AS C.3: the biased scaling is 1/2 there, equal to neither
     ratio = transforms.biased_scaling(np.repeat([1, 0], 8), 2) / transforms.grpo(
