@@ -49,7 +49,7 @@ setuptools.setup(
         "gpu": ["jax[cuda12]"],
         # passk_jax.integrations.tunix
         "tunix": ["google-tunix>=0.1.7"],
-        # passk_jax.tasks.math, mbpp and humaneval
+        # passk_jax.tasks.math_task, mbpp and humaneval
         "tasks": [
             "math-verify[antlr4_13_2]>=0.8",
             "pebble>=5.1",

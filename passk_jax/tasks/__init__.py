@@ -20,6 +20,7 @@ _TASKS = {
     "arc": "passk_jax.tasks.arc:Arc",
     "arithmetic": "passk_jax.tasks.arithmetic:Arithmetic",
     "humaneval": "passk_jax.tasks.humaneval:HumanEval",
+    "math": "passk_jax.tasks.math_task:Math",
     "maze": "passk_jax.tasks.maze:Maze",
     "mbpp": "passk_jax.tasks.mbpp:MBPP",
 }

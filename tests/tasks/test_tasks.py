@@ -26,7 +26,8 @@ def test_unknown_option_names_it_and_the_allowed():
         assert option in str(e.value)
 
 
-EMPTY = {("humaneval", "train"), ("arc", "validation")}  # as published, and as is usual
+EMPTY = {("humaneval", "train"), ("arc", "validation"), ("math", "validation")}
+ABSENT = {("math", "train")}  # MATH-500 alone is usual; it says so when it is asked for
 
 
 @pytest.mark.parametrize("name", tasks.names())
@@ -42,6 +43,8 @@ def test_every_task_of_the_table_keeps_the_protocol(name):
     assert isinstance(task, tasks.Task)
     ids = set()
     for split in base.SPLITS:
+        if (name, split) in ABSENT:
+            continue
         problems = task.split(split)
         assert len(problems) > 0 or (name, split) in EMPTY
         # A task that drew afresh, or from a global generator, would differ from its twin.

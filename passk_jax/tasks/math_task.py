@@ -1,0 +1,265 @@
+r"""MATH (Hendrycks et al. 2021, arXiv 2103.03874): competition problems with one final answer."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import logging
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+from passk_jax.tasks import base, data, math_answer
+
+_INSTRUCTION = (
+    "{problem}\n\nSolve this problem step by step. Give the final answer in \\boxed{{}}, and "
+    "nothing but the answer in it.\n"
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Row:
+    """A problem as a file has it; `answer` is "" where there is none."""
+
+    problem: str
+    answer: str
+    solution: str
+    subject: str | None
+    level: int | None
+    unique_id: str
+
+
+class Math:
+    r"""MATH, or any other set of problems whose final answers can be compared.
+
+    The reward is 1.0 where the completion's final answer equals the reference, else 0.0:
+    `math_grading.grade`, in worker processes. The splits are as PRM800K has them: 12,000 problems
+    for training, and for test the 500 known as MATH-500.
+
+    A row without an answer is dropped, as are a problem met before (the same unique_id or the same
+    text) and a training problem that is in the test split; `dropped` says how many.
+
+    Args:
+        data_dir: the folder that holds the files.
+        train_files: in that folder, .jsonl or .jsonl.gz files with a `problem` (or `question`) and
+            an `answer` in each row, or folders of MATH's own .json files, whose answer is in the
+            last box of the `solution`. Where one is missing, only asking for the training problems
+            is an error: MATH-500 alone serves for evaluation.
+        test_files: likewise, but they must be there; () for none.
+        num_validation: how many of the training problems are for validation instead.
+        seed: of their choice, which does not depend on the other problems there are.
+        subjects: keep these only, such as ("Algebra", "Number Theory"); None keeps all.
+        levels: keep these only, of 1 to 5; None keeps all.
+        time_limit_s: wall-clock time for grading one completion.
+        template: of the prompt: a key of `base.TEMPLATES`.
+
+    Attributes:
+        dropped: "train: no answer", "train: repeated", "train: in test" and so on -> how many.
+
+    Raises:
+        ValueError: an option is out of range, or no problem has a subject or level asked for.
+        DataError: a test file is missing, or any file is damaged.
+    """
+
+    binary_rewards = True
+
+    def __init__(
+        self,
+        *,
+        data_dir: str | None = None,
+        train_files: tuple[str, ...] = ("math/train.jsonl",),
+        test_files: tuple[str, ...] = ("math/test.jsonl",),
+        num_validation: int = 0,
+        seed: int = 0,
+        subjects: tuple[str, ...] | None = None,
+        levels: tuple[int, ...] | None = None,
+        time_limit_s: float = 5.0,
+        template: str | None = None,
+    ) -> None:
+        _check_counts(num_validation=num_validation, seed=seed)
+        if not time_limit_s > 0:
+            raise ValueError(f"time_limit_s must be positive, got {time_limit_s!r}")
+        base.render(template, "")  # an unknown template is an error before the files are read
+        self._time_limit_s = time_limit_s
+        self._missing: data.DataError | None = None
+
+        dropped: collections.Counter[str] = collections.Counter()
+        test_rows = _distinct("test", _rows(_paths(data_dir, test_files)), {}, dropped)
+        try:
+            train_paths = _paths(data_dir, train_files)
+        except data.DataError as error:
+            self._missing, train_paths = error, []
+        train_rows = _distinct("train", _rows(train_paths), _keys(test_rows), dropped)
+        self.dropped = dict(dropped)
+        if dropped:
+            _log.info("dropped: %s", ", ".join(f"{n} {why}" for why, n in dropped.items()))
+
+        # Only now, so that a filter cannot hide that a training problem is in the test split.
+        _check_filter("subjects", subjects, {row.subject for row in train_rows + test_rows})
+        _check_filter("levels", levels, {row.level for row in train_rows + test_rows})
+        train, test = (
+            tuple(
+                _problem(row, template)
+                for row in rows
+                if (subjects is None or row.subject in subjects)
+                and (levels is None or row.level in levels)
+            )
+            for rows in (train_rows, test_rows)
+        )
+        if num_validation > len(train) and self._missing is None:
+            raise ValueError(
+                f"num_validation = {num_validation}, but there are only {len(train)} training "
+                "problems to take them from"
+            )
+        by_hash = sorted(train, key=lambda problem: _sha(f"{seed}/{problem.id}"))
+        held_out = {problem.id for problem in by_hash[:num_validation]}
+        self._splits = {
+            "train": tuple(problem for problem in train if problem.id not in held_out),
+            "validation": tuple(problem for problem in train if problem.id in held_out),
+            "test": test,
+        }
+        self._from_train = ("train", "validation") if num_validation else ("train",)
+
+    def split(self, name: str) -> Sequence[base.Problem]:
+        """Returns the problems of one split.
+
+        Raises:
+            DataError: the training file is missing, and the split is made from it.
+        """
+        base.check_split(name)
+        if self._missing is not None and name in self._from_train:
+            raise self._missing
+        return self._splits[name]
+
+    def score(
+        self, problems: Sequence[base.Problem], completions: Sequence[str]
+    ) -> list[base.Score]:
+        """Gives 1.0 to each completion whose final answer is the reference, 0.0 to the others."""
+        base.check_same_length(problems, completions)
+        from passk_jax.tasks import pool
+
+        # Only the tail is looked at, so only the tail needs to be sent.
+        items = [
+            (problem.reference, completion[-math_answer.TAIL_CHARACTERS :])
+            for problem, completion in zip(problems, completions, strict=True)
+        ]
+        return pool.score(
+            "passk_jax.tasks.math_grading:grade", items, time_limit_s=self._time_limit_s
+        )
+
+    def final_answer(self, completion: str) -> str | None:
+        """See `math_answer.final_answer`."""
+        return math_answer.final_answer(completion)
+
+
+def _check_counts(**options: int) -> None:
+    for option, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{option} must be an integer >= 0, got {value!r}")
+
+
+def _paths(data_dir: str | None, files: Sequence[str]) -> list[pathlib.Path]:
+    if isinstance(files, str):
+        raise ValueError(f"files must be a tuple of names, got the string {files!r}")
+    return [data.path(data_dir, *file.split("/")) for file in files]
+
+
+def _rows(paths: Sequence[pathlib.Path]) -> Iterator[_Row]:
+    for path in paths:
+        if not path.is_dir():
+            for number, row in enumerate(data.read_jsonl(path), start=1):
+                yield _row(row, f"{path}, row {number}")
+            continue
+        files = sorted(path.rglob("*.json"))
+        if not files:
+            raise data.DataError(
+                f"{path} holds no .json file; give the folder of one split of MATH"
+            )
+        for file in files:
+            try:
+                row = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise data.DataError(f"{file}: {error}; fetch the file anew") from error
+            yield _row(row, str(file))
+
+
+def _row(row: object, where: str) -> _Row:
+    """Reads one row of any of the formats; `where` is for the message about what is wrong in it."""
+    if not isinstance(row, dict):
+        raise data.DataError(f"{where}: not an object but {type(row).__name__}")
+    problem = row.get("problem", row.get("question"))
+    if not isinstance(problem, str) or not problem.strip():
+        raise data.DataError(f"{where}: no problem; it needs the text `problem` or `question`")
+    solution = row.get("solution")
+    solution = solution if isinstance(solution, str) else ""
+    if "answer" in row:
+        answer = row["answer"]
+    elif solution:
+        answer = (math_answer.boxes(solution) or [""])[-1]
+    else:
+        raise data.DataError(f"{where}: no `answer`, and no `solution` to find it in")
+    if not isinstance(answer, str | int | float | None) or isinstance(answer, bool):
+        raise data.DataError(f"{where}: the answer is of type {type(answer).__name__}, not text")
+    answer = "" if answer in (None, "None") else str(answer).strip()
+    subject = row.get("subject", row.get("type"))
+    level = re.search("[0-9]+", str(row.get("level", "")))
+    return _Row(
+        problem=problem.strip(),
+        answer=answer if math_answer.normalise(answer) else "",
+        solution=solution,
+        subject=subject if isinstance(subject, str) else None,
+        level=int(level[0]) if level else None,
+        unique_id=str(row.get("unique_id") or _sha(problem.strip())[:16]),
+    )
+
+
+def _keys(rows: Sequence[_Row]) -> dict[str, str]:
+    """Returns what the problems are known by: their ids, and their texts without spaces."""
+    return {key: "in test" for row in rows for key in _identity(row)}
+
+
+def _identity(row: _Row) -> tuple[str, str]:
+    return f"id {row.unique_id}", f"text {''.join(row.problem.split())}"
+
+
+def _distinct(
+    split: str, rows: Iterator[_Row], known: dict[str, str], dropped: collections.Counter[str]
+) -> list[_Row]:
+    """Keeps rows with an answer that are not `known`, the first of equal ones; counts the rest."""
+    seen, kept = dict(known), []
+    for row in rows:
+        why = next((seen[key] for key in _identity(row) if key in seen), None)
+        if why is None and not row.answer:
+            why = "no answer"
+        if why is not None:
+            dropped[f"{split}: {why}"] += 1
+            continue
+        kept.append(row)
+        seen |= dict.fromkeys(_identity(row), "repeated")
+    return kept
+
+
+def _check_filter(option: str, wanted: Sequence | None, there: set) -> None:
+    """Raises ValueError where an option asks for what no problem has."""
+    if isinstance(wanted, str):
+        raise ValueError(f"{option} must be a tuple, got the string {wanted!r}")
+    for value in wanted or ():
+        if value not in there:
+            known = ", ".join(map(repr, sorted(there - {None})))
+            raise ValueError(f"{option}: no problem has {value!r}; there are: {known or 'none'}")
+
+
+def _problem(row: _Row, template: str | None) -> base.Problem:
+    return base.Problem(
+        id=f"math/{row.unique_id}",
+        prompt=base.render(template, _INSTRUCTION.format(problem=row.problem)),
+        reference=row.answer,
+        worked_example=(
+            row.solution if math_answer.boxes(row.solution) else f"\\boxed{{{row.answer}}}"
+        ),
+    )
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
