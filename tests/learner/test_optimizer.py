@@ -80,7 +80,8 @@ def test_a_schedule_may_have_fractions_or_no_k():
 
 def test_a_change_of_k_does_not_recompile():
     schedule = parse_k_schedule(((0, 8), (3, 1)))
-    estimator = jax.jit(transforms.make("sloo_minus_one"))
+    estimate = transforms.make("sloo_minus_one")
+    estimator = jax.jit(lambda rewards, k: estimate(rewards, k))  # with a cache of its own
     rewards = jnp.array([[0.0] * 12 + [1.0] * 4])
     seen = [np.asarray(estimator(rewards, k_at(schedule, step))) for step in range(5)]
     assert estimator._cache_size() == 1

@@ -104,6 +104,7 @@ def _bubblewrap() -> list[str]:
     python = [sys.base_prefix, sysconfig.get_paths()["stdlib"], str(HERE)]
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
     command += ["--cap-drop", "ALL", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
+    command += ["--tmpfs", "/tmp"]  # before the rest, some of which may lie in it
     for folder in ("/usr", "/lib", "/lib64", "/bin"):
         if os.path.islink(folder):
             command += ["--symlink", os.readlink(folder), folder]
@@ -112,7 +113,7 @@ def _bubblewrap() -> list[str]:
     for folder in dict.fromkeys(python):
         if not folder.startswith("/usr/"):
             command += ["--ro-bind", folder, folder]
-    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--chdir", "/tmp"]
     return [*command, "--remount-ro", "/", "--"]
 
 
