@@ -36,7 +36,7 @@ _BETWEEN_LISTS = re.compile(r"\s*+,\s*+|[ \t\r]*+\n?[ \t\r]*+", flags=re.ASCII)
 _ALL_BUT_DIGITS = str.maketrans("", "", "[], \t\r\n\f\v")
 
 
-class Arc:
+class Arc(base.Splits):
     """The public tasks of ARC-AGI-1, from their published files.
 
     A problem is a whole ARC task: its training pairs, its test inputs, and as the answer all of its
@@ -57,7 +57,8 @@ class Arc:
         reward: "correct" gives 1.0 where every test output is right in every cell, else 0.0;
             "cells" gives the share of right cells, mean over the test outputs, and 0 for an output
             of another shape; then `binary_rewards` is False.
-        augmentations: how many more versions of each training problem there are: all its grids
+        augmentations: how many more versions of each training problem there are, at the end of the
+            split: all its grids
             under one random symmetry of the square and one random permutation of the colours.
             Versions differ from each other and from the original.
         permute_background: whether such a permutation may move colour 0.
@@ -131,11 +132,6 @@ class Arc:
                 f"max_cells = {max_cells} and max_prompt_chars = {max_prompt_chars} leave none of "
                 f"the {len(puzzles)} tasks"
             )
-
-    def split(self, name: str) -> Sequence[base.Problem]:
-        """Returns the problems of one split, in train the augmented ones at the end."""
-        base.check_split(name)
-        return self._splits[name]
 
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]

@@ -16,7 +16,7 @@ WORKED_EXAMPLES = ("steps", "answer")
 _LAST_INTEGER_REVERSED = re.compile(r"[0-9]+(?:-(?![0-9)]))?")
 
 
-class Arithmetic:
+class Arithmetic(base.Splits):
     r"""PKR's two products and a sum.
 
     The prompt is exactly "What is a*b + c*d?" and a newline, with each operand uniform in
@@ -90,11 +90,6 @@ class Arithmetic:
             "validation": tuple(problems[num_test:held_out]),
             "train": tuple(problems[held_out:]),
         }
-
-    def split(self, name: str) -> Sequence[base.Problem]:
-        """Returns the problems of one split."""
-        base.check_split(name)
-        return self._splits[name]
 
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]

@@ -1,7 +1,7 @@
 """The task protocol: problems with stable ids, and scores for whole batches of completions."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 SPLITS = ("train", "validation", "test")
@@ -105,6 +105,17 @@ def last_tagged(text: str) -> str | None:
     if start < 0:
         return None
     return text[start + len("<answer>") : text.index("</answer>", start)]
+
+
+class Splits:
+    """The splits of a task that has them all from the beginning, as `_splits`, by name."""
+
+    _splits: Mapping[str, Sequence[Problem]]
+
+    def split(self, name: str) -> Sequence[Problem]:
+        """Returns the problems of one split."""
+        check_split(name)
+        return self._splits[name]
 
 
 def check_split(name: str) -> None:

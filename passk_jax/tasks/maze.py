@@ -29,7 +29,7 @@ _OPENED = 0.05  # the share of the remaining walls that is opened, so that some 
 _FREE_ATTEMPTS, _ATTEMPTS_PER_MAZE = 10_000, 20
 
 
-class Maze:
+class Maze(base.Splits):
     r"""Square mazes with one S, one E, walls `*` and floor `.`, and a path from S to E.
 
     A maze grows from a random character as a depth-first walk: a wall is opened where exactly one
@@ -110,11 +110,6 @@ class Maze:
             "validation": tuple(problems[test:held_out]),
             "train": tuple(problems[held_out:]),
         }
-
-    def split(self, name: str) -> Sequence[base.Problem]:
-        """Returns the problems of one split."""
-        base.check_split(name)
-        return self._splits[name]
 
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]

@@ -88,7 +88,7 @@ def judge(
     return base.Score(value, correct, source.strip(), result.error)
 
 
-class ProgrammingTask:
+class ProgrammingTask(base.Splits):
     """A task of programs; a subclass fills `_splits` with problems whose reference is `Tests`.
 
     Args:
@@ -127,11 +127,6 @@ class ProgrammingTask:
         )
         self.mode = "unsafe" if unsafe_execution else isolation.best_mode()
         self._splits: dict[str, tuple[base.Problem, ...]] = {}
-
-    def split(self, name: str) -> Sequence[base.Problem]:
-        """Returns the problems of one split."""
-        base.check_split(name)
-        return self._splits[name]
 
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
