@@ -91,7 +91,7 @@ def estimator(
             valid = [
                 kind.is_valid(values[argument], n)
                 for argument, kind in parameters.items()
-                if inputs.is_traced(values[argument])
+                if hasattr(kind, "is_valid") and inputs.is_traced(values[argument])
             ]
             if inputs.is_traced(rewards):
                 valid.append(inputs.are_valid(rewards, binary))

@@ -1,7 +1,7 @@
 """What the parameters of an estimator may be: each kind checks a value and says what it allows.
 
-`check` sees concrete values and reads them; of a traced one it sees the type, and `is_valid` puts
-the range into the compiled program. A static parameter cannot be traced.
+`check` sees concrete values and reads them; of a traced one it sees the type, and `is_valid`, where
+a kind has a range, puts it into the compiled program. A static parameter cannot be traced.
 """
 
 import dataclasses
@@ -136,11 +136,6 @@ class Key:
             )
         return value
 
-    def is_valid(self, value: jax.Array, n: int) -> bool:
-        """Any key is."""
-        del value, n
-        return True
-
     def describe(self, argument: str) -> str:
         """What is allowed, in a few words."""
         return f"{argument} of the PRNG"
@@ -161,11 +156,6 @@ class Flag:
         if np.ndim(value) != 0:
             raise ValueError(f"{name}: {argument} must be a scalar, got shape {np.shape(value)}")
         return value
-
-    def is_valid(self, value: jax.Array, n: int) -> bool:
-        """Any bool is."""
-        del value, n
-        return True
 
     def describe(self, argument: str) -> str:
         """What is allowed, in a few words."""
