@@ -29,6 +29,10 @@ def get_config() -> config_dict.ConfigDict:
     # A file of `python -m passk_jax.difficulty`: only the problems it kept are trained on.
     config.keep_problems = optional(None, str)
 
+    # Whether problems whose prompt (or, with a warm start, worked example) is longer than what
+    # `sampling` allows are left out; otherwise one of them is an error.
+    config.drop_long_problems = False
+
     # What is asked. Options are the task's own: see `passk_jax/tasks/<name>.py`.
     config.task = config_dict.ConfigDict()
     config.task.name = "arithmetic"

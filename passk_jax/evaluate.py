@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from absl import app, flags
 
-from passk_jax import tracking, workdir
+from passk_jax import tasks, tracking, workdir
 from passk_jax.experiment import ConfigError, Experiment, build
 from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, quiet_logs
 from passk_jax.learner.train_state import abstract_state
@@ -40,8 +40,9 @@ def evaluate(
       seed: of the samples and of the bootstrap.
 
     Returns:
-      {"step", "split", "num_problems", "num_samples", "results": [{"temperature", "k", "estimate",
-      "low", "high"}, ...]}: unbiased pass@k with 95% bootstrap intervals over problems.
+      {"step", "split", "num_problems", "num_samples", "results": [{"part", "temperature", "k",
+      "estimate", "low", "high"}, ...]}: unbiased pass@k with 95% bootstrap intervals over problems;
+      `part` is "all", or a part of a mixture.
 
     Raises:
       ConfigError: an argument is out of range, or the folder holds no run or no checkpoint.
@@ -60,6 +61,7 @@ def evaluate(
     except ValueError as error:
         raise ConfigError(f"--split: {error}") from error
     step, params = load_params(experiment, directory)
+    groups = {"all": list(range(len(problems))), **tasks.by_part(problems)}
     results = []
     for temperature in temperatures:
         scores = experiment.sample_and_score(
@@ -69,11 +71,12 @@ def evaluate(
             num_samples=num_samples,
             temperature=temperature,
         )
-        intervals = tracking.bootstrap_pass_at_k(scores.correct_PxN, ks=ks, seed=seed)
-        results += [
-            {"temperature": temperature, "k": k, **interval._asdict()}
-            for k, interval in intervals.items()
-        ]
+        for part, rows in groups.items():
+            intervals = tracking.bootstrap_pass_at_k(scores.correct_PxN[rows], ks=ks, seed=seed)
+            results += [
+                {"part": part, "temperature": temperature, "k": k, **interval._asdict()}
+                for k, interval in intervals.items()
+            ]
     return {
         "step": step,
         "split": split,
@@ -130,9 +133,10 @@ def main(argv: Sequence[str]) -> int:
     )
     print("temperature    k  pass@k  interval")
     for row in result["results"]:
+        part = "" if row["part"] == "all" else f"  {row['part']}"
         print(
             f"{row['temperature']:11g} {row['k']:4d}  {row['estimate']:.4f}  "
-            f"[{row['low']:.4f}, {row['high']:.4f}]"
+            f"[{row['low']:.4f}, {row['high']:.4f}]{part}"
         )
     if _JSON.value:
         pathlib.Path(_JSON.value).write_text(json.dumps(result, indent=2) + "\n")

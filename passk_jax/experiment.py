@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,7 +23,9 @@ from passk_jax.policy.sharding import batch_multiple, make_mesh, shard_batch
 from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
 from passk_jax.rollout.prompts import Prompts, encode_prompts, encode_responses
 from passk_jax.rollout.sampler import Rollout, SamplingConfig, sample
-from passk_jax.tasks.subset import Subset, read_ids
+from passk_jax.tasks import subset
+
+_logger = logging.getLogger(__name__)
 
 
 class ConfigError(ValueError):
@@ -250,10 +253,17 @@ def _build(config: ConfigDict) -> Experiment:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
     _check_batches(config, mesh)
     task = _named(
-        "task", tasks.make, config.task.name, data_dir=config.data_dir, **config.task.options
+        "task",
+        tasks.make,
+        config.task.name,
+        tokenizer=tokenizer,
+        data_dir=config.data_dir,
+        **config.task.options.to_dict(),
     )
     if config.keep_problems is not None:
         task = _named("keep_problems", _keep, task, config.keep_problems)
+    if config.drop_long_problems:
+        task = _without_long(config, task, tokenizer)
     _check_rewards(config, task)
     experiment = Experiment(
         config=config,
@@ -279,7 +289,44 @@ def _named(section: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
 
 
 def _keep(task: tasks.Task, file: str) -> tasks.Task:
-    return Subset(task, read_ids(file), file)
+    return subset.with_ids(task, subset.read_ids(file), file)
+
+
+def _without_long(config: ConfigDict, task: tasks.Task, tokenizer: Tokenizer) -> tasks.Task:
+    """Leaves out the problems that the token limits have no room for, and says how many."""
+
+    def prompt_fits(problem: tasks.Problem) -> bool:
+        return _works(
+            encode_prompts, [problem.prompt], tokenizer, config.sampling.max_prompt_tokens
+        )
+
+    def fits(problem: tasks.Problem) -> bool:
+        example = problem.worked_example
+        return prompt_fits(problem) and (
+            not config.warm_start.steps
+            or example is None
+            or _works(encode_responses, [example], tokenizer, config.sampling.max_response_tokens)
+        )
+
+    kept = subset.Subset(task, dict.fromkeys(tasks.SPLITS, prompt_fits) | {"train": fits})
+    for split in dict.fromkeys(("train", config.evaluation.split)):
+        before, after = (len(each.split(split)) for each in (task, kept))
+        if after < before:
+            _logger.warning(
+                "drop_long_problems: %d of %d problems of the %s split are too long and left out",
+                before - after,
+                before,
+                split,
+            )
+    return kept
+
+
+def _works(function: Callable, *args: Any) -> bool:
+    try:
+        function(*args)
+    except ValueError:
+        return False
+    return True
 
 
 def _estimator_options(config: ConfigDict) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from passk_jax import tracking, workdir
+from passk_jax import tasks, tracking, workdir
 from passk_jax.experiment import ConfigError, Experiment, Scores, build
 from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, quiet_logs
 from passk_jax.learner.optimizer import k_at
@@ -30,7 +30,7 @@ from passk_jax.learner.train_state import (
     reset_optimizer,
 )
 from passk_jax.rollout.sampler import Rollout
-from passk_jax.tasks.order import batch_indices
+from passk_jax.tasks.order import Order
 
 SAMPLING, EVALUATION, TRANSFORM = range(3)  # what a step's key is for
 
@@ -65,6 +65,7 @@ class Trainer:
         self.experiment = experiment
         self.config = experiment.config
         self.problems = experiment.task.split("train")
+        self.order = Order(self.problems, self.config.seed)
         self.held_out = experiment.task.split(self.config.evaluation.split)
         self.held_out = self.held_out[: self.config.evaluation.num_problems]
         self.directory = directory
@@ -109,9 +110,7 @@ class Trainer:
     def _train_step(self) -> dict[str, Any]:
         """Sample, score, transform, update; then write down what happened."""
         experiment, run, config = self.experiment, self.run_state, self.config
-        indices = batch_indices(
-            len(self.problems), config.seed, run.position, config.prompts_per_step
-        )
+        indices = self.order.batch(run.position, config.prompts_per_step)
         problems = [self.problems[i] for i in indices]
         k = k_at(experiment.k_schedule, run.step)
 
@@ -178,14 +177,18 @@ class Trainer:
             num_samples=self.config.evaluation.samples_per_prompt,
             temperature=self.config.evaluation.temperature,
         )
-        figures = tracking.group_metrics(
-            scores.rewards_PxN,
-            scores.correct_PxN,
-            scores.final_answers,
-            prefix="eval",
-            stderr=True,
-        )
-        return {**figures, "eval/time_s": time.perf_counter() - start}
+        figures = {"eval/time_s": time.perf_counter() - start}
+        groups = {"eval": list(range(len(self.held_out)))}
+        groups |= {f"eval/{part}": rows for part, rows in tasks.by_part(self.held_out).items()}
+        for prefix, rows in groups.items():
+            figures |= tracking.group_metrics(
+                scores.rewards_PxN[rows],
+                scores.correct_PxN[rows],
+                [scores.final_answers[row] for row in rows],
+                prefix=prefix,
+                stderr=True,
+            )
+        return figures
 
     def _warm_start(self) -> None:
         """Supervised updates on worked examples, then a fresh optimizer."""
@@ -193,12 +196,11 @@ class Trainer:
         steps, size = config.warm_start.steps, config.warm_start.batch_size
         if run.warm_start_step == steps:
             return
+        # Another seed than training's, so that the two orders are not the same.
+        order = Order(self.problems, config.seed + 2**32)
         with tracking.Progress(steps, initial=run.warm_start_step, name="warm start") as bar:
             while run.warm_start_step < steps:
-                # Another seed than training's, so that the two orders are not the same.
-                indices = batch_indices(
-                    len(self.problems), config.seed + 2**32, run.warm_start_step * size, size
-                )
+                indices = order.batch(run.warm_start_step * size, size)
                 problems = [self.problems[i] for i in indices]
                 run.state, figures = experiment.imitate(run.state, problems)
                 run.warm_start_step += 1

@@ -10,7 +10,7 @@ from passk_jax import difficulty, workdir
 from passk_jax.evaluate import load_params
 from passk_jax.experiment import ConfigError, build
 from passk_jax.tasks import data
-from passk_jax.tasks.subset import Subset, read_ids
+from passk_jax.tasks.subset import read_ids, with_ids
 from passk_jax.train import train
 from tests.tiny import command, run, tiny_config
 
@@ -85,7 +85,7 @@ def test_a_file_that_is_none_is_named(tmp_path):
         with pytest.raises(data.DataError, match=r"kept\.json: "):
             read_ids(str(file))
     with pytest.raises(data.DataError, match="kept: no ids"):
-        Subset(build(tiny_config()).task, [], "kept")
+        with_ids(build(tiny_config()).task, [], "kept")
 
 
 def test_batches_are_scored_in_order_while_others_are_sampled(monkeypatch):

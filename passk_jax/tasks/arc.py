@@ -141,10 +141,6 @@ class Arc(base.Splits):
         pairs = zip(problems, completions, strict=True)
         return [self._score(problem.reference, completion) for problem, completion in pairs]
 
-    def final_answer(self, completion: str) -> str | None:
-        """Returns JSON of all grids of the answer; `score`, which knows how many, of the last."""
-        return _to_json(parse_grids(completion))
-
     def _score(self, outputs: tuple[Grid, ...], completion: str) -> base.Score:
         grids = parse_grids(completion)[-len(outputs) :]
         correct = tuple(grids) == outputs

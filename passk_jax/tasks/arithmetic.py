@@ -34,6 +34,7 @@ class Arithmetic(base.Splits):
         seed: of the draw. The splits are a pure function of these five numbers.
         worked_example: what the supervised warm start shows: "steps" gives the two products and
             their sum, "12+30=42"; "answer" only "42".
+        template: of the prompt; see `base.render`.
 
     Raises:
         ValueError: an option is out of range, or there are fewer prompts than problems asked for.
@@ -59,6 +60,7 @@ class Arithmetic(base.Splits):
         num_test: int = 500,
         seed: int = 0,
         worked_example: str = "steps",
+        template: str | None = None,
     ) -> None:
         sizes = {"num_train": num_train, "num_validation": num_validation, "num_test": num_test}
         for option, value, least in [
@@ -72,6 +74,7 @@ class Arithmetic(base.Splits):
             raise ValueError(
                 f"unknown worked_example {worked_example!r}; allowed: {', '.join(WORKED_EXAMPLES)}"
             )
+        base.render(template, "")  # an unknown one is an error even where there are no problems
         total = sum(sizes.values())
         if total > max_n**4:
             raise ValueError(
@@ -80,7 +83,7 @@ class Arithmetic(base.Splits):
                 f"{max_n}**4 = {max_n**4} different ones"
             )
         problems = [
-            make_problem(*operands, worked_example=worked_example)
+            make_problem(*operands, worked_example=worked_example, template=template)
             for operands in _draw_distinct(max_n, total, seed)
         ]
         # Test comes first, so that a larger train split leaves the held-out problems as they are.
@@ -103,17 +106,15 @@ class Arithmetic(base.Splits):
             scores.append(base.Score(1.0 if correct else 0.0, correct, answer))
         return scores
 
-    def final_answer(self, completion: str) -> str | None:
-        """See the function of the same name."""
-        return final_answer(completion)
 
-
-def make_problem(a: int, b: int, c: int, d: int, worked_example: str = "steps") -> base.Problem:
-    """Returns the problem "What is a*b + c*d?"."""
+def make_problem(
+    a: int, b: int, c: int, d: int, worked_example: str = "steps", template: str | None = None
+) -> base.Problem:
+    """Returns the problem "What is a*b + c*d?"; see `Arithmetic` for the options."""
     answer = str(a * b + c * d)
     return base.Problem(
         id=f"arithmetic/{a}*{b}+{c}*{d}",
-        prompt=f"What is {a}*{b} + {c}*{d}?\n",
+        prompt=base.render(template, f"What is {a}*{b} + {c}*{d}?\n"),
         reference=answer,
         worked_example=f"{a * b}+{c * d}={answer}" if worked_example == "steps" else answer,
     )

@@ -2,13 +2,25 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 SPLITS = ("train", "validation", "test")
 # The turns that an instruction model was trained on; its tokenizer adds the <bos>.
 TEMPLATES = {
     "gemma": "<start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n",
 }
+
+
+class Part(NamedTuple):
+    """A part of a mixture.
+
+    Attributes:
+        name: of the task it is.
+        rate: how often its problems come, relative to the rates of the other parts; positive.
+    """
+
+    name: str
+    rate: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,12 +32,14 @@ class Problem:
         prompt: exactly the text that the policy sees.
         reference: what the task needs to score an answer. Not in the repr, to keep it out of logs.
         worked_example: the text of one correct completion, for the supervised warm start, or None.
+        part: the part of a mixture that it belongs to; None where the task is no mixture.
     """
 
     id: str
     prompt: str
     reference: object = dataclasses.field(repr=False)
     worked_example: str | None = None
+    part: Part | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,10 +77,6 @@ class Task(Protocol):
         """Scores completion i as an answer to problem i; nothing a completion says can raise."""
         ...
 
-    def final_answer(self, completion: str) -> str | None:
-        """Returns the answer that a completion ends in, in normal form, or None."""
-        ...
-
 
 def render(template: str | None, text: str) -> str:
     r"""Returns a prompt as the policy sees it: with a model's chat turns, or plain.
@@ -87,6 +97,20 @@ def render(template: str | None, text: str) -> str:
         known = ", ".join(map(repr, TEMPLATES))
         raise ValueError(f"unknown template {template!r}; allowed: None, {known}")
     return TEMPLATES[template].format(text=text)
+
+
+def by_part(problems: Sequence[Problem]) -> dict[str, list[int]]:
+    """Returns which problems belong to each part of a mixture; {} where there is none.
+
+    >>> part = Part("maze", 1.0)
+    >>> by_part([Problem("a", "", None, part=part), Problem("b", "", None, part=part)])
+    {'maze': [0, 1]}
+    """
+    rows: dict[str, list[int]] = {}
+    for row, problem in enumerate(problems):
+        if problem.part is not None:
+            rows.setdefault(problem.part.name, []).append(row)
+    return rows
 
 
 def last_tagged(text: str) -> str | None:

@@ -148,10 +148,6 @@ class Math:
             "passk_jax.tasks.math_grading:grade", items, time_limit_s=self._time_limit_s
         )
 
-    def final_answer(self, completion: str) -> str | None:
-        """See `math_answer.final_answer`."""
-        return math_answer.final_answer(completion)
-
 
 def _check_counts(**options: int) -> None:
     for option, value in options.items():

@@ -123,10 +123,6 @@ class Maze(base.Splits):
             scores.append(base.Score(1.0 if correct else 0.0, correct, moves, error))
         return scores
 
-    def final_answer(self, completion: str) -> str | None:
-        """Returns the moves as capital letters without separators, or None where invalid."""
-        return parse_moves(completion, tags_required=self._prompt == "full")[0]
-
 
 def make_problem(grid: str, *, prompt: str = "full", template: str | None = None) -> base.Problem:
     r"""Returns the problem of one maze; its worked example is a shortest path.

@@ -1,33 +1,94 @@
 """The order in which problems come: a pure function of a seed and a position."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from passk_jax.tasks import base
 
-def batch_indices(num_problems: int, seed: int, position: int, size: int) -> np.ndarray:
-    """Indices of the `size` problems that follow the first `position` ones.
+_CYCLE = 1000  # draws in which the parts of a mixture come as often as their rates say
 
-    Every epoch is a permutation of its own, drawn from (seed, epoch). So nothing but the position
-    needs to be remembered to go on, and a batch may reach into the next epoch.
+
+class Order:
+    """An endless sequence of problems, that can be entered anywhere.
+
+    Every epoch is a permutation of its own, drawn from (seed, epoch). In a mixture every part has
+    epochs of its own, and the parts alternate: in any thousand draws that begin at a multiple of a
+    thousand each comes as often as its rate says, to within two draws, in an order drawn from
+    (seed, thousand). So nothing but the position needs to be remembered to go on, and as many hosts
+    as there may be see the same sequence.
 
     Args:
-        num_problems: in the split.
-        seed: of the permutations.
-        position: how many problems have come before, over all epochs.
-        size: of the batch.
+        problems: of the split; those of one part of a mixture share their `part`.
+        seed: of all that is drawn.
 
-    Returns:
-        int64 (size,).
+    Raises:
+        ValueError: there are no problems, or a rate is not positive, or is less than a thousandth
+            of all.
 
-    >>> [batch_indices(4, 0, position, 2).tolist() for position in (0, 2, 4)]
+    >>> order = Order([base.Problem(str(i), "", None) for i in range(4)], seed=0)
+    >>> [order.batch(position, 2).tolist() for position in (0, 2, 4)]
     [[2, 0], [1, 3], [3, 0]]
     """
-    places = np.arange(position, position + size)
-    epochs, offsets = np.divmod(places, num_problems)
-    permutations = {
-        epoch: np.random.default_rng((seed, epoch)).permutation(num_problems)
-        for epoch in np.unique(epochs).tolist()
-    }
-    return np.array(
-        [permutations[epoch][offset] for epoch, offset in zip(epochs, offsets, strict=True)],
-        np.int64,
-    )
+
+    def __init__(self, problems: Sequence[base.Problem], seed: int) -> None:
+        if not problems:
+            raise ValueError("there are no problems to put in order")
+        members: dict[base.Part | None, list[int]] = {}
+        for index, problem in enumerate(problems):
+            members.setdefault(problem.part, []).append(index)
+        self._members = [np.array(indices, np.int64) for indices in members.values()]
+        self._seed = seed
+        rates = np.array([1.0 if part is None else part.rate for part in members])
+        if not (np.isfinite(rates) & (rates > 0)).all() or rates.min() * _CYCLE < rates.sum():
+            raise ValueError(
+                f"the rates {rates.tolist()} of a mixture's parts must be positive, and none less "
+                f"than 1/{_CYCLE} of their sum"
+            )
+        # The share of all draws that the parts up to and including each one have.
+        self._cumulative = np.cumsum(rates) / rates.sum()
+        self._cumulative[-1] = 1.0
+
+    def batch(self, position: int, size: int) -> np.ndarray:
+        """Returns the indices, int64 (size,), of the problems that follow the first `position`."""
+        first, last = position // _CYCLE, (position + size - 1) // _CYCLE
+        parts, places = (
+            np.concatenate(columns)
+            for columns in zip(*map(self._cycle, range(first, last + 1)), strict=True)
+        )
+        start = position - first * _CYCLE
+        parts, places = parts[start : start + size], places[start : start + size]
+        indices = np.empty(size, np.int64)
+        for part in np.unique(parts).tolist():
+            indices[parts == part] = self._within(part, places[parts == part])
+        return indices
+
+    def _cycle(self, cycle: int) -> tuple[np.ndarray, np.ndarray]:
+        """For each draw of a thousand: its part, and how often that part was drawn before."""
+        before, after = (self._drawn(c * _CYCLE) for c in (cycle, cycle + 1))
+        parts = np.repeat(np.arange(len(before)), after - before)
+        np.random.default_rng((self._seed, 2**32, cycle)).shuffle(parts)
+        places = np.empty_like(parts)
+        for part, count in enumerate(before):
+            places[parts == part] = count + np.arange(np.sum(parts == part))
+        return parts, places
+
+    def _drawn(self, position: int) -> np.ndarray:
+        """How often each part comes among the first `position` draws, a multiple of a thousand."""
+        return np.diff(np.floor(position * self._cumulative).astype(np.int64), prepend=0)
+
+    def _within(self, part: int, places: np.ndarray) -> np.ndarray:
+        """The problems at some places of a part's own endless sequence."""
+        members = self._members[part]
+        epochs, offsets = np.divmod(places, len(members))
+        # A single part has the seed to itself, as a task that is no mixture.
+        seed = (self._seed,) if len(self._members) == 1 else (self._seed, part)
+        permutations = {
+            epoch: np.random.default_rng((*seed, epoch)).permutation(len(members))
+            for epoch in np.unique(epochs).tolist()
+        }
+        chosen = [
+            permutations[epoch][offset]
+            for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
+        ]
+        return members[chosen]

@@ -146,10 +146,6 @@ class ProgrammingTask(base.Splits):
             num_workers=2 * (os.cpu_count() or 1),
         )
 
-    def final_answer(self, completion: str) -> str | None:
-        """Returns the program of a completion."""
-        return extract_program(completion).strip() or None
-
 
 def fenced(program: str) -> str:
     """Returns a program as a worked example shows it."""

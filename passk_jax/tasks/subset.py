@@ -1,15 +1,48 @@
-"""A task with some of its training problems only, such as those of a middling difficulty."""
+"""A task with some of its problems only, such as those of a middling difficulty."""
 
+import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from passk_jax.tasks import base
 from passk_jax.tasks.data import DataError
 
 
 class Subset:
-    """Another task, whose train split holds the given problems only; the rest is as it was.
+    """Another task, with some of its problems only.
+
+    Args:
+        task: the whole task.
+        keep: from a split to whether a problem of it is kept; splits without an entry stay whole.
+
+    >>> from passk_jax.tasks.arithmetic import Arithmetic
+    >>> short = Subset(Arithmetic(), {"train": lambda problem: len(problem.prompt) < 20})
+    >>> len(short.split("train")), len(short.split("test"))
+    (211, 500)
+    """
+
+    def __init__(self, task: base.Task, keep: Mapping[str, Callable[[base.Problem], bool]]) -> None:
+        self.binary_rewards = task.binary_rewards
+        self._task, self._keep = task, keep
+        self._split = functools.cache(self._filter)
+
+    def split(self, name: str) -> Sequence[base.Problem]:
+        """Returns the problems of one split that are kept, in the whole task's order."""
+        return self._split(name)
+
+    def score(
+        self, problems: Sequence[base.Problem], completions: Sequence[str]
+    ) -> list[base.Score]:
+        """Scores as the whole task does."""
+        return self._task.score(problems, completions)
+
+    def _filter(self, name: str) -> tuple[base.Problem, ...]:
+        return tuple(filter(self._keep.get(name, lambda _: True), self._task.split(name)))
+
+
+def with_ids(task: base.Task, ids: Sequence[str], source: str) -> Subset:
+    """Returns the task with the training problems of the given ids.
 
     Args:
         task: the whole task.
@@ -18,36 +51,13 @@ class Subset:
 
     Raises:
         DataError: an id is not of a training problem, or none is given.
-
-    >>> from passk_jax.tasks.arithmetic import Arithmetic
-    >>> task = Arithmetic(num_train=10)
-    >>> kept = Subset(task, [task.split("train")[3].id], "an example")
-    >>> len(kept.split("train")), len(kept.split("test"))
-    (1, 500)
     """
-
-    def __init__(self, task: base.Task, ids: Sequence[str], source: str) -> None:
-        self._task, self.binary_rewards = task, task.binary_rewards
-        kept = set(ids)
-        self._train = tuple(p for p in task.split("train") if p.id in kept)
-        strangers = kept - {problem.id for problem in self._train}
-        if strangers or not kept:
-            what = f"problem {min(strangers)!r} is not in the train split" if kept else "no ids"
-            raise DataError(f"{source}: {what}; was it made for another task, or other options?")
-
-    def split(self, name: str) -> Sequence[base.Problem]:
-        """Returns the problems of one split."""
-        return self._train if name == "train" else self._task.split(name)
-
-    def score(
-        self, problems: Sequence[base.Problem], completions: Sequence[str]
-    ) -> list[base.Score]:
-        """Scores as the whole task does."""
-        return self._task.score(problems, completions)
-
-    def final_answer(self, completion: str) -> str | None:
-        """Returns the answer as the whole task does."""
-        return self._task.final_answer(completion)
+    kept = set(ids)
+    strangers = kept - {problem.id for problem in task.split("train")}
+    if strangers or not kept:
+        what = f"problem {min(strangers)!r} is not in the train split" if kept else "no ids"
+        raise DataError(f"{source}: {what}; was it made for another task, or other options?")
+    return Subset(task, {"train": lambda problem: problem.id in kept})
 
 
 def read_ids(file: str) -> list[str]:

@@ -163,7 +163,6 @@ def test_correct_is_exact_and_the_last_grid_counts(tmp_path):
         "a grid is ragged or has a side above 30",
         "0 grids instead of 1",
     ]
-    assert task.final_answer(completions[2]) == "[[[2,1,0],[5,4,3]],[[0,1,2],[3,4,5]]]"
 
 
 def test_all_test_outputs_in_order(tmp_path):

@@ -135,7 +135,7 @@ def test_bad_options(options, message):
     ],
 )
 def test_final_answer(completion, answer):
-    assert tasks.make("arithmetic").final_answer(completion) == answer
+    assert arithmetic.final_answer(completion) == answer
 
 
 def test_scores():
@@ -181,4 +181,4 @@ def test_never_raises_and_answers_are_normal_forms(completion):
     assert (answer is None) == (not re.search("[0-9]", completion))
     if answer is not None:
         assert answer == str(int(answer))
-        assert task.final_answer(answer) == answer
+        assert arithmetic.final_answer(answer) == answer

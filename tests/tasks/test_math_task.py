@@ -236,7 +236,6 @@ def test_scores(tmp_path):
     scores = task.score(task.split("test") * 5, completions)
     assert [score.reward for score in scores] == [1.0, 1.0, 0.0, 0.0, 0.0]
     assert [score.final_answer for score in scores[:3]] == ["0.5", r"\frac{1}{2}", "2"]
-    assert [task.final_answer(each) for each in completions[:3]] == ["0.5", r"\frac{1}{2}", "2"]
     assert task.score([], []) == []
     with pytest.raises(ValueError, match="got 1 problems and 0 completions"):
         task.score(task.split("test"), [])

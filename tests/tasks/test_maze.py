@@ -132,7 +132,6 @@ def test_the_walk_is_checked_against_a_brute_force_over_all_short_answers():
 )
 def test_moves_inside_tags(completion, moves):
     task = small()
-    assert task.final_answer(completion) == moves
     (score,) = task.score([maze.make_problem(GRID)], [completion])
     assert score.final_answer == moves
     assert score.correct == (moves == "RDDR")
@@ -152,8 +151,8 @@ def test_a_short_prompt_takes_the_whole_completion_but_prefers_tags():
     task = small(prompt="short")
     completions = ["RDDR\n", "rddr", "RDDR!", "", "LL <answer>RDDR</answer>", "RDDR <answer>"]
     answers = ["RDDR", "RDDR", None, None, "RDDR", None]
-    assert list(map(task.final_answer, completions)) == answers
     scores = task.score([maze.make_problem(GRID)] * 6, completions)
+    assert [score.final_answer for score in scores] == answers
     assert [score.reward for score in scores] == [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
     assert [score.error for score in scores[2:4]] == [
         "'!' is no move: U, D, L and R are",

@@ -1,0 +1,108 @@
+"""The order of problems: epochs, rates, and that it can be entered anywhere."""
+
+import collections
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from passk_jax.tasks import base
+from passk_jax.tasks.order import Order
+
+
+def problems(*sizes, rates=None):
+    """Parts of the given sizes, one after the other; without rates a single task."""
+    parts = [None] * len(sizes)
+    if rates is not None:
+        parts = [base.Part(f"part {i}", rate) for i, rate in enumerate(rates)]
+    return [
+        base.Problem(f"{p}/{i}", "", None, part=part)
+        for p, (size, part) in enumerate(zip(sizes, parts, strict=True))
+        for i in range(size)
+    ]
+
+
+def test_an_epoch_has_every_problem_once_and_the_next_another_order():
+    order = Order(problems(2500), seed=3)
+    first, second = order.batch(0, 2500), order.batch(2500, 2500)
+    assert sorted(first) == sorted(second) == list(range(2500))
+    assert (first != second).any()
+
+
+def test_the_order_of_one_task_is_that_of_the_first_version():
+    """Runs that were begun with it go on with the same problems."""
+    for position, size in ((0, 7), (5, 30), (998, 10)):
+        expected = [
+            np.random.default_rng((3, place // 13)).permutation(13)[place % 13]
+            for place in range(position, position + size)
+        ]
+        assert Order(problems(13), seed=3).batch(position, size).tolist() == expected
+
+
+mixtures = st.lists(st.tuples(st.integers(1, 40), st.floats(0.1, 5)), min_size=1, max_size=5)
+
+
+@hypothesis.given(
+    mixtures, st.integers(0, 10**6), st.integers(1, 3000), st.integers(1, 8), st.integers(0, 2**33)
+)
+def test_it_can_be_entered_anywhere_in_shares_of_any_size(parts, position, size, hosts, seed):
+    sizes, rates = zip(*parts, strict=True)
+    order = Order(problems(*sizes, rates=rates), seed)
+    whole = order.batch(position, size)
+    bounds = np.linspace(0, size, hosts + 1).astype(int)
+    shares = [
+        Order(problems(*sizes, rates=rates), seed).batch(position + start, end - start)
+        for start, end in itertools.pairwise(bounds)
+        if end > start
+    ]
+    np.testing.assert_array_equal(np.concatenate(shares), whole)
+
+
+@hypothesis.given(mixtures, st.integers(0, 1000))
+def test_every_thousand_keeps_the_rates_and_every_part_its_epochs(parts, cycle):
+    sizes, rates = zip(*parts, strict=True)
+    order = Order(problems(*sizes, rates=rates), seed=1)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    drawn = np.bincount(owner[order.batch(1000 * cycle, 1000)], minlength=len(sizes))
+    expected = 1000 * np.array(rates) / sum(rates)
+    assert (np.abs(drawn - expected) < 2).all()
+    start = order.batch(0, 3000)
+    for part, size in enumerate(sizes):
+        mine = start[owner[start] == part]
+        for epoch in range(len(mine) // size):
+            assert len(set(mine[epoch * size : (epoch + 1) * size])) == size
+
+
+def test_parts_are_mixed_and_not_in_blocks():
+    order = Order(problems(100, 100, rates=(1, 1)), seed=0)
+    for start in range(0, 4000, 32):
+        parts = collections.Counter(order.batch(start, 32) // 100)
+        assert 4 <= parts[0] <= 28
+
+
+def test_another_seed_is_another_order():
+    some = problems(30, 30, rates=(1, 2))
+    one, other = (Order(some, seed).batch(0, 50) for seed in (0, 1))
+    assert (one != other).any() and (one // 30 != other // 30).any()
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ((1, 0), r"the rates \[1, 0\] of a mixture's parts must be positive"),
+        ((1, -1), "must be positive"),
+        ((1, float("nan")), "must be positive"),
+        ((1, float("inf")), "must be positive"),
+        ((1, 1e-4), "none less than 1/1000 of their sum"),
+    ],
+)
+def test_rates_that_make_no_sense(rates, message):
+    with pytest.raises(ValueError, match=message):
+        Order(problems(2, 2, rates=rates), seed=0)
+
+
+def test_no_problems():
+    with pytest.raises(ValueError, match="no problems to put in order"):
+        Order([], seed=0)
