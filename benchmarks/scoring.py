@@ -1,17 +1,27 @@
-"""Speed of scoring: programs in the sandbox, and a pool some of whose items hang.
+"""Speed of scoring: programs in the sandbox, MATH, a pool some of whose items hang, whole steps.
 
     PASSK_DATA=... python -m benchmarks.scoring [--quick]
 
 The peer runs each program as the public code of HumanEval does: with its tests, in a forked
-process, without a sandbox, one after the other.
+process, without a sandbox, one after the other. MATH's peer is math_verify alone, in this process.
 """
 
 import argparse
+import importlib
 import multiprocessing
+import pathlib
+import tempfile
 import time
 
-from passk_jax import tasks
+import jax
+import math_verify
+import numpy as np
+
+from passk_jax import tasks, tracking
+from passk_jax.experiment import build
+from passk_jax.learner.train_state import init_state
 from passk_jax.tasks import pool
+from passk_jax.train import train
 
 ITEM = "tests.tasks.hostile_items:item"
 
@@ -69,6 +79,66 @@ def hanging_items(limit):
           f"{seconds - limit:.2f} s; {sum(score.correct for score in scores)} scored")  # fmt: skip
 
 
+def math():
+    task = tasks.make("math")
+    problems = task.split("test")
+    texts = [problem.worked_example for problem in problems]
+    task.score(problems[:8], texts[:8])  # the pool starts
+    start = time.perf_counter()
+    right = sum(score.correct for score in task.score(problems, texts))
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    alone = sum(
+        math_verify.verify(math_verify.parse(f"${problem.reference}$"), math_verify.parse(text))
+        for problem, text in zip(problems, texts, strict=True)
+    )
+    print(f"MATH-500, solutions: {right} right in {seconds:.2f} s; math_verify alone: {alone} in "
+          f"{time.perf_counter() - start:.2f} s")  # fmt: skip
+
+
+def shares(name, steps, **changes):
+    """The share of a training step, and of an evaluation, that waits for scoring."""
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.update_from_flattened_dict({"steps": steps, "evaluation.num_problems": 60, **changes})
+    with tempfile.TemporaryDirectory() as directory:
+        train(config, pathlib.Path(directory))
+        rows = tracking.read_rows(pathlib.Path(directory) / "metrics.jsonl")
+    rows = [row for row in rows if "train/step_time_s" in row][1:]  # the first one compiles
+    step, waits = (
+        np.array([row[f"train/{key}_time_s"] for row in rows]) for key in ("step", "scoring")
+    )
+    print(f"{name}: a step takes {np.median(step):.2f} s and waits {np.median(waits):.2f} s of it "
+          f"for scoring: {waits.sum() / step.sum():.0%}")  # fmt: skip
+    # An untrained model writes little that is worth running; a trained one waits longer.
+    experiment = build(config)
+    problems = experiment.task.split("train")[: config.prompts_per_step]
+    problems = [problem for problem in problems for _ in range(config.samples_per_prompt)]
+    start = time.perf_counter()
+    experiment.task.score(problems, [problem.worked_example for problem in problems])
+    waits = time.perf_counter() - start
+    print(f"{name}: were all completions references it would wait {waits:.2f} s, "
+          f"{waits / (waits + np.median(step)):.0%}")  # fmt: skip
+
+    state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0)
+    size = config.evaluation.prompts_per_batch
+    problems = experiment.task.split("train")[: 3 * size]
+    kwargs = {"num_samples": config.evaluation.samples_per_prompt, "temperature": 1.0}
+    for _ in range(2):  # the first one compiles
+        start = time.perf_counter()
+        experiment.sample_and_score(state.params, problems, jax.random.key(0), **kwargs)
+    both, sampling, scoring = time.perf_counter() - start, 0.0, 0.0
+    for i in range(0, len(problems), size):
+        batch, key = problems[i : i + size], jax.random.fold_in(jax.random.key(0), i)
+        start = time.perf_counter()
+        rollout = jax.block_until_ready(experiment.sample(state.params, batch, key, **kwargs))
+        sampled = time.perf_counter()
+        experiment.score(batch, rollout)
+        sampling += sampled - start
+        scoring += time.perf_counter() - sampled
+    print(f"{name}: an evaluation of {len(problems)} problems samples for {sampling:.1f} s and "
+          f"scores for {scoring:.1f} s; both together take {both:.1f} s")  # fmt: skip
+
+
 def cheap(name, count, **options):
     task = tasks.make(name, **options)
     problems = task.split("train")[:count]
@@ -85,9 +155,12 @@ def main():
     quick = parser.parse_args().quick
     hanging_items(2.0)
     programs(50 if quick else 974)
+    math()
     cheap("arithmetic", 1000)
     cheap("maze", 1000, sizes=(21,), num_train=1000)
     cheap("arc", 320)
+    shares("arithmetic", 4 if quick else 20)
+    shares("mbpp_small", 4 if quick else 12, **{"warm_start.steps": 20 if quick else 200})
 
 
 if __name__ == "__main__":

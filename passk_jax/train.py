@@ -116,8 +116,9 @@ class Trainer:
 
         start = time.perf_counter()
         rollout = experiment.sample(run.state.params, problems, self._key(SAMPLING, run.step))
+        sampled = self._when_ready(rollout)
         scores = experiment.score(problems, rollout)
-        sampled = time.perf_counter()
+        scored = time.perf_counter()
         advantages_PxN = experiment.transform(
             scores.rewards_PxN, k, rollout, self._key(TRANSFORM, run.step)
         )
@@ -134,7 +135,7 @@ class Trainer:
             self._write_samples(problems, scores, advantages_PxN)
         figures = jax.device_get(figures)
         row |= {f"train/{name}": value for name, value in figures.items()}
-        row |= self._speed(rollout, start, sampled, time.perf_counter())
+        row |= self._speed(rollout, start, sampled, scored, time.perf_counter())
         if run.step % config.eval_every_steps == 0 or run.step == config.steps:
             row |= self._evaluate()
         self.writer.write(run.step, row)
@@ -157,15 +158,24 @@ class Trainer:
             "train/learning_rate": self.experiment.learning_rate(self.run_state.step - 1),
         }
 
-    def _speed(self, rollout: Rollout, start: float, sampled: float, end: float) -> dict[str, Any]:
+    def _speed(
+        self, rollout: Rollout, start: float, sampled: float, scored: float, end: float
+    ) -> dict[str, Any]:
         """Figures that depend on the clock; their names end in `_s`."""
         response_tokens = int(np.asarray(rollout.mask).sum())
         prompt_tokens = int(np.asarray(rollout.prompts.mask).sum())
         return {
             "train/sampling_tokens_per_s": response_tokens / (sampled - start),
-            "train/update_tokens_per_s": (response_tokens + prompt_tokens) / (end - sampled),
+            "train/update_tokens_per_s": (response_tokens + prompt_tokens) / (end - scored),
+            "train/scoring_time_s": scored - sampled,
             "train/step_time_s": end - start,
         }
+
+    @staticmethod
+    def _when_ready(rollout: Rollout) -> float:
+        """The time at which the device has sampled; scoring needs that anyway."""
+        jax.block_until_ready(rollout.tokens)
+        return time.perf_counter()
 
     def _evaluate(self) -> dict[str, Any]:
         """Held-out figures of the present parameters; the randomness depends on the step alone."""

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from passk_jax import transforms
+from passk_jax import tracking, transforms
 from passk_jax.experiment import ConfigError, build
 from passk_jax.learner.train_state import init_state
 from passk_jax.train import train
@@ -121,14 +121,49 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_can_be_built(path):
-    config = importlib.import_module(f"configs.{path.stem}").get_config()
-    try:
-        experiment = build(config)
-    except ConfigError as error:
-        if "PASSK_DATA" not in os.environ and "is needed: say where the data is" in str(error):
-            pytest.skip(str(error))
-        raise
+    config, experiment = config_of(path)
     problems = experiment.task.split("train")[:8]
     examples = [problem.worked_example for problem in problems]
     assert all(score.correct for score in experiment.task.score(problems, examples))
     assert config.is_locked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_trains(path, tmp_path):
+    config, _ = config_of(
+        path,
+        steps=1,
+        prompts_per_step=2,
+        samples_per_prompt=4,
+        estimator__k=2,
+        warm_start__steps=1,
+        warm_start__batch_size=2,
+        evaluation__num_problems=2,
+        evaluation__samples_per_prompt=2,
+        evaluation__prompts_per_batch=2,
+        tensorboard=False,
+    )
+    train(config, tmp_path)
+    last = tracking.read_rows(tmp_path / "metrics.jsonl")[-1]
+    assert last["step"] == 1 and np.isfinite(last["eval/pass@2_n2"])
+    assert 0 <= last["train/scoring_time_s"] < last["train/step_time_s"]
+
+
+def config_of(path, **changes):
+    """A config and its experiment, on the data that there is; without data the test is skipped."""
+    config = importlib.import_module(f"configs.{path.stem}").get_config()
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    try:
+        return config, build(config)
+    except ConfigError as error:
+        if "PASSK_DATA" not in os.environ and "is needed: say where the data is" in str(error):
+            pytest.skip(str(error))
+        if "math/train.jsonl is not in" not in str(error):
+            raise
+    # Of MATH there is the test set alone. To see that the parts fit it does for training.
+    config.unlock()
+    options = config.task.options.get("math", config.task.options)
+    options.train_files, options.test_files = ("math/test.jsonl",), ()
+    config.lock()
+    return config, build(config)

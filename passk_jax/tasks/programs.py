@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -70,7 +71,9 @@ def judge(
         error = f"a program of {len(source)} characters; more than {MAX_PROGRAM_CHARS} are not run"
         return base.Score(0.0, False, None, error)
     try:
-        ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the program's, such as invalid escapes
+            ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return base.Score(0.0, False, None, f"not Python: {type(error).__name__}: {error}"[:500])
     result = unit_tests.run(

@@ -1,0 +1,27 @@
+"""Short problems of MATH for a byte-level Gemma 2 of one million parameters: a trial of the parts.
+
+Not a result: a model that has read nothing but these problems cannot be expected to solve others.
+Needs both files of `python -m passk_jax.tasks.download math math-train`.
+"""
+
+from ml_collections import config_dict
+
+from configs import default
+
+
+def get_config():
+    """The default job on the MATH problems of at most 384 bytes, with solutions of at most 255."""
+    config = default.get_config()
+    config.task.name = "math"
+    config.task.options = config_dict.ConfigDict({"num_validation": 200, "seed": 0})
+    config.drop_long_problems = True
+    config.prompts_per_step = 8
+    config.samples_per_prompt = 8
+    config.estimator.k = 4
+    config.sampling.max_prompt_tokens = 384
+    config.sampling.max_response_tokens = 256
+    config.warm_start.batch_size = 16
+    config.evaluation.num_problems = 100
+    config.evaluation.samples_per_prompt = 8
+    config.evaluation.prompts_per_batch = 20
+    return config
