@@ -113,6 +113,17 @@ def by_part(problems: Sequence[Problem]) -> dict[str, list[int]]:
     return rows
 
 
+def take_turns(lists: Sequence[Sequence[Problem]]) -> tuple[Problem, ...]:
+    """Returns the problems of all lists, each evenly spread: the first ones are a fair share.
+
+    >>> one, two = ([Problem(name, "", None)] * count for name, count in (("a", 4), ("b", 2)))
+    >>> [problem.id for problem in take_turns([one, two])]
+    ['a', 'b', 'a', 'a', 'b', 'a']
+    """
+    places = [((i + 0.5) / len(each), p) for each in lists for i, p in enumerate(each)]
+    return tuple(problem for _, problem in sorted(places, key=lambda pair: pair[0]))
+
+
 def last_tagged(text: str) -> str | None:
     """Returns what the last closed pair of answer tags holds, or None where there is no such pair.
 

@@ -1,6 +1,7 @@
 """Mazes of text characters, as in PKT: the answer is a walk from S to E."""
 
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Sequence
 
@@ -42,15 +43,16 @@ class Maze(base.Splits):
     would lack that bias, but nearly all large mazes of that kind are either shut or open fields.
 
     No maze appears twice, within a split or in two of them. The mazes of a size are a pure
-    function of that size, the three numbers and the seed; the sizes take turns in each split, so
-    that its first problems are of every size.
+    function of that size, its three numbers and the seed; the sizes take turns in each split, in
+    proportion to their numbers, so that its first problems are of every size.
 
     The reward is 1.0 where the walk, checked at each step, stays in the maze and off its walls and
     ends on E, else 0.0. See `parse_moves` for what counts as the walk.
 
     Args:
         sizes: rows (and columns) of the mazes, each at least 3.
-        num_train: how many problems of each size the train split holds; the other two likewise.
+        num_train: how many problems of each size the train split holds, or one number for each
+            size; the other two likewise.
         num_validation: see num_train.
         num_test: see num_train.
         seed: of the draw.
@@ -76,17 +78,15 @@ class Maze(base.Splits):
         self,
         *,
         sizes: Sequence[int] = (7,),
-        num_train: int = 1000,
-        num_validation: int = 100,
-        num_test: int = 100,
+        num_train: int | Sequence[int] = 1000,
+        num_validation: int | Sequence[int] = 100,
+        num_test: int | Sequence[int] = 100,
         seed: int = 0,
         template: str | None = None,
         prompt: str = "full",
     ) -> None:
-        counts = {"num_train": num_train, "num_validation": num_validation, "num_test": num_test}
-        for option, value in [("seed", seed), *counts.items()]:
-            if not _is_int(value, 0):
-                raise ValueError(f"{option} must be an integer >= 0, got {value!r}")
+        if not _is_int(seed, 0):
+            raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
         if (
             not isinstance(sizes, list | tuple)
             or not sizes
@@ -94,21 +94,30 @@ class Maze(base.Splits):
             or len(set(sizes)) < len(sizes)
         ):
             raise ValueError(f"sizes must be different integers >= 3, such as (7,), got {sizes!r}")
+        counts = {
+            "test": _per_size("num_test", num_test, sizes),
+            "validation": _per_size("num_validation", num_validation, sizes),
+            "train": _per_size("num_train", num_train, sizes),
+        }
         _check_prompt(prompt)
         base.render(template, "")
         self._prompt = prompt
-        drawn = [_draw_distinct(n, sum(counts.values()), seed) for n in sizes]
-        problems = [
-            make_problem(grid, prompt=prompt, template=template)
-            for same_turn in zip(*drawn, strict=True)
-            for grid in same_turn
-        ]
+        drawn = {
+            n: iter(_draw_distinct(n, sum(per_size[n] for per_size in counts.values()), seed))
+            for n in sizes
+        }
         # Test comes first, so that a larger train split leaves the held-out problems as they are.
-        test, held_out = num_test * len(sizes), (num_test + num_validation) * len(sizes)
         self._splits = {
-            "test": tuple(problems[:test]),
-            "validation": tuple(problems[test:held_out]),
-            "train": tuple(problems[held_out:]),
+            split: base.take_turns(
+                [
+                    [
+                        make_problem(grid, prompt=prompt, template=template)
+                        for grid in itertools.islice(drawn[n], count)
+                    ]
+                    for n, count in per_size.items()
+                ]
+            )
+            for split, per_size in counts.items()
         }
 
     def score(
@@ -254,6 +263,17 @@ def shortest_path(grid: str) -> str | None:
 
 def _is_int(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _per_size(option: str, value: int | Sequence[int], sizes: Sequence[int]) -> dict[int, int]:
+    """Returns how many problems of each size are asked for."""
+    counts = value if isinstance(value, list | tuple) else (value,) * len(sizes)
+    if len(counts) != len(sizes) or not all(_is_int(count, 0) for count in counts):
+        raise ValueError(
+            f"{option} must be an integer >= 0, or one for each of the {len(sizes)} sizes, got "
+            f"{value!r}"
+        )
+    return dict(zip(sizes, counts, strict=True))
 
 
 def _check_prompt(prompt: str) -> None:

@@ -257,10 +257,7 @@ class SeqioTask:
             if problem.id in ids:
                 raise ValueError(f"two problems of the {split} split have the id {problem.id!r}")
             ids.add(problem.id)
-        if split == "train":
-            return tuple(problems)
-        placed = [((i + 0.5) / len(part), p) for part in by_part for i, p in enumerate(part)]
-        return tuple(problem for _, problem in sorted(placed, key=lambda pair: pair[0]))
+        return tuple(problems) if split == "train" else base.take_turns(by_part)
 
     def _problems(self, part: base.Part, split: str) -> list[base.Problem]:
         """The problems of one part as its preprocessors leave them."""

@@ -274,6 +274,18 @@ def test_seed_changes_the_draw_and_more_training_problems_do_not():
     assert len(other & {problem.id for problem in few.split("test")}) < 10
 
 
+def test_each_size_may_have_its_own_number():
+    task = maze.Maze(sizes=(5, 7, 9), num_train=(40, 20, 0), num_validation=(0, 3, 6), num_test=5)
+    alone = maze.Maze(sizes=(7,), num_train=20, num_validation=3, num_test=5)
+    for split, counts in {"train": (40, 20, 0), "validation": (0, 3, 6), "test": (5,) * 3}.items():
+        problems = task.split(split)
+        sizes = [int(problem.id.split("/")[1]) for problem in problems]
+        assert [sizes.count(n) for n in (5, 7, 9)] == list(counts)
+        mine = [problem for problem, n in zip(problems, sizes, strict=True) if n == 7]
+        assert mine == list(alone.split(split))
+    assert [problem.id[5] for problem in task.split("train")[:6]] == list("575575")
+
+
 def test_a_size_with_too_few_mazes():
     # S, E and seven characters of two kinds make at most 9 * 8 * 2**7 = 9,216 mazes; those with a
     # path, two moves or more and not too much floor come to some 1,500.
@@ -295,8 +307,10 @@ def test_a_size_with_too_few_mazes():
         ({"sizes": (7.0,)}, r"got \(7.0,\)"),
         ({"sizes": "77"}, "got '77'"),
         ({"sizes": (7, 7)}, r"got \(7, 7\)"),
-        ({"num_test": -1}, "num_test must be an integer >= 0, got -1"),
-        ({"num_train": True}, "num_train must be an integer >= 0, got True"),
+        ({"num_test": -1}, "num_test must be an integer >= 0, or .*, got -1"),
+        ({"num_train": True}, "num_train must be an integer >= 0, or .*, got True"),
+        ({"num_train": (5, 6)}, r"or one for each of the 1 sizes, got \(5, 6\)"),
+        ({"num_train": (-5,)}, r"one for each of the 1 sizes, got \(-5,\)"),
         ({"seed": None}, "seed must be an integer >= 0, got None"),
         ({"prompt": "long"}, "unknown prompt 'long'; allowed: full, short"),
         ({"template": "llama"}, "unknown template 'llama'; allowed: None, 'gemma'"),
