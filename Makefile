@@ -20,14 +20,19 @@ export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/* /et
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+endif
 
-.PHONY: help setup setup-tpu setup-gpu train test notebooks lock clean
+.PHONY: help setup setup-tpu setup-gpu setup-puzzles setup-parity train test notebooks lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make train      set up, and train the default: a small Gemma 2 on arithmetic (ARGS=...)"
 	@echo "make test       set up, then lint, doctests and tests (WORKERS=2, MARKS=, PYTEST_ARGS=...)"
-	@echo "make setup      make .venv from requirements.lock; setup-tpu, setup-gpu: for an accelerator"
+	@echo "make setup      make .venv from requirements.lock; setup-tpu, setup-gpu: for an accelerator;"
+	@echo "                setup-puzzles: with reasoning-gym, which needs a C compiler;"
+	@echo "                setup-parity: with PyTorch, for the tests that compare with transformers"
 	@echo "make notebooks  run the notebooks from top to bottom, and keep their figures"
 	@echo "make lock       compile requirements.lock from setup.py anew (LOCK_ARGS=--upgrade)"
 	@echo "make clean      remove .venv and what the tools leave behind; runs/ stays"
@@ -83,7 +88,7 @@ $(READY): setup.py passk_jax/__init__.py requirements.lock
 	.venv/bin/uv pip install $(UV_FLAGS) --no-deps -e .
 	@touch $@
 
-setup-tpu setup-gpu: setup-%: setup
+setup-tpu setup-gpu setup-puzzles setup-parity: setup-%: setup
 	.venv/bin/uv pip install $(UV_FLAGS) -c requirements.lock -e '.[$*]'
 
 train: setup

@@ -34,8 +34,10 @@ setuptools.setup(
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12.0",
+        "sentencepiece>=0.2",
         "seqio>=0.0.20",
         "tensorboardX>=2.6.2",
+        "tokenizers>=0.21",
         "tqdm>=4.66",
         # gemma 3.3, the newest for Python 3.11, does not import with kauldron 1.4, nor kauldron 1.3
         # with jax 0.10.2; kauldron 1.3 cannot call typeguard 4.5, and needs tensorboard unsaid.
@@ -55,6 +57,12 @@ setuptools.setup(
             "pebble>=5.1",
             "pyseccomp>=0.1.2; sys_platform == 'linux'",
         ],
+        # passk_jax.tasks.puzzles. Exactly this version: another may draw other problems. Some of
+        # what it needs is built from source, so it is in no other extra; `make setup-puzzles`.
+        "puzzles": ["reasoning-gym==0.1.25"],
+        # For the tests alone: the models of transformers, with which logits and files are compared.
+        # This version's build for CPUs is 200 MB; `make setup-parity`.
+        "parity": ["torch==2.13.0"],
         "dev": [
             "google-tunix>=0.1.7",
             "hypothesis>=6.100",
@@ -63,6 +71,8 @@ setuptools.setup(
             "pytest>=9.0",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
+            "safetensors>=0.5",
+            "transformers>=4.57",
             "ruff>=0.15",
         ],
     },

@@ -40,7 +40,7 @@ def gemma_model():
         final_logit_softcap=CONFIG.final_softcap,
         use_post_attn_norm=True,
         use_post_ffw_norm=True,
-        attention_types=kinds * CONFIG.num_pairs,
+        attention_types=kinds * CONFIG.num_periods,
         attn_logits_soft_cap=CONFIG.attention_softcap,
         sliding_window_size=CONFIG.sliding_window,
     )
@@ -72,7 +72,7 @@ def main():
             decoder=Decoder(CONFIG),
             num_samples=samples,
             config=SamplingConfig(new_tokens),
-            eos_id=NEVER,
+            stop_ids=(NEVER,),
             pad_id=0,
         ).tokens
 

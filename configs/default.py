@@ -45,7 +45,8 @@ def get_config() -> config_dict.ConfigDict:
     config.task.options.worked_example = "steps"  # "12+30=42", or "answer" for "42"
 
     config.tokenizer = config_dict.ConfigDict()
-    config.tokenizer.name = "byte"
+    config.tokenizer.name = "byte"  # or "sentencepiece", "huggingface"
+    config.tokenizer.path = optional(None, str)  # tokenizer.model, or tokenizer.json or its folder
 
     # The decoder's sizes: `policy.decoder.DecoderConfig`; the vocabulary is the tokenizer's.
     config.policy = config_dict.ConfigDict()

@@ -84,7 +84,7 @@ class Experiment:
             decoder=self.decoder,
             num_samples=config.samples_per_prompt if num_samples is None else num_samples,
             config=self.sampling,
-            eos_id=self.tokenizer.eos_id,
+            stop_ids=self.tokenizer.stop_ids,
             pad_id=self.tokenizer.pad_id,
         )
 
@@ -241,7 +241,7 @@ def build(config: ConfigDict) -> Experiment:
 def _build(config: ConfigDict) -> Experiment:
     _check_counts(config)
     k_schedule = _check_estimator(config)
-    tokenizer = make_tokenizer(config.tokenizer.name)
+    tokenizer = make_tokenizer(config.tokenizer.name, config.tokenizer.path)
     sampling = SamplingConfig(
         config.sampling.max_response_tokens, config.sampling.top_k, config.sampling.top_p
     )

@@ -144,7 +144,8 @@ class Trainer:
     def _figures(self, rollout: Rollout, scores: Scores, k: float | None) -> dict[str, Any]:
         """What the step's samples were like."""
         mask_PxNxR = np.asarray(rollout.mask)
-        ended_PxN = np.any(np.asarray(rollout.tokens) == self.experiment.tokenizer.eos_id, axis=-1)
+        stop_ids = self.experiment.tokenizer.stop_ids
+        ended_PxN = np.any(np.isin(np.asarray(rollout.tokens), stop_ids), axis=-1)
         return {
             **tracking.group_metrics(
                 scores.rewards_PxN, scores.correct_PxN, scores.final_answers, prefix="train"

@@ -16,11 +16,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
+from passk_jax.policy.formats import CheckpointError
+
 _logger = logging.getLogger(__name__)
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written or read; the message says what to do."""
 
 
 class Checkpoints:

@@ -10,13 +10,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from passk_jax.policy.decoder import Decoder, DecoderConfig, output_logits, prefill
+from passk_jax.policy.config import DecoderConfig
+from passk_jax.policy.decoder import Decoder, output_head, output_logits, prefill
 from passk_jax.rollout.prompts import Prompts
 
 
 def token_logprobs(
     hidden: jax.Array,
-    embedding_VxD: jax.Array,
+    head_VxD: jax.Array,
     tokens: jax.Array,
     temperature: jax.Array | float,
     *,
@@ -27,7 +28,7 @@ def token_logprobs(
 
     Args:
       hidden: (..., D), the state that predicts each token.
-      embedding_VxD: the tied output embedding.
+      head_VxD: the output's matrix, `policy.decoder.output_head`.
       tokens: int32 (...), the tokens.
       temperature: the logits are divided by it.
       config: for the soft-cap and the arithmetic's dtype.
@@ -36,11 +37,11 @@ def token_logprobs(
     Returns:
       log-probabilities and entropies in nats, float32 (...).
     """
-    chex.assert_shape(hidden, (*tokens.shape, embedding_VxD.shape[1]))
+    chex.assert_shape(hidden, (*tokens.shape, head_VxD.shape[1]))
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def chunk(hidden_CxD, embedding_VxD, tokens_C):
-        logits_CxV = output_logits(hidden_CxD, embedding_VxD, config) / temperature
+    def chunk(hidden_CxD, head_VxD, tokens_C):
+        logits_CxV = output_logits(hidden_CxD, head_VxD, config) / temperature
         log_p_CxV = jax.nn.log_softmax(logits_CxV, axis=-1)
         logp_C = jnp.take_along_axis(log_p_CxV, tokens_C[:, None], axis=-1)[:, 0]
         return logp_C, -jnp.sum(jnp.exp(log_p_CxV) * log_p_CxV, axis=-1)
@@ -48,7 +49,7 @@ def token_logprobs(
     flat_hidden, flat_tokens = hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1)
     total = flat_tokens.shape[0]
     if total <= chunk_tokens:
-        logp, entropy = chunk(flat_hidden, embedding_VxD, flat_tokens)
+        logp, entropy = chunk(flat_hidden, head_VxD, flat_tokens)
     else:
         count = -(-total // chunk_tokens)
         padding = count * chunk_tokens - total
@@ -57,7 +58,7 @@ def token_logprobs(
         )
         token_chunks = jnp.pad(flat_tokens, (0, padding)).reshape(count, chunk_tokens)
         logp, entropy = jax.lax.map(
-            lambda pair: chunk(pair[0], embedding_VxD, pair[1]), (hidden_chunks, token_chunks)
+            lambda pair: chunk(pair[0], head_VxD, pair[1]), (hidden_chunks, token_chunks)
         )
     return (
         logp.reshape(-1)[:total].reshape(tokens.shape),
@@ -97,7 +98,7 @@ def response_logprobs(
     hidden, _ = decoder.apply({"params": params}, inputs_PxNxR, positions_PxNxR, context=(prefix,))
     return token_logprobs(
         hidden,
-        params["embedding"],
+        output_head(params),
         tokens_PxNxR,
         temperature,
         config=decoder.config,

@@ -1,12 +1,11 @@
-"""The Gemma 2 decoder, written for groups of samples that share a prompt.
+"""The decoder of Gemma 2, Llama 3.1 and Qwen 2.5, for groups of samples that share a prompt.
 
 Shapes: P problems, N samples for each, L tokens, S keys, D model width, K key-value heads, G query
 heads for each of them, H head width, F feed-forward width, V vocabulary.
 """
 
-import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chex
@@ -14,66 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from passk_jax.policy.linear import PRODUCT, linear
+from passk_jax.policy.config import ACTIVATIONS, REMAT_POLICIES, DecoderConfig, RopeScaling
+from passk_jax.policy.linear import linear
 
 # As in the gemma package: finite, so that a row with nothing to look at is not nan.
 MASKED_LOGIT = -2.3819763e38
-LAYER_KINDS = ("local", "global")
-
-# What is kept of each layer pair for the backward pass; the rest is computed again.
-REMAT_POLICIES = {
-    None: jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),  # the fastest on a CPU
-    "full": jax.checkpoint_policies.nothing_saveable,  # only the layer pair's input
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """Sizes and constants of a Gemma 2 decoder (Gemma 2 report, arXiv 2408.00118, Table 1)."""
-
-    vocab_size: int
-    embed_dim: int
-    hidden_dim: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    sliding_window: int = 4096
-    query_scale: float | None = None  # None: head_dim ** -0.5
-    attention_softcap: float | None = 50.0
-    final_softcap: float | None = 30.0
-    rope_base: float = 10_000.0
-    dtype: str = "float32"  # of the arithmetic; parameters stay as they are stored
-    remat: str | None = "dots"  # what the backward pass keeps: a name in REMAT_POLICIES
-
-    def __post_init__(self):
-        """Checks what the arithmetic relies on."""
-        if self.num_layers < 2 or self.num_layers % 2:
-            raise ValueError(
-                f"num_layers = {self.num_layers}: must be even and at least 2, because Gemma 2 "
-                "alternates local and global layers"
-            )
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_heads = {self.num_heads}: must be a multiple of num_kv_heads = "
-                f"{self.num_kv_heads}"
-            )
-        if self.remat not in REMAT_POLICIES:
-            raise ValueError(f"remat = {self.remat!r}: allowed are {list(REMAT_POLICIES)}")
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim = {self.head_dim} must be even: RoPE turns pairs")
-
-    @property
-    def num_pairs(self) -> int:
-        """Number of (local, global) layer pairs."""
-        return self.num_layers // 2
-
-
-# Published sizes: gemma.gm.nn.Gemma2_2B, _9B and _27B.
-GEMMA2_2B = DecoderConfig(256_128, 2304, 9216, 26, 8, 4, 256)
-GEMMA2_9B = DecoderConfig(256_128, 3584, 14_336, 42, 16, 8, 256)
-GEMMA2_27B = DecoderConfig(256_128, 4608, 36_864, 46, 32, 16, 128, query_scale=(4608 // 32) ** -0.5)
 
 
 @chex.dataclass(frozen=True)
@@ -81,8 +25,8 @@ class Segment:
     """Keys and values that queries may look at, and where they stand in the sequence.
 
     Attributes:
-      kv: {"local" | "global": (keys, values)}, each (layer pairs, P, N, S, K, H), or without the N
-        axis where the whole group shares them (the prompt).
+      kv: {kind of layer: (keys, values)}, each (periods, P, N, S, K, H), or without the N axis
+        where the whole group shares them (the prompt).
       positions: int32, (P, N, S) or (P, S): position of each key in its sequence.
       valid: bool, same shape: False for padding and for slots not yet written.
     """
@@ -97,11 +41,21 @@ def softcap(x: jax.Array, cap: float | None) -> jax.Array:
     return x if cap is None else jnp.tanh(x / cap) * cap
 
 
-def rope(x_PxNxLxHeadsxH: jax.Array, positions_PxNxL: jax.Array, base: float) -> jax.Array:
+def rope(
+    x_PxNxLxHeadsxH: jax.Array,
+    positions_PxNxL: jax.Array,
+    base: float,
+    scaling: RopeScaling | None = None,
+) -> jax.Array:
     """Rotary position embedding (arXiv 2104.09864), halves paired as Gemma pairs them."""
     x = x_PxNxLxHeadsxH
     half = x.shape[-1] // 2
     frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling is not None:
+        turns = scaling.original_context * frequencies / (2 * jnp.pi)
+        low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+        kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+        frequencies *= kept + (1.0 - kept) / scaling.factor
     angles = positions_PxNxL[..., None, None].astype(jnp.float32) * frequencies
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -157,16 +111,25 @@ def attend(
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm with Gemma's (1 + scale), computed in float32."""
+    """Root-mean-square norm, computed in float32; Gemma multiplies by (1 + scale)."""
+
+    config: DecoderConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises the last axis."""
-        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",))
+        c = self.config
+        init = nn.initializers.constant(1.0 - c.norm_offset)
+        init = nn.with_logical_partitioning(init, ("embed",))
         scale = self.param("scale", init, (x.shape[-1],))
         y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-6)
-        return (y * (1.0 + jax.lax.expand_dims(scale, range(x.ndim - 1)))).astype(x.dtype)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + c.norm_eps)
+        return (y * (c.norm_offset + _over(scale, x))).astype(x.dtype)
+
+
+def _over(w: jax.Array, x: jax.Array) -> jax.Array:
+    """The last axes' w with the rank of x."""
+    return jax.lax.expand_dims(w, range(x.ndim - w.ndim))
 
 
 def _kernel(
@@ -177,7 +140,7 @@ def _kernel(
 
 
 class Layer(nn.Module):
-    """One Gemma 2 layer: attention and GeGLU, each between two norms."""
+    """One layer: attention and a gated feed-forward, each after a norm, in Gemma 2 between two."""
 
     config: DecoderConfig
     window: int | None
@@ -185,26 +148,30 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, context):
         """Returns the layer's output and the keys and values of its own tokens."""
+        c = self.config
         attended, kv = self._attention(
-            RMSNorm(name="pre_attention_norm")(x_PxNxLxD), positions_PxNxL, valid_PxNxL, context
+            RMSNorm(c, name="pre_attention_norm")(x_PxNxLxD), positions_PxNxL, valid_PxNxL, context
         )
-        x_PxNxLxD = x_PxNxLxD + RMSNorm(name="post_attention_norm")(attended)
-        y = self._feed_forward(RMSNorm(name="pre_ffw_norm")(x_PxNxLxD))
-        return x_PxNxLxD + RMSNorm(name="post_ffw_norm")(y), kv
+        if c.post_norms:
+            attended = RMSNorm(c, name="post_attention_norm")(attended)
+        x_PxNxLxD = x_PxNxLxD + attended
+        y = self._feed_forward(RMSNorm(c, name="pre_ffw_norm")(x_PxNxLxD))
+        if c.post_norms:
+            y = RMSNorm(c, name="post_ffw_norm")(y)
+        return x_PxNxLxD + y, kv
 
     def _attention(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, context):
         c = self.config
         groups = c.num_heads // c.num_kv_heads
         d, k, h = c.embed_dim, c.num_kv_heads, c.head_dim
-        w_q = _kernel(self, "query", (d, c.num_heads, h), ("embed", "heads", "head_dim"), d)
-        w_k = _kernel(self, "key", (d, k, h), ("embed", "kv_heads", "head_dim"), d)
-        w_v = _kernel(self, "value", (d, k, h), ("embed", "kv_heads", "head_dim"), d)
+        query = self._project("query", c.num_heads, "heads", x_PxNxLxD)
+        key = self._project("key", k, "kv_heads", x_PxNxLxD)
+        value = self._project("value", k, "kv_heads", x_PxNxLxD)
         w_o = _kernel(
             self, "output", (c.num_heads, h, d), ("heads", "head_dim", "embed"), c.num_heads * h
         )
-        query = rope(linear(x_PxNxLxD, w_q), positions_PxNxL, c.rope_base)
-        key = rope(linear(x_PxNxLxD, w_k), positions_PxNxL, c.rope_base)
-        value = linear(x_PxNxLxD, w_v)
+        query = rope(query, positions_PxNxL, c.rope_base, c.rope_scaling)
+        key = rope(key, positions_PxNxL, c.rope_base, c.rope_scaling)
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         query = (query * scale).reshape(*query.shape[:3], k, groups, h)
         encoded = attend(
@@ -217,25 +184,35 @@ class Layer(nn.Module):
         encoded = encoded.reshape(*encoded.shape[:3], c.num_heads, h)
         return linear(encoded, w_o, 2), (key, value)
 
+    def _project(self, name, heads, axis, x_PxNxLxD):
+        c = self.config
+        shape, axes = (heads, c.head_dim), (axis, "head_dim")
+        w = _kernel(self, name, (c.embed_dim, *shape), ("embed", *axes), c.embed_dim)
+        y = linear(x_PxNxLxD, w)
+        if not c.qkv_bias:
+            return y
+        init = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
+        return y + _over(self.param(f"{name}_bias", init, shape), y).astype(y.dtype)
+
     def _feed_forward(self, x_PxNxLxD):
         c = self.config
         shape, axes = (c.embed_dim, c.hidden_dim), ("embed", "mlp")
         gate = linear(x_PxNxLxD, _kernel(self, "gate", shape, axes, c.embed_dim))
         up = linear(x_PxNxLxD, _kernel(self, "up", shape, axes, c.embed_dim))
         down = _kernel(self, "down", shape[::-1], axes[::-1], c.hidden_dim)
-        return linear(nn.gelu(gate, approximate=True) * up, down)
+        return linear(ACTIVATIONS[c.activation](gate) * up, down)
 
 
-class LayerPair(nn.Module):
-    """A local (sliding-window) layer followed by a global one: the unit that is scanned."""
+class Period(nn.Module):
+    """The layers that the decoder repeats, in Gemma 2 a local (sliding-window) and a global one."""
 
     config: DecoderConfig
 
     @nn.compact
     def __call__(self, x_PxNxLxD, context_kv, positions_PxNxL, valid_PxNxL, context_places):
-        """Scan body: carries activations, reads each segment's keys and values of this pair."""
+        """Scan body: carries activations, reads the segments' keys and values of its layers."""
         kv = {}
-        for kind in LAYER_KINDS:
+        for kind in self.config.layer_kinds:
             window = self.config.sliding_window if kind == "local" else None
             context = [
                 (*segment[kind], *places)
@@ -248,7 +225,7 @@ class LayerPair(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Gemma 2 as a pure function of tokens, positions and the segments seen before them.
+    """The model as a pure function of tokens, positions and the segments seen before them.
 
     There is no mutable cache: a call returns the keys and values of its own tokens as a `Segment`,
     and the caller passes segments back in. A prompt is one call; its segment, without the sample
@@ -258,20 +235,22 @@ class Decoder(nn.Module):
     config: DecoderConfig
 
     def setup(self):
-        """Makes the embedding, the scanned layers and the last norm."""
+        """Makes the embedding, the scanned layers, the last norm and an untied head."""
         c = self.config
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
         self.embedding = self.param("embedding", init, (c.vocab_size, c.embed_dim))
-        body = nn.remat(LayerPair, prevent_cse=False, policy=REMAT_POLICIES[c.remat])
+        if not c.tied_head:
+            self.head = self.param("head", init, (c.vocab_size, c.embed_dim))
+        body = nn.remat(Period, prevent_cse=False, policy=REMAT_POLICIES[c.remat])
         self.layers = nn.scan(
             body,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-            length=c.num_pairs,
+            length=c.num_periods,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c, name="layers")
-        self.final_norm = RMSNorm(name="final_norm")
+        self.final_norm = RMSNorm(c, name="final_norm")
 
     def __call__(
         self,
@@ -295,9 +274,10 @@ class Decoder(nn.Module):
         if valid_PxNxL is None:
             valid_PxNxL = jnp.ones(tokens_PxNxL.shape, bool)
         dtype = self.config.dtype
-        # The scale is rounded to the arithmetic's dtype, as in the gemma package.
-        scale = jnp.asarray(self.config.embed_dim**0.5, dtype)
-        x_PxNxLxD = self.embedding.astype(dtype)[tokens_PxNxL] * scale
+        x_PxNxLxD = self.embedding.astype(dtype)[tokens_PxNxL]
+        if self.config.scale_embedding:
+            # The scale is rounded to the arithmetic's dtype, as in the gemma package.
+            x_PxNxLxD *= jnp.asarray(self.config.embed_dim**0.5, dtype)
         x_PxNxLxD, kv = self.layers(
             x_PxNxLxD,
             [segment.kv for segment in context],
@@ -310,12 +290,18 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Next-token logits (..., V) in float32, soft-capped, from hidden states (..., D)."""
-        return output_logits(hidden, self.embedding, self.config)
+        head_VxD = self.embedding if self.config.tied_head else self.head
+        return output_logits(hidden, head_VxD, self.config)
 
 
-def output_logits(hidden: jax.Array, embedding_VxD: jax.Array, config: DecoderConfig) -> jax.Array:
-    """Soft-capped logits (..., V) in float32 from hidden states (..., D) and the tied embedding."""
-    logits = linear(hidden, embedding_VxD.T, 1, jnp.float32)
+def output_head(params: Mapping[str, Any]) -> jax.Array:
+    """The output's matrix (V, D) among a decoder's parameters: the embedding where it is tied."""
+    return params.get("head", params["embedding"])
+
+
+def output_logits(hidden: jax.Array, head_VxD: jax.Array, config: DecoderConfig) -> jax.Array:
+    """Soft-capped logits (..., V) in float32 from hidden states (..., D) and `output_head`."""
+    logits = linear(hidden, head_VxD.T, 1, jnp.float32)
     return softcap(logits, config.final_softcap)
 
 

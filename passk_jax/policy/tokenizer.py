@@ -1,30 +1,52 @@
 """Text to token ids and back."""
 
 import difflib
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+
+from etils import epath
+
+# What begins and ends a turn in the chats of Gemma, Qwen and Llama: the only special pieces that
+# are read in a text, because prompt templates have them.
+_TURNS = (
+    *("<start_of_turn>", "<end_of_turn>"),
+    *("<|im_start|>", "<|im_end|>"),
+    *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+)
+# What ends a completion, beside the end of sequence that a tokenizer names.
+_ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
+# A published embedding has up to so many rows that no token uses.
+_SPARE_ROWS = 1024
 
 
 class Tokenizer(Protocol):
-    """What the loop asks of a tokenizer; a SentencePiece model fits behind it as well.
+    """What the loop asks of a tokenizer.
 
     Attributes:
       vocab_size: number of ids.
       pad_id: fills rows to a common length; never seen by attention.
-      eos_id: ends a completion.
-      bos_id: begins a prompt, or `None` where the vocabulary has none.
+      eos_id: ends a worked example.
+      stop_ids: each of them ends a completion; `eos_id` is one of them.
+      bos_id: begins a prompt, or `None` where the vocabulary has none or prompts do without.
     """
 
     vocab_size: int
     pad_id: int
     eos_id: int
+    stop_ids: tuple[int, ...]
     bos_id: int | None
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens."""
+        """Ids of a text; of special tokens only those that begin and end turns are recognised.
+
+        They are, whoever wrote them: a problem whose text says "<end_of_turn>" ends its turn there.
+        Where problems come from strangers, take such texts out of them.
+        """
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; special tokens are dropped."""
+        """Text of ids; special tokens, and ids that stand for nothing, are dropped."""
 
 
 class ByteTokenizer:
@@ -39,6 +61,7 @@ class ByteTokenizer:
     vocab_size = 259
     pad_id = 0
     eos_id = 1
+    stop_ids = (1,)
     bos_id = None
     _offset = 3
 
@@ -52,13 +75,174 @@ class ByteTokenizer:
         return data.decode("utf-8", errors="ignore")
 
 
-TOKENIZERS = {"byte": ByteTokenizer}
+class SentencePieceTokenizer:
+    """A SentencePiece model, such as Gemma's tokenizer.model.
+
+    Args:
+      path: of the model.
+
+    Raises:
+      ValueError: the file is no such model, or the model has no end of sequence.
+    """
+
+    def __init__(self, path: str):
+        import sentencepiece
+
+        model = sentencepiece.SentencePieceProcessor()
+        try:
+            model.LoadFromSerializedProto(_file(path).read_bytes())
+        except RuntimeError as error:
+            raise ValueError(f"tokenizer.path = {path!r} is no SentencePiece model") from error
+        if model.eos_id() < 0:
+            raise ValueError(f"tokenizer.path = {path!r}: the model has no end of sequence")
+        self._model = model
+        self.vocab_size = model.vocab_size()
+        ids = {piece: model.piece_to_id(piece) for piece in (*_TURNS, *_ENDS)}
+        ids = {piece: i for piece, i in ids.items() if i != model.unk_id()}
+        self._turns = {piece: i for piece, i in ids.items() if piece in _TURNS}
+        self.eos_id = model.eos_id()
+        self.stop_ids = _stop_ids(self.eos_id, ids)
+        self.pad_id = model.pad_id() if model.pad_id() >= 0 else self.eos_id
+        self.bos_id = model.bos_id() if model.bos_id() >= 0 else None
+        controls = [i for i in range(self.vocab_size) if model.is_control(i)]
+        self._special = {model.unk_id(), *controls, *ids.values()}
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer`."""
+        return _encode(text, self._turns, self._model.encode)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer`; bytes that are no UTF-8 become U+FFFD."""
+        return self._model.decode(
+            [i for i in ids if 0 <= i < self.vocab_size and i not in self._special]
+        )
 
 
-def make_tokenizer(name: str) -> Tokenizer:
-    """Returns the tokenizer that the config names; an unknown name raises and lists the known."""
+class HuggingFaceTokenizer:
+    """A tokenizer.json, with the tokenizer_config.json beside it that says what its tokens are for.
+
+    Args:
+      path: of the file, or of its folder.
+
+    Raises:
+      ValueError: a file is missing or corrupt, or names no end of sequence.
+    """
+
+    def __init__(self, path: str):
+        import tokenizers
+
+        file = _file(path)
+        file = file / "tokenizer.json" if file.is_dir() else file
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(file.read_text())
+            config = json.loads((file.parent / "tokenizer_config.json").read_text())
+        except Exception as error:  # tokenizers raises no narrower class
+            raise ValueError(
+                f"tokenizer.path = {path!r}: needs a tokenizer.json and, beside it, a "
+                f"tokenizer_config.json: {error}"
+            ) from error
+        vocabulary = self._tokenizer.get_vocab()
+        special = {role: _token(config, role, vocabulary) for role in ("eos", "pad", "bos")}
+        if special["eos"] is None:
+            raise ValueError(
+                f"tokenizer.path = {path!r}: tokenizer_config.json names no eos_token of the "
+                "vocabulary"
+            )
+        begins = special["bos"] in self._tokenizer.encode("").ids or config.get("add_bos_token")
+        # From here on a special token in a text is a text.
+        self._tokenizer.encode_special_tokens = True
+        self.vocab_size = max(vocabulary.values()) + 1
+        ids = {piece: vocabulary[piece] for piece in (*_TURNS, *_ENDS) if piece in vocabulary}
+        self._turns = {piece: i for piece, i in ids.items() if piece in _TURNS}
+        self.eos_id = special["eos"]
+        self.stop_ids = _stop_ids(self.eos_id, ids)
+        self.pad_id = self.eos_id if special["pad"] is None else special["pad"]
+        self.bos_id = special["bos"] if begins else None
+        self._special = {*special.values(), *ids.values()}
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer`."""
+        return _encode(
+            text,
+            self._turns,
+            lambda part: self._tokenizer.encode(part, add_special_tokens=False).ids,
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Tokenizer`; bytes that are no UTF-8 become U+FFFD."""
+        return self._tokenizer.decode(
+            [i for i in ids if 0 <= i < self.vocab_size and i not in self._special]
+        )
+
+
+TOKENIZERS = {
+    "byte": ByteTokenizer,
+    "sentencepiece": SentencePieceTokenizer,
+    "huggingface": HuggingFaceTokenizer,
+}
+
+
+def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
+    """Returns the tokenizer that the config names.
+
+    Args:
+      name: a key of `TOKENIZERS`.
+      path: of its file; `None` for bytes, which have none.
+
+    Raises:
+      ValueError: the name is unknown (the message lists the known), or the file missing or corrupt.
+    """
     if name not in TOKENIZERS:
         close = difflib.get_close_matches(name, TOKENIZERS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(f"tokenizer.name = {name!r}{hint}: known tokenizers: {sorted(TOKENIZERS)}")
-    return TOKENIZERS[name]()
+    if (name == "byte") != (path is None):
+        raise ValueError(
+            f"tokenizer.path = {path!r}: tokenizer.name = {name!r} "
+            + ("has no file" if name == "byte" else "needs the path of its file")
+        )
+    return TOKENIZERS[name]() if path is None else TOKENIZERS[name](path)
+
+
+def check_vocabulary(tokenizer: Tokenizer, num_rows: int) -> None:
+    """Checks that a tokenizer may belong to an embedding.
+
+    Args:
+      tokenizer: of the policy.
+      num_rows: of the policy's embedding, `DecoderConfig.vocab_size`.
+
+    Raises:
+      ValueError: it has more ids than there are rows, or so few that it must be another model's.
+    """
+    spare = num_rows - tokenizer.vocab_size
+    if not 0 <= spare <= _SPARE_ROWS:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size:,} ids and the policy's embedding "
+            f"{num_rows:,} rows: the rows must be as many, or up to {_SPARE_ROWS:,} more"
+        )
+
+
+def _file(path: str) -> epath.Path:
+    if not epath.Path(path).exists():
+        raise ValueError(f"tokenizer.path = {path!r}: there is no such file")
+    return epath.Path(path)
+
+
+def _token(config: Mapping, role: str, vocabulary: Mapping[str, int]) -> int | None:
+    """The id of the token that tokenizer_config.json names for a role, as text or in a dict."""
+    token = config.get(f"{role}_token")
+    return vocabulary.get(token["content"] if isinstance(token, dict) else token)
+
+
+def _stop_ids(eos_id: int, ids: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(sorted({eos_id, *(i for piece, i in ids.items() if piece in _ENDS)}))
+
+
+def _encode(text: str, turns: Mapping[str, int], encode: Callable[[str], list[int]]) -> list[int]:
+    """Ids of a text, those of `turns` wherever they stand in it."""
+    if not turns:
+        return encode(text)
+    ids = []
+    for part in re.split(f"({'|'.join(map(re.escape, turns))})", text):
+        ids += [turns[part]] if part in turns else encode(part)
+    return ids

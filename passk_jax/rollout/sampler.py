@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from passk_jax.policy.decoder import Decoder, Segment, output_logits, prefill
+from passk_jax.policy.decoder import Decoder, Segment, output_head, output_logits, prefill
 from passk_jax.rollout.prompts import Prompts
 
 
@@ -21,8 +21,9 @@ class Rollout:
 
     Attributes:
       prompts: what was asked.
-      tokens: int32 (P, N, R): the completions, end of sequence included, then padding.
-      mask: bool (P, N, R): True up to and including the end of sequence.
+      tokens: int32 (P, N, R): the completions, the token that ended them included,
+        then padding.
+      mask: bool (P, N, R): True up to and including the token that ended it.
       sampling_logp: float32 (P, N, R): log-probability of each token under the distribution it
         was drawn from (temperature, top-k and top-p applied); 0 at padding.
       policy_logp: float32 (P, N, R): log-probability under the policy itself (temperature 1,
@@ -103,8 +104,8 @@ def _empty_segment(prefix: Segment, num_samples: int, length: int, start_PxN: ja
     """Room for the keys and values of `length` response tokens of every sample."""
 
     def room(shared):
-        pairs, problems, _, heads, width = shared.shape
-        return jnp.zeros((pairs, problems, num_samples, length, heads, width), shared.dtype)
+        periods, problems, _, heads, width = shared.shape
+        return jnp.zeros((periods, problems, num_samples, length, heads, width), shared.dtype)
 
     positions = start_PxN[..., None] + jnp.arange(length)
     return Segment(
@@ -126,7 +127,7 @@ def _write(cache: Segment, step: Segment, t: jax.Array) -> Segment:
 
 
 @functools.partial(
-    jax.jit, static_argnames=("decoder", "num_samples", "config", "eos_id", "pad_id")
+    jax.jit, static_argnames=("decoder", "num_samples", "config", "stop_ids", "pad_id")
 )
 def sample(
     params: Any,
@@ -137,7 +138,7 @@ def sample(
     decoder: Decoder,
     num_samples: int,
     config: SamplingConfig,
-    eos_id: int,
+    stop_ids: tuple[int, ...],
     pad_id: int,
 ) -> Rollout:
     """Samples `num_samples` completions for each prompt.
@@ -155,8 +156,8 @@ def sample(
       decoder: the module.
       num_samples: N.
       config: what the compiled loop depends on.
-      eos_id: token that ends a completion.
-      pad_id: token that follows it.
+      stop_ids: tokens that end a completion.
+      pad_id: token that follows its end.
 
     Returns:
       A `Rollout`.
@@ -180,7 +181,7 @@ def sample(
             (start_PxN + t)[..., None],
             context=(prefix, cache),
         )
-        logits_PxNxV = output_logits(hidden[:, :, 0], params["embedding"], decoder.config)
+        logits_PxNxV = output_logits(hidden[:, :, 0], output_head(params), decoder.config)
         token_PxN, sampling_logp, policy_logp = _draw(
             keys_PxN, t, logits_PxNxV, temperature, config
         )
@@ -198,7 +199,8 @@ def sample(
             out,
             drawn,
         )
-        return t + 1, token_PxN, done_PxN | (token_PxN == eos_id), _write(cache, own, t), out
+        ended_PxN = jnp.isin(token_PxN, jnp.array(stop_ids))
+        return t + 1, token_PxN, done_PxN | ended_PxN, _write(cache, own, t), out
 
     def unfinished(carry):
         t, _, done_PxN, _, _ = carry

@@ -55,7 +55,7 @@ def test_training_log_probabilities_are_the_samplers():
         decoder=DECODER,
         num_samples=4,
         config=SamplingConfig(8),
-        eos_id=EOS,
+        stop_ids=(EOS,),
         pad_id=PAD,
     )
     for temperature, expected in ((0.8, rollout.sampling_logp), (1.0, rollout.policy_logp)):

@@ -11,71 +11,16 @@ from flax import linen as nn
 
 from passk_jax.learner.train_state import init_params
 from passk_jax.policy import params as params_lib
-from passk_jax.policy.decoder import (
-    GEMMA2_2B,
-    GEMMA2_9B,
-    GEMMA2_27B,
-    Decoder,
-    DecoderConfig,
-    Segment,
-    prefill,
+from passk_jax.policy.config import GEMMA2_2B, GEMMA2_9B, GEMMA2_27B
+from passk_jax.policy.decoder import Decoder, Segment, prefill, rope
+from tests.policy.models import (
+    LENGTH,
+    LLAMA,
+    TINY,
+    big_params,
+    gemma_transformer,
+    whole_logits,
 )
-
-# Every ingredient of Gemma 2: grouped queries, both soft-caps, and a window of 4 that is shorter
-# than the sequences of 11.
-TINY = DecoderConfig(
-    vocab_size=37,
-    embed_dim=16,
-    hidden_dim=24,
-    num_layers=4,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    sliding_window=4,
-)
-LENGTH = 11
-
-
-@functools.cache
-def big_params(config, seed=0):
-    """Random parameters large enough that soft-caps and scales matter to the logits."""
-    params = nn.meta.unbox(init_params(Decoder(config), jax.random.key(seed)))
-    keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
-    return jax.tree.map(lambda x: x + 0.5 * jax.random.normal(next(keys), x.shape), params)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def whole_logits(config, params, tokens_BxL):
-    decoder = Decoder(config)
-    positions = jnp.broadcast_to(jnp.arange(tokens_BxL.shape[1]), tokens_BxL.shape)
-    hidden, _ = decoder.apply({"params": params}, tokens_BxL[:, None], positions[:, None])
-    return decoder.apply({"params": params}, hidden[:, 0], method="logits")
-
-
-def gemma_transformer(config):
-    gm = pytest.importorskip("gemma.gm")
-    from gemma.gm.nn import _config, _modules, _transformer
-
-    kinds = (_modules.AttentionType.LOCAL_SLIDING, _modules.AttentionType.GLOBAL)
-    assert gm.nn.Gemma2_2B.config.attention_types[:2] == kinds
-    return _transformer.Transformer(
-        config=_config.TransformerConfig(
-            num_embed=config.vocab_size,
-            embed_dim=config.embed_dim,
-            hidden_dim=config.hidden_dim,
-            num_heads=config.num_heads,
-            head_dim=config.head_dim,
-            num_kv_heads=config.num_kv_heads,
-            final_logit_softcap=config.final_softcap,
-            use_post_attn_norm=True,
-            use_post_ffw_norm=True,
-            attention_types=kinds * config.num_pairs,
-            attn_logits_soft_cap=config.attention_softcap,
-            sliding_window_size=config.sliding_window,
-        ),
-        dtype=jnp.float32,
-        tokens="tokens",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +115,19 @@ def test_a_shared_prompt_equals_one_of_its_own(tokens_BxL):
         np.testing.assert_allclose(grouped[0, i], alone[0, 0, 5:], atol=1e-5)
 
 
+def test_slow_rotations_are_slowed_down_further():
+    # Of the frequencies 1, 0.1, 0.01, 0.001, in a context of 16: 16 / 2 pi = 2.546 turns, more than
+    # 2, so as it is; 0.2546 turns, so (0.2546 - 0.1) / (2 - 0.1) = 0.0814 of it stays and the rest
+    # is divided by 8; the others have less than 0.1 turns and are divided by 8.
+    expected = [1.0, 0.1 * (0.0814 + 0.9186 / 8), 0.01 / 8, 0.001 / 8]
+    units = jnp.concatenate([jnp.eye(4), jnp.zeros((4, 4))], axis=-1)
+    turned = rope(units[None, None, None], jnp.ones((1, 1, 1)), 10_000.0, LLAMA.rope_scaling)[
+        0, 0, 0
+    ]
+    angles = jnp.arctan2(jnp.diag(turned[:, 4:]), jnp.diag(turned[:, :4]))
+    np.testing.assert_allclose(angles, expected, rtol=1e-3)
+
+
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_gradients_do_not_depend_on_what_is_kept(tokens_BxL, remat):
     def loss(params, config):
@@ -222,9 +180,11 @@ def test_full_size_trees_have_gemmas_shapes(config, name):
     ("change", "message"),
     [
         ({"num_layers": 3}, "num_layers = 3"),
+        ({"num_layers": 0, "sliding_window": None}, "num_layers = 0"),
         ({"num_kv_heads": 3}, "num_kv_heads = 3"),
         ({"head_dim": 7}, "head_dim = 7"),
         ({"remat": "some"}, "remat = 'some'"),
+        ({"activation": "relu"}, "activation = 'relu'"),
     ],
 )
 def test_sizes_that_cannot_work_are_refused(change, message):

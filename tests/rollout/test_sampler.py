@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from passk_jax.learner.logprobs import response_logprobs
 from passk_jax.learner.train_state import init_params
-from passk_jax.policy.decoder import Decoder, DecoderConfig
+from passk_jax.policy.config import DecoderConfig
+from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.tokenizer import ByteTokenizer
 from passk_jax.rollout.prompts import Prompts, encode_prompts
 from passk_jax.rollout.sampler import SamplingConfig, keep_most_probable, sample
+from tests.policy.models import LLAMA, QWEN, big_params, whole_logits
 
 VOCAB, EOS, PAD = 13, 3, 0
 CONFIG = DecoderConfig(
@@ -46,7 +49,16 @@ def pad(prompts, length):
     return Prompts(tokens=tokens, mask=mask)
 
 
-def draw(params, prompts, key=0, temperature=1.0, num_samples=SAMPLES, length=LENGTH, **kwargs):
+def draw(
+    params,
+    prompts,
+    key=0,
+    temperature=1.0,
+    num_samples=SAMPLES,
+    length=LENGTH,
+    stop_ids=(EOS,),
+    **kwargs,
+):
     return jax.device_get(
         sample(
             params,
@@ -56,7 +68,7 @@ def draw(params, prompts, key=0, temperature=1.0, num_samples=SAMPLES, length=LE
             decoder=DECODER,
             num_samples=num_samples,
             config=SamplingConfig(length, **kwargs),
-            eos_id=EOS,
+            stop_ids=stop_ids,
             pad_id=PAD,
         )
     )
@@ -108,6 +120,43 @@ def test_equal_to_the_naive_loop(params, temperature):
         np.testing.assert_allclose(rollout.policy_logp, logp, atol=1e-4)
     else:
         assert np.abs(rollout.policy_logp - logp).max() > 0.05
+
+
+def test_each_of_several_tokens_ends_a_completion(params):
+    # Up to the first 3 or 7 the samples are those that only a 3 ends.
+    one, several = (draw(params, pad(PROMPTS, 6), stop_ids=ids) for ids in ((EOS,), (EOS, 7)))
+    stops = np.isin(one.tokens, (EOS, 7)) & one.mask
+    first = np.where(stops.any(axis=-1), stops.argmax(axis=-1), LENGTH - 1)[..., None]
+    mask = one.mask & (np.arange(LENGTH) <= first)
+    assert mask.sum() < one.mask.sum()
+    np.testing.assert_array_equal(several.mask, mask)
+    np.testing.assert_array_equal(several.tokens, np.where(mask, one.tokens, PAD))
+
+
+@pytest.mark.parametrize("config", [LLAMA, QWEN])
+def test_the_other_families_are_sampled_from_as_they_are(config):
+    # Greedily, and with the log-probabilities that the whole sequence gives; Llama's head is not
+    # its embedding.
+    params, prompt = big_params(config), jnp.array([[5, 6, 7, 8, 9]])
+    rollout = sample(
+        params,
+        Prompts(tokens=prompt, mask=jnp.ones(prompt.shape, bool)),
+        jax.random.key(0),
+        0.0,
+        decoder=Decoder(config),
+        num_samples=1,
+        config=SamplingConfig(LENGTH),
+        stop_ids=(config.vocab_size,),
+        pad_id=PAD,
+    )
+    sequence = jnp.concatenate([prompt, rollout.tokens[0]], axis=1)
+    log_p = jax.nn.log_softmax(whole_logits(config, params, sequence))[0, 4:-1]
+    np.testing.assert_array_equal(rollout.tokens[0, 0], jnp.argmax(log_p, axis=-1))
+    np.testing.assert_allclose(rollout.policy_logp[0, 0], jnp.max(log_p, axis=-1), atol=1e-4)
+    logp, _ = response_logprobs(
+        params, rollout.prompts, rollout.tokens, 1.0, decoder=Decoder(config), chunk_tokens=3
+    )
+    np.testing.assert_allclose(logp, rollout.policy_logp, atol=1e-4)
 
 
 def test_the_same_key_gives_the_same_samples_whatever_the_padding(params):

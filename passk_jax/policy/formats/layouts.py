@@ -1,0 +1,199 @@
+"""Which tensors of a file hold which of the decoder's parameters, and with which axes.
+
+The decoder's parameters are named by their path, such as "layers/global/query", and those of its
+layers have a first axis of periods. Axes of its kernels: query, key and value (D, heads, H), output
+(heads, H, D), gate and up (D, F), down (F, D).
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from passk_jax.policy.config import DecoderConfig
+from passk_jax.policy.formats import CheckpointError
+
+Axes = tuple[tuple[int, ...], ...]
+_VECTOR: Axes = ((0,),)
+_SAME: Axes = ((0,), (1,))
+_TRANSPOSED: Axes = ((1,), (0,))
+_NORMS = ("pre_attention_norm", "pre_ffw_norm")
+_POST_NORMS = ("post_attention_norm", "post_ffw_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Some of the decoder's parameters, and the tensors of a file that hold them.
+
+    Attributes:
+      names: tensors in the file: one, or one for each period of layers.
+      leaves: the decoder's parameters; several of them are stacked on a tensor's first axis.
+      axes: for each further axis of a tensor, the decoder's axes, periods not counted, that are
+        merged in it.
+      in_layers: whether the parameters have an axis of periods.
+    """
+
+    names: tuple[str, ...]
+    leaves: tuple[str, ...]
+    axes: Axes
+    in_layers: bool
+
+    def file_shape(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """Shape of each tensor in the file, from the shapes of the decoder's parameters."""
+        shape = shapes[self.leaves[0]][self.in_layers :]
+        merged = [math.prod(shape[axis] for axis in group) for group in self.axes]
+        return (*self._stack, *merged)
+
+    def file_sharding(self, sharding: Sharding) -> Sharding:
+        """A sharding of each tensor in the file that puts its parts near where ours belong."""
+        if not isinstance(sharding, NamedSharding):
+            return sharding
+        spec = dict(enumerate(sharding.spec[self.in_layers :]))
+        # Of merged axes the first may be split: its parts are contiguous if the others are whole.
+        merged = [
+            None if any(spec.get(axis) for axis in rest) else spec.get(first)
+            for first, *rest in self.axes
+        ]
+        stack = [None for _ in self._stack]
+        return NamedSharding(sharding.mesh, PartitionSpec(*stack, *merged))
+
+    def to_decoder(
+        self, tensor: jax.Array, shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, jax.Array]:
+        """The parameters that one of the file's tensors holds, periods not counted."""
+        shape = shapes[self.leaves[0]][self.in_layers :]
+        order = [axis for group in self.axes for axis in group]
+        parts = tensor if self._stack else [tensor]
+        return {
+            leaf: part.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+            for leaf, part in zip(self.leaves, parts, strict=True)
+        }
+
+    def to_file(self, parameters: Mapping[str, jax.Array]) -> Iterator[tuple[str, jax.Array]]:
+        """Each tensor of the file with its name, from all of the decoder's parameters."""
+        order = [axis for group in self.axes for axis in group]
+        shape = self.file_shape({leaf: parameters[leaf].shape for leaf in self.leaves})
+        for period, name in enumerate(self.names):
+            parts = [parameters[leaf] for leaf in self.leaves]
+            if self.in_layers:
+                parts = [
+                    jax.lax.dynamic_index_in_dim(part, period, keepdims=False) for part in parts
+                ]
+            parts = [part.transpose(order) for part in parts]
+            yield name, (jnp.stack(parts) if self._stack else parts[0]).reshape(shape)
+
+    @property
+    def _stack(self) -> tuple[int, ...]:
+        return (len(self.leaves),) if len(self.leaves) > 1 else ()
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of a nested dict by their paths."""
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    return traverse_util.unflatten_dict(dict(leaves), sep="/")
+
+
+def own(shapes: Mapping[str, tuple[int, ...]]) -> list[Entry]:
+    """The layout of this package's own checkpoints: every parameter as it is."""
+    return [
+        Entry((leaf,), (leaf,), tuple((axis,) for axis in range(len(shape))), in_layers=False)
+        for leaf, shape in shapes.items()
+    ]
+
+
+def gemma(config: DecoderConfig, transpose_gating: bool) -> list[Entry]:
+    """The layout of a parameter tree of the `gemma` package.
+
+    Args:
+      config: the decoder's.
+      transpose_gating: gate and up are stored (2, F, D), as in 9B and 27B, not (2, D, F).
+
+    Raises:
+      CheckpointError: the decoder is no Gemma 2.
+    """
+    if len(config.layer_kinds) == 1 or not config.post_norms or not config.tied_head:
+        raise CheckpointError("the gemma package has Gemma 2 only, and the policy is none")
+    heads_first = ((1,), (0,), (2,))
+    if config.num_kv_heads == config.num_heads:
+        attention = [("attn/qkv_einsum/w", ("query", "key", "value"), heads_first)]
+    else:
+        attention = [
+            ("attn/q_einsum/w", ("query",), heads_first),
+            ("attn/kv_einsum/w", ("key", "value"), heads_first),
+        ]
+    layer = [
+        *attention,
+        ("attn/attn_vec_einsum/w", ("output",), ((0,), (1,), (2,))),
+        ("mlp/gating_einsum", ("gate", "up"), _TRANSPOSED if transpose_gating else _SAME),
+        ("mlp/linear", ("down",), _SAME),
+        *[(f"{norm}/scale", (f"{norm}/scale",), _VECTOR) for norm in (*_NORMS, *_POST_NORMS)],
+    ]
+    return [
+        _whole("embedder/input_embedding", "embedding", _SAME),
+        *_layers("layer_{}/", layer, config),
+        _whole("final_norm/scale", "final_norm/scale", _VECTOR),
+    ]
+
+
+def huggingface(config: DecoderConfig) -> list[Entry]:
+    """The layout of `Gemma2ForCausalLM`, `LlamaForCausalLM` or `Qwen2ForCausalLM`."""
+    projections = {"q": "query", "k": "key", "v": "value"}
+    kernels = [
+        (f"self_attn.{x}_proj.weight", (name,), ((1, 2), (0,))) for x, name in projections.items()
+    ]
+    biases = [
+        (f"self_attn.{x}_proj.bias", (f"{name}_bias",), ((0, 1),))
+        for x, name in projections.items()
+    ]
+    if config.post_norms:
+        norms = {
+            "input_layernorm": "pre_attention_norm",
+            "post_attention_layernorm": "post_attention_norm",
+            "pre_feedforward_layernorm": "pre_ffw_norm",
+            "post_feedforward_layernorm": "post_ffw_norm",
+        }
+    else:
+        # Named after where it stands, not after what it belongs to.
+        norms = {
+            "input_layernorm": "pre_attention_norm",
+            "post_attention_layernorm": "pre_ffw_norm",
+        }
+    layer = [
+        *kernels,
+        *(biases if config.qkv_bias else []),
+        ("self_attn.o_proj.weight", ("output",), ((2,), (0, 1))),
+        *[(f"mlp.{name}_proj.weight", (name,), _TRANSPOSED) for name in ("gate", "up", "down")],
+        *[(f"{name}.weight", (f"{norm}/scale",), _VECTOR) for name, norm in norms.items()],
+    ]
+    return [
+        _whole("model.embed_tokens.weight", "embedding", _SAME),
+        *_layers("model.layers.{}.", layer, config),
+        _whole("model.norm.weight", "final_norm/scale", _VECTOR),
+        *([] if config.tied_head else [_whole("lm_head.weight", "head", _SAME)]),
+    ]
+
+
+def _whole(name: str, leaf: str, axes: Axes) -> Entry:
+    return Entry((name,), (leaf,), axes, in_layers=False)
+
+
+def _layers(prefix: str, layer: Sequence[tuple], config: DecoderConfig) -> list[Entry]:
+    """The entries of all layers: layer i is of the kind whose turn it is in period i // period."""
+    entries = []
+    for offset, kind in enumerate(config.layer_kinds):
+        numbers = range(offset, config.num_layers, len(config.layer_kinds))
+        for name, leaves, axes in layer:
+            names = tuple(prefix.format(number) + name for number in numbers)
+            leaves = tuple(f"layers/{kind}/{leaf}" for leaf in leaves)
+            entries.append(Entry(names, leaves, axes, in_layers=True))
+    return entries

@@ -1,0 +1,122 @@
+"""Orbax checkpoints, the `gemma` package's and this package's own, read array by array."""
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Sharding
+
+from passk_jax.policy.formats import CheckpointError
+
+# Where a model's parameters are in a checkpoint's tree, known by one of them: as the gemma package
+# saves them, as Google publishes them, in a Kauldron run; in a run of this package, or alone.
+_PLACES = (
+    ("gemma", "", "embedder/input_embedding"),
+    ("gemma", "transformer/", "embedder/input_embedding"),
+    ("gemma", "params/", "embedder/input_embedding"),
+    ("own", "state/params/", "embedding"),
+    ("own", "params/", "embedding"),
+)
+
+
+def find(folder: epath.Path) -> epath.Path | None:
+    """The orbax checkpoint that a folder is or holds (of a run, the latest), or `None`."""
+    for inside in (folder, folder / "default", folder / "arrays"):
+        if (inside / "_METADATA").exists():
+            return inside
+    steps = folder / "checkpoints" if (folder / "checkpoints").exists() else folder
+    numbers = [int(step.name) for step in steps.iterdir() if step.name.isdigit()]
+    return find(steps / str(max(numbers))) if numbers else None
+
+
+class OrbaxFolder:
+    """A model's parameters in an orbax checkpoint; until `read`, only what describes them is read.
+
+    Args:
+      folder: as `find` returns it.
+
+    Attributes:
+      layout: "gemma" or "own".
+      shapes: of every parameter, by name; in both ways in which the `gemma` package writes them
+        they have the names of its nested tree.
+
+    Raises:
+      CheckpointError: the checkpoint is of something else, or cannot be read.
+    """
+
+    def __init__(self, folder: epath.Path):
+        self._folder = folder
+        self._checkpointer = ocp.PyTreeCheckpointer()
+        try:
+            tree = self._checkpointer.metadata(folder).item_metadata.tree
+        except Exception as error:
+            raise self._unreadable(error) from error
+        leaves = {
+            tuple(str(getattr(key, "key", key)) for key in path): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        paths = {"/".join(path): path for path in leaves}
+        places = [place for place in _PLACES if place[1] + place[2] in paths]
+        if not places:
+            raise CheckpointError(
+                f"{folder} holds neither a model of the gemma package nor one of passk_jax: its "
+                f"arrays are {', '.join(list(paths)[:5])}, ..."
+            )
+        self.layout, prefix, _ = places[0]
+        self._paths = {
+            _nested(name.removeprefix(prefix)): path
+            for name, path in paths.items()
+            if name.startswith(prefix)
+        }
+        self.shapes = {name: tuple(leaves[path].shape) for name, path in self._paths.items()}
+
+    def read(self, name: str, sharding: Sharding) -> jax.Array:
+        """Reads a parameter: each host what its devices need."""
+        path = self._paths[name]
+        item: Any = 0
+        arguments: Any = ocp.ArrayRestoreArgs(sharding=sharding)
+        for key in reversed(path):
+            item, arguments = {key: item}, {key: arguments}
+        try:
+            found = self._checkpointer.restore(
+                self._folder,
+                args=ocp.args.PyTreeRestore(
+                    item=item, restore_args=arguments, partial_restore=True
+                ),
+            )
+        except Exception as error:
+            raise self._unreadable(error) from error
+        return functools.reduce(operator.getitem, path, found)
+
+    def _unreadable(self, error):
+        text = " ".join(str(error).split())
+        return CheckpointError(
+            f"{self._folder} cannot be read: {type(error).__name__}: {text[:300]}"
+        )
+
+
+def _nested(name: str) -> str:
+    """The published checkpoints write mlp/linear as mlp/linear/w."""
+    return name.removesuffix("/w") if "/mlp/" in name else name
+
+
+def write(folder: epath.Path, tree: Any) -> None:
+    """Writes a tree as `gemma.gm.ckpts.save_params` does, each host its own shards.
+
+    Raises:
+      CheckpointError: the folder exists, or could not be written.
+    """
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists already: name a new folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder, tree)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise CheckpointError(
+            f"could not write {folder}: {type(error).__name__}: {text[:300]}"
+        ) from error

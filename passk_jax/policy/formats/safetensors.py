@@ -1,0 +1,233 @@
+"""Folders of safetensors files, read slice by slice and written tensor by tensor.
+
+The format (https://huggingface.co/docs/safetensors): eight bytes, the little-endian length of the
+header; the header, JSON, {name: {"dtype", "shape", "data_offsets": [begin, end]}}; the tensors. In
+place of the library, which on writing wants all tensors of a file at once.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import shutil
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Sharding
+
+from passk_jax.policy.formats import CheckpointError
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+DTYPES = {
+    "F32": np.dtype(np.float32),
+    "BF16": np.dtype(jnp.bfloat16),
+    "F16": np.dtype(np.float16),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies: its file, its first byte there, its dtype and shape."""
+
+    file: pathlib.Path
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+class SafetensorsFolder:
+    """The tensors of a folder, all headers checked, nothing else read.
+
+    Args:
+      folder: with model.safetensors, or with shards and their index.
+
+    Attributes:
+      shapes: of every tensor, by name.
+
+    Raises:
+      CheckpointError: no such files, a missing shard, or a file that is truncated or corrupt.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._places: dict[str, _Place] = {}
+        if (folder / INDEX).exists():
+            self._read_shards(folder)
+        elif (folder / SINGLE).exists():
+            self._places = _read_header(folder / SINGLE)
+        else:
+            raise CheckpointError(f"{folder} has neither {SINGLE} nor {INDEX}")
+        self.shapes = {name: place.shape for name, place in self._places.items()}
+
+    def read(self, name: str, sharding: Sharding) -> jax.Array:
+        """Reads a tensor: each host what its devices need, and that once."""
+        place = self._places[name]
+        data = np.memmap(place.file, np.uint8, "r")
+        end = place.offset + math.prod(place.shape) * place.dtype.itemsize
+        tensor = data[place.offset : end].view(place.dtype).reshape(place.shape)
+        parts: dict[str, np.ndarray] = {}
+
+        def part(index):
+            if str(index) not in parts:
+                parts[str(index)] = np.array(tensor[index])
+            return parts[str(index)]
+
+        return jax.make_array_from_callback(place.shape, sharding, part)
+
+    def _read_shards(self, folder):
+        try:
+            files = json.loads((folder / INDEX).read_text())["weight_map"]
+            shards = sorted(set(files.values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{folder / INDEX} is corrupt: {error!r}") from error
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing:
+            raise CheckpointError(
+                f"{folder} lacks {len(missing)} of the {len(shards)} shards that {INDEX} names: "
+                f"{', '.join(missing[:5])}"
+            )
+        for shard in shards:
+            self._places |= _read_header(folder / shard)
+        lost = [name for name in files if name not in self._places]
+        if lost:
+            raise CheckpointError(
+                f"{folder / files[lost[0]]} lacks {lost[0]!r}, which {INDEX} says it has: the "
+                "shards are not of one checkpoint"
+            )
+
+
+def _read_header(file: pathlib.Path) -> dict[str, _Place]:
+    """The tensors of one file, their places checked against its size."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if size < 8 or size < 8 + length:
+            raise CheckpointError(
+                f"{file} is truncated or no safetensors file: {size:,} bytes, and its header alone "
+                f"would take {8 + length:,}"
+            )
+        header = opened.read(length)
+    places, end = {}, 8 + length
+    try:
+        for name, row in json.loads(header).items():
+            if name == "__metadata__":
+                continue
+            first, last = row["data_offsets"]
+            if row["dtype"] not in DTYPES:
+                raise CheckpointError(
+                    f"{file}: {name!r} is stored as {row['dtype']}: only {', '.join(DTYPES)} can "
+                    "be read"
+                )
+            dtype, shape = DTYPES[row["dtype"]], tuple(row["shape"])
+            if last - first != math.prod(shape) * dtype.itemsize or first < 0:
+                raise ValueError(f"{name!r} of shape {shape} is said to take {last - first} bytes")
+            places[name] = _Place(file, 8 + length + first, dtype, shape)
+            end = max(end, 8 + length + last)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: its header is corrupt: {error}") from error
+    if size != end:
+        state = "truncated" if size < end else "corrupt"
+        raise CheckpointError(f"{file} is {state}: {size:,} bytes, and its header says {end:,}")
+    return places
+
+
+def write(
+    folder: pathlib.Path,
+    tensors: Mapping[str, jax.ShapeDtypeStruct],
+    arrays: Iterable[tuple[str, jax.Array]],
+    config: Mapping[str, Any],
+    max_shard_bytes: int,
+) -> None:
+    """Writes a folder, whole or not at all; of many hosts the first one writes.
+
+    Args:
+      folder: must not exist yet.
+      tensors: shape and dtype of each tensor, in the order of `arrays`.
+      arrays: the tensors; one at a time is held on the host.
+      config: the content of config.json.
+      max_shard_bytes: a file has no more, except for one larger tensor.
+
+    Raises:
+      CheckpointError: the folder exists, or could not be written.
+    """
+    if folder.exists():
+        raise CheckpointError(f"{folder} exists already: name a new folder")
+    part = folder.with_name(folder.name + ".part")
+    writes = jax.process_index() == 0
+    try:
+        if writes:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        arrays = iter(arrays)
+        shards = _shards(tensors, max_shard_bytes)
+        for file, names in shards.items():
+            _write_file(part / file, {name: tensors[name] for name in names}, arrays, writes)
+        if writes:
+            if len(shards) > 1:
+                _write_index(part, shards, tensors)
+            part.rename(folder)
+    except OSError as error:
+        raise CheckpointError(f"could not write {folder}: {error}") from error
+
+
+def _shards(tensors, max_shard_bytes) -> dict[str, list[str]]:
+    """Files and the tensors in each, in order."""
+    shards, filled = [[]], 0
+    for name, tensor in tensors.items():
+        if shards[-1] and filled + _num_bytes(tensor) > max_shard_bytes:
+            shards, filled = [*shards, []], 0
+        shards[-1].append(name)
+        filled += _num_bytes(tensor)
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    return {
+        f"model-{i:05}-of-{len(shards):05}.safetensors": names
+        for i, names in enumerate(shards, start=1)
+    }
+
+
+def _write_file(file, tensors, arrays, writes) -> None:
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + _num_bytes(tensor)
+        header[name] = {
+            "dtype": names[np.dtype(tensor.dtype)],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors are aligned
+    if not writes:
+        for _ in tensors:
+            _on_host(next(arrays)[1])
+        return
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        for expected in tensors:
+            name, array = next(arrays)
+            assert name == expected, (name, expected)
+            opened.write(np.ascontiguousarray(_on_host(array)).view(np.uint8).data)
+
+
+def _write_index(folder, shards, tensors) -> None:
+    index = {
+        "metadata": {"total_size": sum(map(_num_bytes, tensors.values()))},
+        "weight_map": {name: file for file, names in shards.items() for name in names},
+    }
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _on_host(array: jax.Array) -> np.ndarray:
+    """The whole array; every host has to ask for it."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def _num_bytes(tensor: jax.ShapeDtypeStruct) -> int:
+    return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
