@@ -284,7 +284,7 @@ def _named(section: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
     """Calls a part's constructor; its complaint is given the config section it is about."""
     try:
         return function(*args, **kwargs)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"config.{section}: {error}") from error
 
 

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# One TPU VM, made at once or not at all (docs/tpu.md).
+# shellcheck source-path=SCRIPTDIR source=machines.sh
+source "$(dirname "$0")/machines.sh"
+
+state() { node_state; }
+
+request() {
+  gcloud_here compute tpus tpu-vm create "$TPU_NAME" \
+    --accelerator-type="$ACCELERATOR_TYPE" --version="$RUNTIME_VERSION" ${SPOT:+--spot}
+}
+
+release() { gcloud_here compute tpus tpu-vm delete "$TPU_NAME" --quiet; }
+
+explain() { gcloud_here compute tpus tpu-vm describe "$TPU_NAME"; }
+
+main "$@"
