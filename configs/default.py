@@ -48,15 +48,32 @@ def get_config() -> config_dict.ConfigDict:
     config.tokenizer.name = "byte"  # or "sentencepiece", "huggingface"
     config.tokenizer.path = optional(None, str)  # tokenizer.model, or tokenizer.json or its folder
 
-    # The decoder's sizes: `policy.decoder.DecoderConfig`; the vocabulary is the tokenizer's.
+    # The parameters to begin with: a folder of the gemma package, of Hugging Face or of a run. None
+    # for random ones.
+    config.init_from = optional(None, str)
+
+    # The decoder's sizes and constants. The published ones are in `policy.config`.
     config.policy = config_dict.ConfigDict()
+    config.policy.vocab_size = optional(None, int)  # rows of the embedding; None: the tokenizer's
     config.policy.embed_dim = 128
     config.policy.hidden_dim = 512  # of the feed-forward
     config.policy.num_layers = 4  # even: local and global layers alternate
     config.policy.num_heads = 4
     config.policy.num_kv_heads = 2
     config.policy.head_dim = 32
-    config.policy.sliding_window = 64  # positions that a local layer sees
+    config.policy.sliding_window = optional(64, int)  # positions that a local layer sees; or None
+    config.policy.query_scale = optional(None, float)  # None: head_dim to the power -1/2
+    config.policy.attention_softcap = optional(50.0, float)
+    config.policy.final_softcap = optional(30.0, float)
+    config.policy.rope_base = 10_000.0
+    config.policy.rope_scaling = optional(None, object)  # Llama 3.1's: a dict of RopeScaling
+    config.policy.qkv_bias = False  # Qwen 2.5's; these four and the norms are Gemma 2's here
+    config.policy.activation = "gelu"
+    config.policy.scale_embedding = True
+    config.policy.tied_head = True
+    config.policy.post_norms = True
+    config.policy.norm_offset = 1.0
+    config.policy.norm_eps = 1e-6
     config.policy.dtype = "float32"  # of the arithmetic; "bfloat16" on TPU and GPU
     # What is computed again in the backward pass: None (nothing), "dots" (all but the products),
     # "full". "dots" is the fastest on a CPU.

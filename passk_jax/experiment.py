@@ -18,9 +18,10 @@ from passk_jax.learner.loss import masked_mean
 from passk_jax.learner.optimizer import make_optimizer, parse_k_schedule, warmup_constant
 from passk_jax.learner.train_state import TrainState
 from passk_jax.learner.update import policy_gradient_update, supervised_update
-from passk_jax.policy.decoder import Decoder, DecoderConfig
+from passk_jax.policy.config import DecoderConfig, RopeScaling
+from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.sharding import batch_multiple, make_mesh, shard_batch
-from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
+from passk_jax.policy.tokenizer import Tokenizer, check_vocabulary, make_tokenizer
 from passk_jax.rollout.prompts import Prompts, encode_prompts, encode_responses
 from passk_jax.rollout.sampler import Rollout, SamplingConfig, sample
 from passk_jax.tasks import subset
@@ -245,9 +246,7 @@ def _build(config: ConfigDict) -> Experiment:
     sampling = SamplingConfig(
         config.sampling.max_response_tokens, config.sampling.top_k, config.sampling.top_p
     )
-    decoder = Decoder(
-        _named("policy", DecoderConfig, vocab_size=tokenizer.vocab_size, **config.policy)
-    )
+    decoder = Decoder(_named("policy", _decoder_config, config.policy, tokenizer))
     optimizer = make_optimizer(config.optimizer)
     warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
@@ -286,6 +285,16 @@ def _named(section: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"config.{section}: {error}") from error
+
+
+def _decoder_config(config: ConfigDict, tokenizer: Tokenizer) -> DecoderConfig:
+    fields = config.to_dict()
+    if fields["rope_scaling"] is not None:
+        fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+    if fields["vocab_size"] is None:
+        fields["vocab_size"] = tokenizer.vocab_size
+    check_vocabulary(tokenizer, fields["vocab_size"])
+    return DecoderConfig(**fields)
 
 
 def _keep(task: tasks.Task, file: str) -> tasks.Task:

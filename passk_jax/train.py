@@ -29,6 +29,7 @@ from passk_jax.learner.train_state import (
     init_state,
     reset_optimizer,
 )
+from passk_jax.policy.params import load
 from passk_jax.rollout.sampler import Rollout
 from passk_jax.tasks.order import Order
 
@@ -93,11 +94,12 @@ class Trainer:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
         done = [f"{run.warm_start_step} warm-start"] if run.warm_start_step else []
         done += [f"{run.step} training"] if run.step else []
+        origin = "the beginning" if config.init_from is None else config.init_from
         return (
             f"{parameters:,} parameters on {jax.device_count()} {jax.default_backend()} device(s); "
             f"{config.task.name}, {len(self.problems):,} training problems; "
             f"{config.estimator.name}, k = {config.estimator.k}, n = {config.samples_per_prompt}; "
-            + (f"going on after {' and '.join(done)} steps" if done else "from the beginning")
+            + (f"going on after {' and '.join(done)} steps" if done else f"from {origin}")
         )
 
     def close(self) -> None:
@@ -286,7 +288,13 @@ class Trainer:
         if restored is None:
             if not self.config.warm_start.steps:
                 optimizer = experiment.optimizer
-            state = init_state(experiment.decoder, optimizer, experiment.mesh, self.config.seed)
+            params = None
+            if self.config.init_from is not None:
+                template = abstract_state(experiment.decoder, optimizer, experiment.mesh)
+                params = load(self.config.init_from, experiment.decoder.config, template.params)
+            state = init_state(
+                experiment.decoder, optimizer, experiment.mesh, self.config.seed, params
+            )
             return RunState(state=state, solve_record=record), None
         _, arrays, figures = restored
         cursor = figures.pop("cursor")

@@ -35,11 +35,30 @@ def init_params(decoder: Decoder, key: jax.Array) -> Any:
 
 
 def init_state(
-    decoder: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int
+    decoder: Decoder,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+    params: Any = None,
 ) -> TrainState:
-    """Makes the state on the mesh, each array directly in its shards."""
+    """Makes the state on the mesh, each array directly in its shards.
+
+    Args:
+      decoder: the module.
+      optimizer: optax's.
+      mesh: where the arrays go.
+      seed: of the run's key and of random parameters.
+      params: to begin with, in the shards of `abstract_state`; `None` for random ones.
+    """
     shardings = state_shardings(decoder, optimizer, mesh)
-    return jax.jit(lambda: _build(decoder, optimizer, seed), out_shardings=shardings)()
+    if params is None:
+        return jax.jit(lambda: _build(decoder, optimizer, seed), out_shardings=shardings)()
+    key, _ = jax.random.split(jax.random.key(seed))
+    return TrainState(
+        params=params,
+        optimizer_state=jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)(params),
+        key=jax.device_put(jax.random.key_data(key), shardings.key),
+    )
 
 
 def abstract_state(

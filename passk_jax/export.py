@@ -1,0 +1,110 @@
+"""Writes what a run trained, as other tools read it.
+
+python -m passk_jax.export --workdir runs/x --format huggingface --out gemma2-trained
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import app, flags
+
+from passk_jax import workdir
+from passk_jax.evaluate import load_params
+from passk_jax.experiment import ConfigError, build
+from passk_jax.learner.checkpoint import CheckpointError, quiet_logs
+from passk_jax.policy import params as params_lib
+
+FORMATS = ("huggingface", "gemma", "orbax")
+DTYPES = ("float32", "bfloat16")
+# Beside the tokenizer's own file, what transformers wants to know of it.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+
+def export(
+    directory: pathlib.Path, out: pathlib.Path, *, file_format: str, dtype: str = "bfloat16"
+) -> int:
+    """Writes the parameters of a run's latest whole checkpoint.
+
+    Args:
+      directory: the run's folder.
+      out: a new folder.
+      file_format: "huggingface": safetensors, config.json and the tokenizer's files; "gemma": what
+        `gemma.gm.ckpts.load_params` reads, of a Gemma 2; "orbax": this package's own tree.
+      dtype: of the parameters that are written; training keeps them in float32.
+
+    Returns:
+      The step that they are of.
+
+    Raises:
+      ConfigError: an argument is not allowed, or the folder holds no run or no checkpoint.
+      CheckpointError: no checkpoint can be read, or the folder exists or cannot be written, or the
+        format has no such model.
+    """
+    for name, value, allowed in (("format", file_format, FORMATS), ("dtype", dtype, DTYPES)):
+        if value not in allowed:
+            raise ConfigError(f"--{name} = {value!r}: allowed are {', '.join(allowed)}")
+    if out.exists():
+        raise CheckpointError(f"{out} exists already: name a new folder")
+    experiment = build(workdir.load_config(directory))
+    step, params = load_params(experiment, directory)
+    params = jax.jit(lambda tree: jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), tree))(params)
+    decoder, tokenizer = experiment.decoder.config, experiment.tokenizer
+    if file_format == "gemma":
+        params_lib.save_gemma(out, params, decoder)
+    elif file_format == "orbax":
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(out.absolute(), {"params": params})
+    else:
+        limits = experiment.config.sampling
+        settings = {
+            "eos_token_id": list(tokenizer.stop_ids),
+            "pad_token_id": tokenizer.pad_id,
+            "bos_token_id": tokenizer.bos_id,
+            "max_position_embeddings": max(
+                8192, limits.max_prompt_tokens + limits.max_response_tokens
+            ),
+        }
+        params_lib.save_huggingface(out, params, decoder, settings)
+        _copy_tokenizer(experiment.config.tokenizer.path, out)
+    return step
+
+
+def _copy_tokenizer(path: str | None, out: pathlib.Path) -> None:
+    """Puts the tokenizer's files beside the model; the byte tokenizer has none."""
+    if path is None:
+        return
+    folder = pathlib.Path(path)
+    folder = folder if folder.is_dir() else folder.parent
+    for name in _TOKENIZER_FILES:
+        if (folder / name).is_file():
+            (out / name).write_bytes((folder / name).read_bytes())
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    quiet_logs()
+    out = pathlib.Path(_OUT.value)
+    try:
+        step = export(
+            pathlib.Path(_WORKDIR.value), out, file_format=_FORMAT.value, dtype=_DTYPE.value
+        )
+    except (ConfigError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    print(f"the policy of step {step}: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
+    _OUT = flags.DEFINE_string("out", None, "A new folder.")
+    _FORMAT = flags.DEFINE_string("format", "huggingface", f"One of {', '.join(FORMATS)}.")
+    _DTYPE = flags.DEFINE_string("dtype", "bfloat16", f"One of {', '.join(DTYPES)}.")
+    flags.mark_flags_as_required(["workdir", "out"])
+    app.run(main)

@@ -1,0 +1,97 @@
+"""What a run trained, written for other tools and begun from again."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from passk_jax import workdir
+from passk_jax.evaluate import load_params
+from passk_jax.experiment import ConfigError, build
+from passk_jax.export import export
+from passk_jax.learner.checkpoint import CheckpointError
+from passk_jax.train import Trainer, train
+from tests.tiny import command, run, tiny_config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("trained")
+    train(tiny_config(steps=1, warm_start__steps=30), directory)
+    return directory
+
+
+@pytest.mark.parametrize("file_format", ["huggingface", "gemma", "orbax"])
+def test_another_run_begins_with_what_was_exported(trained, tmp_path, file_format):
+    out = tmp_path / "exported"
+    assert export(trained, out, file_format=file_format, dtype="float32") == 1
+    assert_begins_with(out, trained, tmp_path / "next")
+
+
+def test_a_run_may_begin_with_another_run(trained, tmp_path):
+    assert_begins_with(trained, trained, tmp_path / "next")
+
+
+def assert_begins_with(folder, trained, directory):
+    directory.mkdir()
+    trainer = Trainer(build(tiny_config(init_from=str(folder))), directory)
+    try:
+        assert trainer.run_state.step == trainer.run_state.warm_start_step == 0
+        assert f"; from {folder}" in trainer.describe()
+        _, expected = load_params(build(workdir.load_config(trained)), trained)
+        jax.tree.map(np.testing.assert_array_equal, trainer.run_state.state.params, expected)
+    finally:
+        trainer.close()
+
+
+def test_transformers_goes_on_as_the_policy_does(trained, tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: make setup-parity")
+    transformers = pytest.importorskip("transformers")
+    out = tmp_path / "exported"
+    export(trained, out, file_format="huggingface", dtype="float32")
+    experiment = build(workdir.load_config(trained))
+    _, params = load_params(experiment, trained)
+    problems = experiment.task.split("test")[:4]
+    rollout = experiment.sample(params, problems, jax.random.key(0), num_samples=1, temperature=0.0)
+    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    for problem, tokens, mask in zip(problems, rollout.tokens, rollout.mask, strict=True):
+        prompt = torch.tensor([experiment.tokenizer.encode(problem.prompt)])
+        length = experiment.config.sampling.max_response_tokens
+        generated = model.generate(prompt, max_new_tokens=length, do_sample=False)
+        expected = np.asarray(tokens)[np.asarray(mask)]
+        assert generated[0, prompt.shape[1] :].tolist()[: len(expected)] == expected.tolist()
+
+
+def test_the_command(trained, tmp_path):
+    out = tmp_path / "exported"
+    args = command("passk_jax.export", f"--out={out}", workdir=trained)
+    done = run(args, tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    assert f"the policy of step 1: {out}" in done.stdout
+    settings = json.loads((out / "config.json").read_text())
+    assert settings["torch_dtype"] == "bfloat16" and settings["eos_token_id"] == [1]
+    again = run(args, tmp_path / "cache")
+    assert again.returncode == 1 and "exists already: name a new folder" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_mistakes(trained, tmp_path):
+    with pytest.raises(ConfigError, match="--format = 'onnx': allowed are huggingface, gemma, orb"):
+        export(trained, tmp_path / "out", file_format="onnx")
+    with pytest.raises(ConfigError, match="--dtype = 'int8': allowed are float32, bfloat16"):
+        export(trained, tmp_path / "out", file_format="gemma", dtype="int8")
+    with pytest.raises(ConfigError, match="holds no run"):
+        export(tmp_path, tmp_path / "out", file_format="gemma")
+    other = tiny_config(init_from=str(trained), policy__hidden_dim=48, warm_start__steps=0)
+    with pytest.raises(CheckpointError, match=r"another size or family .* expected \(1, 16, 48\)"):
+        train(other, tmp_path / "other")
+    nothing = tiny_config(init_from=str(tmp_path / "nothing"))
+    with pytest.raises(CheckpointError, match="nothing is no folder"):
+        train(nothing, tmp_path / "third")
+
+
+def test_the_vocabulary_must_fit_the_tokenizer():
+    with pytest.raises(ConfigError, match=r"the tokenizer has 259 ids and .* embedding 200 rows"):
+        build(tiny_config(policy__vocab_size=200))
+    assert build(tiny_config(policy__vocab_size=320)).decoder.config.vocab_size == 320
