@@ -34,6 +34,16 @@ _FAMILIES = {
 MIXTURES: Mapping[str, Mapping[str, float]] = {
     "math_mbpp": {"math": 1.0, "mbpp": 1.0},
     "mixture": {},  # of what `rates` says
+    # One generator for each category of PKT's puzzles; docs/tasks/puzzles.md has the table.
+    "puzzle_categories": {
+        "puzzles/caesar_cipher": 1.0,  # crypto
+        "puzzles/countdown": 1.0,  # arithmetic
+        "puzzles/knights_knaves": 1.0,  # logic
+        "puzzles/mini_sudoku": 1.0,  # grid
+        "puzzles/family_relationships": 1.0,  # graph
+        "puzzles/sokoban": 1.0,  # search
+        "puzzles/number_sequence": 1.0,  # sequential
+    },
 }
 
 
