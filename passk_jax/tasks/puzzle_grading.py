@@ -394,7 +394,7 @@ def _is_integral(answer: str, entry: Mapping, verifier: object) -> bool:
             if abs(given - wanted) > 1e-12 * (1 + abs(wanted)):
                 return False
             equal += 1
-    return True
+    return equal >= 3
 
 
 def _is_product(answer: str, entry: Mapping, verifier) -> bool:
