@@ -8,6 +8,7 @@ before it.
 
 import logging
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -160,10 +161,18 @@ class Checkpoints:
 def quiet_logs() -> None:
     """For commands: no INFO lines of orbax and jax, and no tracebacks from orbax's threads.
 
-    What goes wrong there, `Checkpoints` raises.
+    What goes wrong there, `Checkpoints` raises. After a write that failed, tensorstore may report
+    others to an event loop that orbax has closed.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    show = sys.excepthook
+
+    def hook(kind, error, trace):
+        if str(error) != "Event loop is closed":
+            show(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _brief(error: Exception) -> str:

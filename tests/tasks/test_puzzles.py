@@ -77,7 +77,6 @@ def test_a_problem_in_full():
     assert [score.correct for score in scores] == [True, True, True, False, False, False]
     answers = [word[::-1], word[::-1], word[::-1].upper(), "", word, None]
     assert [score.final_answer for score in scores] == answers
-    assert list(map(task.final_answer, completions)) == answers
     assert scores[5].error == "no <answer>...</answer> in the completion"
 
 
@@ -114,12 +113,13 @@ def test_every_dataset(dataset):
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", [name for name in NAMES if name not in SLOW])
 def test_many_of_every_dataset(dataset):
-    task = small(dataset, num_train=60, num_validation=10, num_test=10, seed=1)
+    # Some integrals take their time on a machine that is busy with other tests.
+    task = small(dataset, num_train=60, num_validation=10, num_test=10, seed=1, time_limit_s=60.0)
     problems = all_problems(task)
     assert len({problem.id for problem in problems}) == 80
     solved = [problem for problem in problems if problem.worked_example is not None]
     examples = [problem.worked_example for problem in solved]
-    assert all(score.correct for score in task.score(solved, examples))
+    assert [score.error for score in task.score(solved, examples) if not score.correct] == []
     # A tenth of the integrals that the library gives as solutions are not integrated.
     assert len(solved) >= (0 if dataset in UNSOLVED else 60)
 
@@ -541,7 +541,6 @@ def test_no_answer_runs_as_a_program_or_keeps_a_worker(tmp_path, monkeypatch):
             assert "took longer" not in str(score.error), (name, answer)
             assert "died" not in str(score.error), (name, answer)
         assert not mark.exists(), name
-    pool.stop()
 
 
 @pytest.fixture(scope="module")
@@ -572,9 +571,9 @@ def test_never_raises(one_of_each, dataset, answer):
 
 
 @hypothesis.given(st.lists(st.sampled_from(["<answer>", "</answer>", " ", "a", "\ud800", "\n"])))
-def test_final_answers_are_stripped(parts):
+def test_answers_are_stripped(parts):
     answer, error = puzzles.read_answer("".join(parts))
-    assert (answer is None) == (error is not None)
+    assert (answer is None) != (error is None)
     assert answer is None or (answer == answer.strip() and "<answer>" not in answer)
 
 
