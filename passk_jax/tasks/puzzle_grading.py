@@ -420,3 +420,9 @@ _VERIFIERS: dict[str, Callable[[str, Mapping, object], bool]] = {
     "sokoban": _brings_home,
     "word_ladder": _is_ladder,
 }
+
+if factory is not None:
+    # What sympy makes when it is first used, a server of `pool` has before it forks: thirty workers
+    # that all make it at once would take longer than there is for an answer.
+    _WARM = "x**2*exp(x)*sin(x) + sqrt(x)*log(x) + asin(x)"
+    _is_integral(_WARM, {"metadata": {"variable": "x", "integrand": _WARM}}, None)

@@ -10,7 +10,7 @@ from passk_jax.tasks import base, puzzle_generation
 REWARDS = ("all", "share")
 # Its verifiers were read one by one, and another version draws other puzzles.
 VERSION = "0.1.25"
-MAX_ANSWER_CHARACTERS = 20_000
+MAX_ANSWER_CHARACTERS = 50_000
 
 _INSTRUCTION = "Give the final answer, and nothing else, between <answer> and </answer>."
 # Numbers of items, of which each seed has a million of its own; the library adds its seed to them,
@@ -132,12 +132,13 @@ class Puzzles:
                     self._drawn.setdefault(item.question, self._problem(item))
 
     def _problem(self, item: puzzle_generation.Item) -> base.Problem:
+        solved = item.answer is not None and len(item.answer) <= MAX_ANSWER_CHARACTERS
         digest = hashlib.sha256(item.question.encode()).hexdigest()[:16]
         return base.Problem(
             id=f"puzzles/{self._dataset}/{digest}",
             prompt=base.render(self._template, f"{item.question.rstrip()}\n\n{_INSTRUCTION}\n"),
             reference=item.entry,
-            worked_example=None if item.answer is None else f"<answer>{item.answer}</answer>",
+            worked_example=f"<answer>{item.answer}</answer>" if solved else None,
         )
 
     def score(

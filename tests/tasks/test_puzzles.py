@@ -104,7 +104,7 @@ def test_every_dataset(dataset):
     assert [score.reward for score in scores] == [float(correct) for correct in solved]
     # What is no answer, and what answers every problem at once, is right nowhere.
     everything = ", ".join(example[8:-9] for example in examples if example)
-    for completion in ("", *tagged("", "?", everything, problems[0].prompt, "9" * 20_000)):
+    for completion in ("", *tagged("", "?", everything, problems[0].prompt, "9" * 50_000)):
         for problem, score in zip(problems, task.score(problems, [completion] * 6), strict=True):
             # The empty answer is right where nothing is left, as it can be in `ab`.
             assert score.correct == (completion == problem.worked_example)
@@ -593,8 +593,16 @@ def test_a_share_of_the_reward():
 
 def test_answers_that_are_too_long():
     task = small("chain_sum")
-    (score,) = task.score(task.split("test")[:1], tagged("9" * 20_001))
-    assert score == base.Score(0.0, False, None, "the answer is longer than 20000 characters")
+    (score,) = task.score(task.split("test")[:1], tagged("9" * 50_001))
+    assert score == base.Score(0.0, False, None, "the answer is longer than 50000 characters")
+
+
+def test_a_solution_that_is_too_long_is_no_worked_example(monkeypatch):
+    task = small("chain_sum", min_digits=4, max_digits=4, min_terms=2, max_terms=2)
+    monkeypatch.setattr(puzzles, "MAX_ANSWER_CHARACTERS", 3)
+    for problem in all_problems(task):
+        long = len(problem.reference["answer"]) > 3
+        assert (problem.worked_example is None) == long
 
 
 def test_parameters_of_any_kind():
