@@ -119,7 +119,7 @@ def shares(name, steps, **changes):
     print(f"{name}: were all completions references it would wait {waits:.2f} s, "
           f"{waits / (waits + np.median(step)):.0%}")  # fmt: skip
 
-    state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0)
+    state = init_state(experiment.decoder, experiment.optimizer, 0)
     size = config.evaluation.prompts_per_batch
     problems = experiment.task.split("train")[: 3 * size]
     kwargs = {"num_samples": config.evaluation.samples_per_prompt, "temperature": 1.0}

@@ -28,13 +28,13 @@ def main():
         config = default.get_config()
         config.prompts_per_step = prompts
         experiment = build(config)
-        state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0)
+        state = init_state(experiment.decoder, experiment.optimizer, 0)
         problems = experiment.task.split("train")[:prompts]
         phases = {"sample": [], "score": [], "transform and update": []}
         for step in range(steps + 1):
             times = [time.perf_counter()]
             key = jax.random.key(step)
-            rollout = experiment.sample(state.params, problems, key)
+            rollout = experiment.sample(experiment.sampling_params(state.params), problems, key)
             jax.block_until_ready(rollout.tokens)
             times.append(time.perf_counter())
             scores = experiment.score(problems, rollout)

@@ -85,6 +85,10 @@ def get_config() -> config_dict.ConfigDict:
     config.sampling.top_p = optional(None, float)
     config.sampling.max_prompt_tokens = 24  # left-padded to it; a longer prompt is an error
     config.sampling.max_response_tokens = 12  # with the end of sequence; longer ones are cut off
+    # Rising lengths below these two, such as (256, 512). A batch is padded to the smallest that it
+    # fits in, and each that occurs is compiled once. None: always to the full length.
+    config.sampling.prompt_buckets = optional(None, object)
+    config.sampling.response_buckets = optional(None, object)
 
     # From the rewards of a group to its weights: `passk_jax.transforms.ESTIMATORS`.
     config.estimator = config_dict.ConfigDict()
@@ -124,12 +128,27 @@ def get_config() -> config_dict.ConfigDict:
     config.evaluation.prompts_per_batch = 100  # problems sampled at once; the mesh must divide it
     config.evaluation.temperature = 1.0
 
-    # Devices along each axis; -1 for all that remain. Problems are split over data and fsdp,
-    # parameters over fsdp and model.
+    # Devices along each axis; -1 for all that remain.
     config.mesh = config_dict.ConfigDict()
     config.mesh.data = -1
     config.mesh.fsdp = 1
     config.mesh.model = 1
+
+    # Which axes of the mesh split each axis of an array: one, several, or None. "data", say, may
+    # split the model width too, where the optimizer takes too much memory.
+    config.sharding = config_dict.ConfigDict()
+    config.sharding.training = config_dict.ConfigDict()
+    config.sharding.training.vocab = optional("model", object)  # rows of the embedding, logits
+    config.sharding.training.embed = optional("fsdp", object)  # model width, of parameters
+    config.sharding.training.heads = optional("model", object)
+    config.sharding.training.kv_heads = optional("model", object)  # repeated where they are too few
+    config.sharding.training.mlp = optional("model", object)  # feed-forward width
+    config.sharding.training.problems = optional(("data", "fsdp"), object)
+    config.sharding.training.samples = optional(None, object)  # of each problem
+    config.sharding.training.features = optional(None, object)  # model width, of activations
+    # Once a step the parameters are laid out for sampling, where each token needs all of them.
+    config.sharding.sampling = config.sharding.training.copy_and_resolve_references()
+    config.sharding.sampling.embed = None
 
     # Tokens whose logits are in memory at once in the update: chunk x vocabulary x 4 bytes.
     config.logprob_chunk_tokens = 8192

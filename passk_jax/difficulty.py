@@ -68,7 +68,7 @@ def difficulty(
         raise ConfigError(f"--split: the task has no problems in {split!r}")
     step, params = load_params(experiment, directory)
     scores = experiment.sample_and_score(
-        params,
+        experiment.sampling_params(params),
         problems,
         jax.random.key(seed),
         num_samples=num_samples,

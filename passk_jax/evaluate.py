@@ -61,6 +61,7 @@ def evaluate(
     except ValueError as error:
         raise ConfigError(f"--split: {error}") from error
     step, params = load_params(experiment, directory)
+    params = experiment.sampling_params(params)
     groups = {"all": list(range(len(problems))), **tasks.by_part(problems)}
     results = []
     for temperature in temperatures:
@@ -99,7 +100,7 @@ def load_params(experiment: Experiment, directory: pathlib.Path) -> tuple[int, A
     num_train = len(experiment.task.split("train"))
     restored = checkpoints.restore_latest(
         {
-            "state": abstract_state(experiment.decoder, experiment.optimizer, experiment.mesh),
+            "state": abstract_state(experiment.decoder, experiment.optimizer),
             "solve_record": tracking.solve_record.empty(num_train),
         }
     )

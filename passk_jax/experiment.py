@@ -8,22 +8,28 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from passk_jax import tasks, transforms
 from passk_jax.learner.loss import masked_mean
 from passk_jax.learner.optimizer import make_optimizer, parse_k_schedule, warmup_constant
-from passk_jax.learner.train_state import TrainState
+from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import policy_gradient_update, supervised_update
 from passk_jax.policy.config import DecoderConfig, RopeScaling
 from passk_jax.policy.decoder import Decoder
-from passk_jax.policy.sharding import batch_multiple, make_mesh, shard_batch
+from passk_jax.policy.sharding import Layout, make_layout, make_mesh
 from passk_jax.policy.tokenizer import Tokenizer, check_vocabulary, make_tokenizer
-from passk_jax.rollout.prompts import Prompts, encode_prompts, encode_responses
-from passk_jax.rollout.sampler import Rollout, SamplingConfig, sample
+from passk_jax.rollout.prompts import (
+    Prompts,
+    bucket_for,
+    check_buckets,
+    encode_prompts,
+    encode_responses,
+)
+from passk_jax.rollout.sampler import Rollout, SamplingConfig, sample, shortened
 from passk_jax.tasks import subset
 
 _logger = logging.getLogger(__name__)
@@ -50,8 +56,8 @@ class Experiment:
     config: ConfigDict
     task: tasks.Task
     tokenizer: Tokenizer
-    decoder: Decoder
-    mesh: Mesh
+    decoder: Decoder  # in the update's layout
+    sampling_decoder: Decoder  # the same in sampling's
     sampling: SamplingConfig
     k_schedule: tuple[tuple[int, float | None], ...]
     optimizer: optax.GradientTransformation
@@ -59,12 +65,24 @@ class Experiment:
 
     def prompts(self, problems: Sequence[tasks.Problem]) -> Prompts:
         """The problems' prompts as left-padded token arrays on the devices."""
+        sampling = self.config.sampling
         host = encode_prompts(
             [problem.prompt for problem in problems],
             self.tokenizer,
-            self.config.sampling.max_prompt_tokens,
+            sampling.max_prompt_tokens,
+            sampling.prompt_buckets or (),
         )
-        return shard_batch(self.mesh, host)
+        return jax.tree.map(self._put_problems, host)
+
+    def _put_problems(self, array: np.ndarray) -> jax.Array:
+        return self.decoder.layout.put(array, "problems")
+
+    def sampling_params(self, params: Any) -> Any:
+        """The update's parameters as `sample` wants them: in its layout, of the arithmetic's dtype.
+
+        Where that makes a copy, it takes memory for as long as it is kept.
+        """
+        return sampling_params(params, self.sampling_decoder)
 
     def sample(
         self,
@@ -75,14 +93,17 @@ class Experiment:
         num_samples: int | None = None,
         temperature: float | None = None,
     ) -> Rollout:
-        """Samples completions for each problem; `None` for what the config says of training."""
+        """Samples completions for each problem; `None` for what the config says of training.
+
+        The parameters are those of `sampling_params`.
+        """
         config = self.config
         return sample(
             params,
             self.prompts(problems),
             key,
             config.sampling.temperature if temperature is None else temperature,
-            decoder=self.decoder,
+            decoder=self.sampling_decoder,
             num_samples=config.samples_per_prompt if num_samples is None else num_samples,
             config=self.sampling,
             stop_ids=self.tokenizer.stop_ids,
@@ -132,8 +153,8 @@ class Experiment:
     ) -> Scores:
         """Evaluates any number of problems, in batches of one shape so that nothing recompiles.
 
-        The last batch is filled up with repeated problems, which are dropped again. A batch is
-        scored while the next one is sampled.
+        The parameters are those of `sampling_params`. The last batch is filled up with repeated
+        problems, which are dropped again. A batch is scored while the next one is sampled.
         """
         size = self.config.evaluation.prompts_per_batch
         scored = []
@@ -170,7 +191,7 @@ class Experiment:
           ValueError: rewards that the estimator does not take.
         """
         transforms.check_batch(self.config.estimator.name, rewards_PxN)
-        return self._estimator(shard_batch(self.mesh, rewards_PxN), k, rollout, key)
+        return self._estimator(self.decoder.layout.put(rewards_PxN), k, rollout, key)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of update `step`, counted from 0."""
@@ -200,13 +221,21 @@ class Experiment:
         """One policy-gradient step; `state` is donated."""
         return policy_gradient_update(
             state,
-            rollout,
+            self._shortened(rollout),
             advantages_PxN,
             self.config.sampling.temperature,
             decoder=self.decoder,
             optimizer=self.optimizer,
             chunk_tokens=self.config.logprob_chunk_tokens,
         )
+
+    def _shortened(self, rollout: Rollout) -> Rollout:
+        """Without the columns of padding beyond the bucket that the longest completion needs."""
+        if not self.sampling.response_buckets:
+            return rollout
+        longest = int(jnp.max(jnp.sum(rollout.mask, axis=-1)))
+        limit = self.sampling.max_response_tokens
+        return shortened(rollout, bucket_for(longest, self.sampling.response_buckets, limit))
 
     def imitate(
         self, state: TrainState, problems: Sequence[tasks.Problem]
@@ -220,7 +249,7 @@ class Experiment:
         return supervised_update(
             state,
             self.prompts(problems),
-            *shard_batch(self.mesh, responses),
+            *map(self._put_problems, responses),
             decoder=self.decoder,
             optimizer=self.warm_start_optimizer,
             chunk_tokens=self.config.logprob_chunk_tokens,
@@ -244,13 +273,22 @@ def _build(config: ConfigDict) -> Experiment:
     k_schedule = _check_estimator(config)
     tokenizer = make_tokenizer(config.tokenizer.name, config.tokenizer.path)
     sampling = SamplingConfig(
-        config.sampling.max_response_tokens, config.sampling.top_k, config.sampling.top_p
+        config.sampling.max_response_tokens,
+        config.sampling.top_k,
+        config.sampling.top_p,
+        tuple(config.sampling.response_buckets or ()),
     )
-    decoder = Decoder(_named("policy", _decoder_config, config.policy, tokenizer))
+    check_buckets("prompt", config.sampling.prompt_buckets or (), config.sampling.max_prompt_tokens)
+    policy = _named("policy", _decoder_config, config.policy, tokenizer)
     optimizer = make_optimizer(config.optimizer)
     warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
-    _check_batches(config, mesh)
+    layouts = {
+        use: _named(f"sharding.{use}", make_layout, mesh, rules.to_dict())
+        for use, rules in config.sharding.items()
+    }
+    for use, layout in layouts.items():
+        _check_batches(config, use, layout)
     task = _named(
         "task",
         tasks.make,
@@ -268,8 +306,8 @@ def _build(config: ConfigDict) -> Experiment:
         config=config,
         task=task,
         tokenizer=tokenizer,
-        decoder=decoder,
-        mesh=mesh,
+        decoder=Decoder(policy, layouts["training"]),
+        sampling_decoder=Decoder(policy, layouts["sampling"]),
         sampling=sampling,
         k_schedule=k_schedule,
         optimizer=optimizer,
@@ -395,11 +433,11 @@ def _check_counts(config: ConfigDict) -> None:
         "sampling.max_prompt_tokens": 1,
     }
     for name, smallest in least.items():
-        value = functools.reduce(getattr, name.split("."), config)
+        value = _value(config, name)
         if value < smallest:
             raise ConfigError(f"config.{name} = {value}: must be at least {smallest}")
     for name in ("sampling.temperature", "optimizer.learning_rate", "warm_start.learning_rate"):
-        value = functools.reduce(getattr, name.split("."), config)
+        value = _value(config, name)
         if not 0 < value < float("inf"):
             raise ConfigError(f"config.{name} = {value}: must be a positive number")
     if not 0 <= config.evaluation.temperature < float("inf"):
@@ -409,19 +447,26 @@ def _check_counts(config: ConfigDict) -> None:
         )
 
 
-def _check_batches(config: ConfigDict, mesh: Mesh) -> None:
-    shares = batch_multiple(mesh)
-    batches = {
-        "prompts_per_step": config.prompts_per_step,
-        "warm_start.batch_size": config.warm_start.batch_size,
-        "evaluation.prompts_per_batch": config.evaluation.prompts_per_batch,
-    }
-    for name, size in batches.items():
+def _value(config: ConfigDict, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), config)
+
+
+def _check_batches(config: ConfigDict, use: str, layout: Layout) -> None:
+    """Checks that the batches can be split as the layout says, so that no device idles."""
+    sizes = {"prompts_per_step": "problems", "samples_per_prompt": "samples"}
+    if use == "sampling":
+        sizes["evaluation.prompts_per_batch"] = "problems"
+    elif config.warm_start.steps:
+        sizes["warm_start.batch_size"] = "problems"
+    for name, axis in sizes.items():
+        size, shares = _value(config, name), layout.shares(axis)
         if size % shares:
+            split = " x ".join(
+                f"{name} {layout.mesh.shape[name]}" for name in dict(layout.rules)[axis]
+            )
             raise ConfigError(
-                f"config.{name} = {size}: the mesh splits problems over data x fsdp = "
-                f"{mesh.shape['data']} x {mesh.shape['fsdp']} devices, so it must be a multiple of "
-                f"{shares}"
+                f"config.{name} = {size}: config.sharding.{use}.{axis} splits {axis} over the "
+                f"mesh's {split}, so it must be a multiple of {shares}"
             )
 
 

@@ -117,7 +117,9 @@ class Trainer:
         k = k_at(experiment.k_schedule, run.step)
 
         start = time.perf_counter()
-        rollout = experiment.sample(run.state.params, problems, self._key(SAMPLING, run.step))
+        params = experiment.sampling_params(run.state.params)
+        rollout = experiment.sample(params, problems, self._key(SAMPLING, run.step))
+        del params  # the update needs the room
         sampled = self._when_ready(rollout)
         scores = experiment.score(problems, rollout)
         scored = time.perf_counter()
@@ -184,7 +186,7 @@ class Trainer:
         """Held-out figures of the present parameters; the randomness depends on the step alone."""
         start = time.perf_counter()
         scores = self.experiment.sample_and_score(
-            self.run_state.state.params,
+            self.experiment.sampling_params(self.run_state.state.params),
             self.held_out,
             self._key(EVALUATION, self.run_state.step),
             num_samples=self.config.evaluation.samples_per_prompt,
@@ -224,9 +226,7 @@ class Trainer:
                 self.writer.write(0, row, tensorboard_step=step - steps)
                 bar.update(step, row)
                 if step == steps:
-                    run.state = reset_optimizer(
-                        run.state, experiment.decoder, experiment.optimizer, experiment.mesh
-                    )
+                    run.state = reset_optimizer(run.state, experiment.decoder, experiment.optimizer)
                 self._save_if_due(step, steps)
 
     def _write_samples(self, problems, scores: Scores, advantages_PxN: jax.Array) -> None:
@@ -283,18 +283,16 @@ class Trainer:
         experiment = self.experiment
         record = tracking.solve_record.empty(len(self.problems))
         optimizer = experiment.warm_start_optimizer
-        template = abstract_state(experiment.decoder, optimizer, experiment.mesh)
+        template = abstract_state(experiment.decoder, optimizer)
         restored = self.checkpoints.restore_latest({"state": template, "solve_record": record})
         if restored is None:
             if not self.config.warm_start.steps:
                 optimizer = experiment.optimizer
             params = None
             if self.config.init_from is not None:
-                template = abstract_state(experiment.decoder, optimizer, experiment.mesh)
+                template = abstract_state(experiment.decoder, optimizer)
                 params = load(self.config.init_from, experiment.decoder.config, template.params)
-            state = init_state(
-                experiment.decoder, optimizer, experiment.mesh, self.config.seed, params
-            )
+            state = init_state(experiment.decoder, optimizer, self.config.seed, params)
             return RunState(state=state, solve_record=record), None
         _, arrays, figures = restored
         cursor = figures.pop("cursor")

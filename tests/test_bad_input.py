@@ -57,9 +57,9 @@ def test_a_mistake_in_the_config(changes, message, tmp_path):
 
 
 def test_a_batch_that_the_mesh_cannot_divide(monkeypatch):
-    from passk_jax import experiment
+    from passk_jax.policy.sharding import Layout
 
-    monkeypatch.setattr(experiment, "batch_multiple", lambda mesh: 8)
+    monkeypatch.setattr(Layout, "shares", lambda layout, name: 8 if name == "problems" else 1)
     with pytest.raises(ConfigError, match=r"config.prompts_per_step = 4.*multiple of 8"):
         build(tiny_config())
 

@@ -92,7 +92,7 @@ def test_batches_are_scored_in_order_while_others_are_sampled(monkeypatch):
     from passk_jax.learner.train_state import init_state
 
     experiment = build(tiny_config(evaluation__prompts_per_batch=2))
-    state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0)
+    state = init_state(experiment.decoder, experiment.optimizer, 0)
     problems = experiment.task.split("train")[:7]
     scores = experiment.sample_and_score(
         state.params, problems, jax.random.key(3), num_samples=4, temperature=1.0

@@ -29,7 +29,7 @@ def with_estimator(name, **changes):
 def sampled():
     """An experiment, one rollout of it, and 0/1 rewards with groups of every kind."""
     experiment = build(tiny_config())
-    state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0)
+    state = init_state(experiment.decoder, experiment.optimizer, 0)
     rollout = experiment.sample(state.params, experiment.task.split("train")[:4], KEY)
     return experiment, rollout, np.tri(4, 4, k=-1, dtype=np.float32)[[0, 1, 2, 3]]
 

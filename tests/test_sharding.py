@@ -16,31 +16,39 @@ import json, sys
 import jax, numpy as np
 from passk_jax.experiment import build
 from passk_jax.learner.train_state import init_state
+from passk_jax.policy.decoder import prefill
 from tests.tiny import tiny_config
 
-data, fsdp, model = map(int, sys.argv[1:])
+changes = json.loads(sys.argv[1])
 experiment = build(tiny_config(
-    mesh__data=data, mesh__fsdp=fsdp, mesh__model=model, prompts_per_step=8,
-    evaluation__prompts_per_batch=8, policy__num_heads=4, policy__num_kv_heads=2))
-state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0)
+    prompts_per_step=8, evaluation__prompts_per_batch=8, policy__num_heads=8,
+    policy__num_kv_heads=2, policy__sliding_window=6, **changes))
+layout = experiment.decoder.layout
+state = init_state(experiment.decoder, experiment.optimizer, 0)
 problems = experiment.task.split("train")[:8]
-rollout = experiment.sample(state.params, problems, jax.random.key(1))
+params = experiment.sampling_params(state.params)
+rollout = experiment.sample(params, problems, jax.random.key(1))
 rewards = np.arange(32, dtype=np.float32).reshape(8, 4) % 5
 advantages = experiment.transform(rewards, 2, rollout, jax.random.key(2))
-sharded = any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
+split = [{name for x in jax.tree.leaves(tree) for part in x.sharding.spec if part
+          for name in ([part] if isinstance(part, str) else part)}
+         for tree in (state.params, params, rollout.tokens)]
+prefix = jax.eval_shape(lambda p: prefill(
+    experiment.sampling_decoder, p, rollout.prompts.tokens, rollout.prompts.mask), params)
 state, figures = experiment.update(state, rollout, advantages)
 print(json.dumps({
     "tokens": np.asarray(rollout.tokens).tolist(),
     "figures": {name: float(value) for name, value in figures.items()},
     "params": [np.asarray(x).ravel()[:50].tolist() for x in jax.tree.leaves(state.params)],
-    "sharded": sharded,
+    "split": [sorted(names) for names in split],
+    "kv_heads": prefix.kv["global"][0].shape[-2],
 }))
 """
 
 
-def run_on(mesh, devices, cache):
+def run_on(devices, cache, **changes):
     env = environment(cache) | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    args = [sys.executable, "-c", SCRIPT, *map(str, mesh)]
+    args = [sys.executable, "-c", SCRIPT, json.dumps(changes)]
     result = subprocess.run(
         args, cwd=ROOT, env=env | {"PYTHONPATH": os.fspath(ROOT)}, capture_output=True, text=True
     )
@@ -48,17 +56,49 @@ def run_on(mesh, devices, cache):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return run_on(1, tmp_path_factory.mktemp("cache"))
+
+
+SAMPLES_TOO = {
+    f"sharding__{use}__{axis}": axes
+    for use in ("training", "sampling")
+    for axis, axes in (("problems", "data"), ("samples", "fsdp"))
+}
+
+
+# Of parameters for training, parameters for sampling and tokens: the mesh's axes that split them.
 @pytest.mark.slow
-def test_a_mesh_of_eight_gives_what_one_device_gives(tmp_path):
-    alone = run_on((1, 1, 1), 1, tmp_path)
-    for mesh in ((8, 1, 1), (2, 2, 2)):
-        sharded = run_on(mesh, 8, tmp_path)
-        assert sharded["sharded"] == (mesh != (8, 1, 1))
-        assert sharded["tokens"] == alone["tokens"]
-        for name, value in alone["figures"].items():
-            assert sharded["figures"][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
-        for one, other in zip(alone["params"], sharded["params"], strict=True):
-            np.testing.assert_allclose(other, one, atol=1e-5)
+@pytest.mark.parametrize(
+    ("mesh", "changes", "split"),
+    [
+        ((8, 1, 1), {}, [[], [], ["data"]]),
+        ((1, 8, 1), {}, [["fsdp"], [], ["fsdp"]]),
+        # Eight query heads and two key-value heads, of which each device has the one it needs.
+        ((1, 1, 8), {}, [["model"], ["model"], []]),
+        ((2, 2, 2), {}, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
+        ((2, 2, 2), SAMPLES_TOO, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
+        (
+            (2, 2, 2),
+            SAMPLES_TOO
+            | {"sharding__training__embed": ("fsdp", "data"), "sharding__sampling__embed": "data"},
+            [["data", "fsdp", "model"], ["data", "model"], ["data", "fsdp"]],
+        ),
+    ],
+)
+def test_a_mesh_of_eight_gives_what_one_device_gives(mesh, changes, split, alone, tmp_path):
+    axes = dict(zip(("mesh__data", "mesh__fsdp", "mesh__model"), mesh, strict=True))
+    sharded = run_on(8, tmp_path, **axes, **changes)
+    # A mesh axis of size 1 splits nothing, but is named.
+    used = {axis.removeprefix("mesh__") for axis, size in axes.items() if size > 1}
+    assert [sorted(used & set(names)) for names in sharded["split"]] == split
+    assert sharded["kv_heads"] == (8 if mesh[2] == 8 else 2) and alone["kv_heads"] == 2
+    assert sharded["tokens"] == alone["tokens"]
+    for name, value in alone["figures"].items():
+        assert sharded["figures"][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    for one, other in zip(alone["params"], sharded["params"], strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (-1, -1, 1), (0, 1, 1), (-2, 1, 1), (-1, 3, 1)])

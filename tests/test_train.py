@@ -29,7 +29,7 @@ def final_arrays(workdir, config):
     experiment = build(config)
     restored = Checkpoints(workdir / "checkpoints", read_only=True).restore_latest(
         {
-            "state": abstract_state(experiment.decoder, experiment.optimizer, experiment.mesh),
+            "state": abstract_state(experiment.decoder, experiment.optimizer),
             "solve_record": tracking.solve_record.empty(len(experiment.task.split("train"))),
         }
     )

@@ -1,5 +1,6 @@
 """What the update changes, and where its arrays live."""
 
+import functools
 from typing import Any
 
 import chex
@@ -7,10 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from passk_jax.policy.decoder import Decoder
-from passk_jax.policy.sharding import parameter_shardings
 
 
 @chex.dataclass(frozen=True)
@@ -37,20 +36,18 @@ def init_params(decoder: Decoder, key: jax.Array) -> Any:
 def init_state(
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
-    mesh: Mesh,
     seed: int,
     params: Any = None,
 ) -> TrainState:
-    """Makes the state on the mesh, each array directly in its shards.
+    """Makes the state, each array directly where the decoder's layout has it.
 
     Args:
       decoder: the module.
       optimizer: optax's.
-      mesh: where the arrays go.
       seed: of the run's key and of random parameters.
       params: to begin with, in the shards of `abstract_state`; `None` for random ones.
     """
-    shardings = state_shardings(decoder, optimizer, mesh)
+    shardings = state_shardings(decoder, optimizer)
     if params is None:
         return jax.jit(lambda: _build(decoder, optimizer, seed), out_shardings=shardings)()
     key, _ = jax.random.split(jax.random.key(seed))
@@ -61,14 +58,12 @@ def init_state(
     )
 
 
-def abstract_state(
-    decoder: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
+def abstract_state(decoder: Decoder, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes, dtypes and shardings of `init_state`, with nothing computed: a restore's template."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(lambda: _build(decoder, optimizer, 0)),
-        state_shardings(decoder, optimizer, mesh),
+        state_shardings(decoder, optimizer),
     )
 
 
@@ -81,21 +76,18 @@ def _build(decoder, optimizer, seed):
 
 
 def reset_optimizer(
-    state: TrainState, decoder: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
+    state: TrainState, decoder: Decoder, optimizer: optax.GradientTransformation
 ) -> TrainState:
     """The same parameters with a fresh optimizer (between the warm start and training)."""
-    shardings = state_shardings(decoder, optimizer, mesh).optimizer_state
+    shardings = state_shardings(decoder, optimizer).optimizer_state
     fresh = jax.jit(optimizer.init, out_shardings=shardings)(state.params)
     return state.replace(optimizer_state=fresh)
 
 
-def state_shardings(
-    decoder: Decoder, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
+def state_shardings(decoder: Decoder, optimizer: optax.GradientTransformation) -> TrainState:
     """Sharding of each array of the state: optimizer moments lie as their parameters do."""
-    boxed = jax.eval_shape(lambda: init_params(decoder, jax.random.key(0)))
-    params = parameter_shardings(mesh, boxed)
-    whole = NamedSharding(mesh, PartitionSpec())
+    boxed = abstract_params(decoder)
+    params, whole = decoder.layout.parameters(boxed), decoder.layout.sharding((), ())
     optimizer_state = optax.tree_utils.tree_map_params(
         optimizer,
         lambda _, sharding: sharding,
@@ -104,3 +96,42 @@ def state_shardings(
         transform_non_params=lambda _: whole,
     )
     return TrainState(params=params, optimizer_state=optimizer_state, key=whole)
+
+
+def abstract_params(decoder: Decoder) -> Any:
+    """Shapes of `init_params`, with the names of their axes; nothing is computed."""
+    return jax.eval_shape(lambda: init_params(decoder, jax.random.key(0)))
+
+
+def sampling_params(params: Any, decoder: Decoder) -> Any:
+    """The parameters as sampling wants them: of the arithmetic's dtype, where its layout has them.
+
+    One compiled call, that moves each array once; where all are so already, none.
+
+    Args:
+      params: the update's.
+      decoder: the sampler's.
+    """
+    shardings = _sampling_shardings(decoder)
+    if all(
+        x.dtype == decoder.config.dtype and x.sharding.is_equivalent_to(sharding, x.ndim)
+        for x, sharding in zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)
+    ):
+        return params
+    return _relay(params, decoder=decoder)
+
+
+@functools.partial(jax.jit, static_argnames="decoder")
+def _relay(params, decoder):
+    return jax.tree.map(
+        lambda x, sharding: jax.lax.with_sharding_constraint(
+            x.astype(decoder.config.dtype), sharding
+        ),
+        params,
+        _sampling_shardings(decoder),
+    )
+
+
+@functools.cache
+def _sampling_shardings(decoder):
+    return decoder.layout.parameters(abstract_params(decoder))

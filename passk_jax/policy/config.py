@@ -92,6 +92,10 @@ class DecoderConfig:
         """The layers of one period, in order: the unit that is scanned."""
         return ("global",) if self.sliding_window is None else ("local", "global")
 
+    def window(self, kind: str) -> int | None:
+        """How many latest positions a layer of this kind sees, the token's own included."""
+        return self.sliding_window if kind == "local" else None
+
     @property
     def num_periods(self) -> int:
         """How many times the layers of a period are repeated."""

@@ -4,7 +4,6 @@ Shapes: P problems, N samples for each, L tokens, S keys, D model width, K key-v
 heads for each of them, H head width, F feed-forward width, V vocabulary.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 
 from passk_jax.policy.config import ACTIVATIONS, REMAT_POLICIES, DecoderConfig, RopeScaling
 from passk_jax.policy.linear import linear
+from passk_jax.policy.sharding import Layout, split_batch
 
 # As in the gemma package: finite, so that a row with nothing to look at is not nan.
 MASKED_LOGIT = -2.3819763e38
@@ -24,16 +24,18 @@ MASKED_LOGIT = -2.3819763e38
 class Segment:
     """Keys and values that queries may look at, and where they stand in the sequence.
 
+    Each is a dict by the kind of layer: local layers may keep fewer of them.
+
     Attributes:
-      kv: {kind of layer: (keys, values)}, each (periods, P, N, S, K, H), or without the N axis
-        where the whole group shares them (the prompt).
+      kv: (keys, values), each (periods, P, N, S, K, H), or without the N axis where the whole group
+        shares them (the prompt).
       positions: int32, (P, N, S) or (P, S): position of each key in its sequence.
       valid: bool, same shape: False for padding and for slots not yet written.
     """
 
     kv: dict[str, tuple[jax.Array, jax.Array]]
-    positions: jax.Array
-    valid: jax.Array
+    positions: dict[str, jax.Array]
+    valid: dict[str, jax.Array]
 
 
 def softcap(x: jax.Array, cap: float | None) -> jax.Array:
@@ -144,6 +146,7 @@ class Layer(nn.Module):
 
     config: DecoderConfig
     window: int | None
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, context):
@@ -158,22 +161,27 @@ class Layer(nn.Module):
         y = self._feed_forward(RMSNorm(c, name="pre_ffw_norm")(x_PxNxLxD))
         if c.post_norms:
             y = RMSNorm(c, name="post_ffw_norm")(y)
-        return x_PxNxLxD + y, kv
+        return split_batch(self.layout, x_PxNxLxD + y, None, "features"), kv
 
     def _attention(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, context):
         c = self.config
-        groups = c.num_heads // c.num_kv_heads
-        d, k, h = c.embed_dim, c.num_kv_heads, c.head_dim
+        d, h = c.embed_dim, c.head_dim
         query = self._project("query", c.num_heads, "heads", x_PxNxLxD)
-        key = self._project("key", k, "kv_heads", x_PxNxLxD)
-        value = self._project("value", k, "kv_heads", x_PxNxLxD)
+        key = self._project("key", c.num_kv_heads, "kv_heads", x_PxNxLxD)
+        value = self._project("value", c.num_kv_heads, "kv_heads", x_PxNxLxD)
         w_o = _kernel(
             self, "output", (c.num_heads, h, d), ("heads", "head_dim", "embed"), c.num_heads * h
         )
         query = rope(query, positions_PxNxL, c.rope_base, c.rope_scaling)
         key = rope(key, positions_PxNxL, c.rope_base, c.rope_scaling)
+        if self.layout is not None:
+            copies = self.layout.kv_copies(c.num_heads, c.num_kv_heads)
+            key, value = (
+                split_batch(self.layout, jnp.repeat(x, copies, axis=3), None, "kv_heads", None)
+                for x in (key, value)
+            )
         scale = h**-0.5 if c.query_scale is None else c.query_scale
-        query = (query * scale).reshape(*query.shape[:3], k, groups, h)
+        query = (query * scale).reshape(*query.shape[:3], key.shape[3], -1, h)
         encoded = attend(
             query,
             positions_PxNxL,
@@ -182,13 +190,14 @@ class Layer(nn.Module):
             cap=c.attention_softcap,
         )
         encoded = encoded.reshape(*encoded.shape[:3], c.num_heads, h)
-        return linear(encoded, w_o, 2), (key, value)
+        encoded = split_batch(self.layout, encoded, None, "heads", None)
+        return split_batch(self.layout, linear(encoded, w_o, 2), None, "features"), (key, value)
 
     def _project(self, name, heads, axis, x_PxNxLxD):
         c = self.config
         shape, axes = (heads, c.head_dim), (axis, "head_dim")
         w = _kernel(self, name, (c.embed_dim, *shape), ("embed", *axes), c.embed_dim)
-        y = linear(x_PxNxLxD, w)
+        y = split_batch(self.layout, linear(x_PxNxLxD, w), None, axis, None)
         if not c.qkv_bias:
             return y
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
@@ -200,27 +209,28 @@ class Layer(nn.Module):
         gate = linear(x_PxNxLxD, _kernel(self, "gate", shape, axes, c.embed_dim))
         up = linear(x_PxNxLxD, _kernel(self, "up", shape, axes, c.embed_dim))
         down = _kernel(self, "down", shape[::-1], axes[::-1], c.hidden_dim)
-        return linear(ACTIVATIONS[c.activation](gate) * up, down)
+        hidden = split_batch(self.layout, ACTIVATIONS[c.activation](gate) * up, None, "mlp")
+        return split_batch(self.layout, linear(hidden, down), None, "features")
 
 
 class Period(nn.Module):
     """The layers that the decoder repeats, in Gemma 2 a local (sliding-window) and a global one."""
 
     config: DecoderConfig
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(self, x_PxNxLxD, context_kv, positions_PxNxL, valid_PxNxL, context_places):
         """Scan body: carries activations, reads the segments' keys and values of its layers."""
         kv = {}
         for kind in self.config.layer_kinds:
-            window = self.config.sliding_window if kind == "local" else None
             context = [
-                (*segment[kind], *places)
-                for segment, places in zip(context_kv, context_places, strict=True)
+                (*segment[kind], positions[kind], valid[kind])
+                for segment, (positions, valid) in zip(context_kv, context_places, strict=True)
             ]
-            x_PxNxLxD, kv[kind] = Layer(self.config, window, name=kind)(
-                x_PxNxLxD, positions_PxNxL, valid_PxNxL, context
-            )
+            x_PxNxLxD, kv[kind] = Layer(
+                self.config, self.config.window(kind), self.layout, name=kind
+            )(x_PxNxLxD, positions_PxNxL, valid_PxNxL, context)
         return x_PxNxLxD, kv
 
 
@@ -230,9 +240,14 @@ class Decoder(nn.Module):
     There is no mutable cache: a call returns the keys and values of its own tokens as a `Segment`,
     and the caller passes segments back in. A prompt is one call; its segment, without the sample
     axis, is then shared by the N completions of the group.
+
+    Attributes:
+      config: sizes and constants.
+      layout: how parameters and activations are split over devices; `None` leaves it to XLA.
     """
 
     config: DecoderConfig
+    layout: Layout | None = None
 
     def setup(self):
         """Makes the embedding, the scanned layers, the last norm and an untied head."""
@@ -249,7 +264,7 @@ class Decoder(nn.Module):
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=c.num_periods,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c, name="layers")
+        )(c, self.layout, name="layers")
         self.final_norm = RMSNorm(c, name="final_norm")
 
     def __call__(
@@ -278,6 +293,7 @@ class Decoder(nn.Module):
         if self.config.scale_embedding:
             # The scale is rounded to the arithmetic's dtype, as in the gemma package.
             x_PxNxLxD *= jnp.asarray(self.config.embed_dim**0.5, dtype)
+        x_PxNxLxD = split_batch(self.layout, x_PxNxLxD, None, "features")
         x_PxNxLxD, kv = self.layers(
             x_PxNxLxD,
             [segment.kv for segment in context],
@@ -285,7 +301,11 @@ class Decoder(nn.Module):
             valid_PxNxL,
             [(segment.positions, segment.valid) for segment in context],
         )
-        segment = Segment(kv=kv, positions=positions_PxNxL, valid=valid_PxNxL)
+        segment = Segment(
+            kv=kv,
+            positions=dict.fromkeys(kv, positions_PxNxL),
+            valid=dict.fromkeys(kv, valid_PxNxL),
+        )
         return self.final_norm(x_PxNxLxD), segment
 
     def logits(self, hidden: jax.Array) -> jax.Array:
@@ -320,11 +340,18 @@ def prefill(decoder: Decoder, params: Any, tokens_PxT: jax.Array, mask_PxT: jax.
       mask_PxT: True at real tokens.
 
     Returns:
-      A `Segment` without the sample axis.
+      A `Segment` without the sample axis; of a local layer it holds what the tokens after the
+      prompt can see, the window less the token that looks.
     """
     positions_PxT = prompt_positions(mask_PxT)
     _, segment = decoder.apply(
         {"params": params}, tokens_PxT[:, None], positions_PxT[:, None], mask_PxT[:, None]
     )
-    kv = jax.tree.map(functools.partial(jnp.squeeze, axis=2), segment.kv)
-    return Segment(kv=kv, positions=positions_PxT, valid=mask_PxT)
+    kv, positions, valid = {}, {}, {}
+    for kind, (keys, values) in segment.kv.items():
+        first = 0
+        if (window := decoder.config.window(kind)) is not None:
+            first = max(0, mask_PxT.shape[-1] - (window - 1))
+        kv[kind] = keys[:, :, 0, first:], values[:, :, 0, first:]
+        positions[kind], valid[kind] = positions_PxT[:, first:], mask_PxT[:, first:]
+    return Segment(kv=kv, positions=positions, valid=valid)

@@ -1,5 +1,12 @@
-"""Where arrays live: one mesh, one table from logical axis names to its axes."""
+"""Where arrays live: one mesh, and a table from the logical axes of arrays to the mesh's axes.
 
+A `Layout` is such a table on a mesh. A run has two: the update's, in which parameters and optimizer
+are split as finely as they must be, and sampling's, in which a token's layer need not wait for
+parameters from other devices.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,28 +16,148 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "model")
 
-# Logical axis of a parameter -> mesh axis that splits it.
-PARAMETER_RULES = {
-    "layers": None,
-    "vocab": "model",
-    "embed": "fsdp",
-    "heads": "model",
-    "kv_heads": "model",
-    "head_dim": None,
-    "mlp": "model",
-}
-
-# Problems are split over both axes that do not split the model; a group stays together.
-BATCH = PartitionSpec(("data", "fsdp"))
+# The logical axes that a table may split. Of parameters: rows of the embedding, model width, query
+# heads, key-value heads, feed-forward width. Of batches: problems and the samples of each. What is
+# computed from both has the axes of both; its model width is "features".
+LOGICAL_AXES = ("vocab", "embed", "heads", "kv_heads", "mlp", "problems", "samples", "features")
+_WHOLE = ("layers", "head_dim")  # never split
 
 
-def make_mesh(data: int, fsdp: int, model: int) -> Mesh:
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How arrays are split over a mesh; hashable, so that compiled functions may depend on it.
+
+    Attributes:
+      mesh: from `make_mesh`.
+      rules: (logical axis, the mesh axes that split it), for each of `LOGICAL_AXES`.
+    """
+
+    mesh: Mesh
+    rules: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def shares(self, name: str) -> int:
+        """Into how many parts a logical axis is split where its size allows it."""
+        return int(np.prod([self.mesh.shape[axis] for axis in dict(self.rules)[name]]))
+
+    def sharding(self, names: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:
+        """The sharding of an array whose axes have these names; `None` is never split.
+
+        Of the mesh axes that a name stands for, the first ones are taken that divide the size: what
+        they do not divide is whole on every device.
+        """
+        rules = dict(self.rules) | dict.fromkeys(_WHOLE, ()) | {None: ()}
+        spec = []
+        for name, size in zip(names, shape, strict=True):
+            taken = []
+            for axis in rules[name]:
+                if size % self.mesh.shape[axis]:
+                    break
+                taken.append(axis)
+                size //= self.mesh.shape[axis]
+            spec.append(taken[0] if len(taken) == 1 else tuple(taken) or None)
+        return NamedSharding(self.mesh, PartitionSpec(*spec))
+
+    def constrain(self, x: jax.Array, *names: str | None) -> jax.Array:
+        """Inside a compiled function: x, split as its axes' names say."""
+        return jax.lax.with_sharding_constraint(x, self.sharding(names, x.shape))
+
+    def put(self, array: np.ndarray, *names: str | None) -> jax.Array:
+        """Puts a host array on the devices; axes beyond the names are whole.
+
+        Every host gives the whole array, and its devices are sent their parts of it.
+        """
+        array = np.asarray(array)
+        names = (*names, *[None] * (array.ndim - len(names)))
+        sharding = self.sharding(names, array.shape)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    def parameters(self, boxed: Any) -> Any:
+        """Shardings of a parameter tree whose leaves carry the names of their axes.
+
+        Args:
+          boxed: what `jax.eval_shape(decoder.init, ...)["params"]` returns.
+
+        Returns:
+          A tree of `NamedSharding`, without the boxes.
+        """
+        return jax.tree.map(
+            lambda leaf: self.sharding(leaf.names, leaf.value.shape),
+            boxed,
+            is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata),
+        )
+
+    def kv_copies(self, num_heads: int, num_kv_heads: int) -> int:
+        """How often each key-value head is repeated so that the heads' split can be followed.
+
+        Query heads can be split further than the key-value heads that they share (Gemma 2 2B has 8
+        and 4). Repeated, each device has the one that its query heads look at; otherwise every
+        device would have all of them.
+        """
+        shares = self.shares("kv_heads")
+        if num_heads % shares or shares <= num_kv_heads or shares % num_kv_heads:
+            return 1
+        return shares // num_kv_heads
+
+
+def split_batch(layout: Layout | None, x_PxN: jax.Array, *rest: str | None) -> jax.Array:
+    """Inside a compiled function: x (P, N, ...), split as the names of its further axes say too."""
+    return x_PxN if layout is None else layout.constrain(x_PxN, "problems", "samples", *rest)
+
+
+def make_layout(mesh: Mesh, rules: Mapping[str, str | Sequence[str] | None]) -> Layout:
+    """Returns the layout that a table describes.
+
+    Args:
+      mesh: from `make_mesh`.
+      rules: for each of `LOGICAL_AXES` a mesh axis, several, or `None`.
+
+    Raises:
+      ValueError: a name that is none, one that is missing, or two axes of one array that would be
+        split over the same axis of the mesh.
+    """
+    parsed = {}
+    for name, axes in rules.items():
+        axes = () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
+        unknown = [axis for axis in axes if axis not in mesh.shape]
+        if name not in LOGICAL_AXES or unknown or len(set(axes)) < len(axes):
+            raise ValueError(
+                f"{name} = {rules[name]!r}: for each of {', '.join(LOGICAL_AXES)}, one or several "
+                f"of the mesh's axes {', '.join(mesh.shape)} are allowed, or None"
+            )
+        parsed[name] = axes
+    missing = [name for name in LOGICAL_AXES if name not in parsed]
+    if missing:
+        raise ValueError(f"{', '.join(missing)}: missing; None stands for an axis that is whole")
+    for together in (
+        ("vocab", "embed"),
+        ("embed", "heads"),
+        ("embed", "kv_heads"),
+        ("embed", "mlp"),
+        *[("problems", "samples", axis) for axis in ("features", "vocab", "heads", "mlp")],
+    ):
+        axes = [axis for name in together for axis in parsed[name]]
+        if len(set(axes)) < len(axes):
+            given = ", ".join(f"{name} = {rules[name]!r}" for name in together)
+            raise ValueError(f"{given}: axes of one array cannot be split over the same mesh axis")
+    return Layout(mesh=mesh, rules=tuple(parsed.items()))
+
+
+def make_mesh(
+    data: int, fsdp: int, model: int, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """Returns the mesh of all devices; one size may be -1 for "all that remain".
+
+    Args:
+      data: size of its first axis.
+      fsdp: of its second.
+      model: of its third.
+      devices: `None` for those of this machine, or of all hosts.
 
     Raises:
         ValueError: the sizes do not multiply to the number of devices.
     """
-    sizes, count = {"data": data, "fsdp": fsdp, "model": model}, jax.device_count()
+    sizes = {"data": data, "fsdp": fsdp, "model": model}
+    count = jax.device_count() if devices is None else len(devices)
     asked = ", ".join(f"mesh.{axis} = {size}" for axis, size in sizes.items())
     if sum(size == -1 for size in sizes.values()) > 1 or any(
         size < 1 and size != -1 for size in sizes.values()
@@ -44,40 +171,8 @@ def make_mesh(data: int, fsdp: int, model: int) -> Mesh:
         )
     shape = [count // known if size == -1 else size for size in sizes.values()]
     return jax.make_mesh(
-        shape, MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES)
+        shape,
+        MESH_AXES,
+        axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES),
+        devices=devices,
     )
-
-
-def batch_multiple(mesh: Mesh) -> int:
-    """How many shares a batch of problems is split into."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
-
-
-def parameter_shardings(mesh: Mesh, boxed: Any) -> Any:
-    """Shardings of a parameter tree whose leaves carry logical axis names.
-
-    An axis whose size the mesh axis does not divide is kept whole on every device (Gemma 2 2B has
-    4 key-value heads: a model axis of 8 keeps them all everywhere).
-
-    Args:
-      mesh: from `make_mesh`.
-      boxed: what `jax.eval_shape(decoder.init, ...)["params"]` returns.
-
-    Returns:
-      A tree of `NamedSharding`, without the boxes.
-    """
-
-    def sharding(leaf):
-        axes = [PARAMETER_RULES[name] for name in leaf.names]
-        axes = [
-            axis if axis is not None and size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(axes, leaf.value.shape, strict=True)
-        ]
-        return NamedSharding(mesh, PartitionSpec(*axes))
-
-    return jax.tree.map(sharding, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
-
-
-def shard_batch(mesh: Mesh, batch: Any) -> Any:
-    """Puts host arrays with a leading axis of problems on the devices, split over them."""
-    return jax.device_put(batch, NamedSharding(mesh, BATCH))

@@ -17,17 +17,30 @@ class Prompts:
     mask: jax.Array
 
 
-def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, max_prompt_tokens: int) -> Prompts:
-    """Left-pads prompts to `max_prompt_tokens` (host arrays).
+def encode_prompts(
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    max_prompt_tokens: int,
+    buckets: Sequence[int] = (),
+) -> Prompts:
+    """Left-pads prompts to the smallest bucket that all fit in, or `max_prompt_tokens`.
 
     The last prompt token stands at index -1 for every prompt, so all completions start together.
+
+    Args:
+      texts: the prompts.
+      tokenizer: of the policy.
+      max_prompt_tokens: the longest that is allowed.
+      buckets: rising lengths below it.
+
+    Returns:
+      Host arrays.
 
     Raises:
       ValueError: a prompt is empty or longer than allowed.
     """
-    tokens = np.full((len(texts), max_prompt_tokens), tokenizer.pad_id, np.int32)
-    mask = np.zeros(tokens.shape, bool)
-    for row, text in enumerate(texts):
+    rows = []
+    for text in texts:
         ids = tokenizer.encode(text)
         ids = ids if tokenizer.bos_id is None else [tokenizer.bos_id, *ids]
         if not 0 < len(ids) <= max_prompt_tokens:
@@ -35,9 +48,36 @@ def encode_prompts(texts: Sequence[str], tokenizer: Tokenizer, max_prompt_tokens
                 f"prompt {text[:60]!r} has {len(ids)} tokens; between 1 and "
                 f"sampling.max_prompt_tokens = {max_prompt_tokens} are allowed"
             )
+        rows.append(ids)
+    length = bucket_for(max(map(len, rows), default=0), buckets, max_prompt_tokens)
+    tokens = np.full((len(rows), length), tokenizer.pad_id, np.int32)
+    mask = np.zeros(tokens.shape, bool)
+    for row, ids in enumerate(rows):
         tokens[row, -len(ids) :] = ids
         mask[row, -len(ids) :] = True
     return Prompts(tokens=tokens, mask=mask)
+
+
+def check_buckets(name: str, buckets: Sequence[int], longest: int) -> None:
+    """Checks lengths that are compiled for beside the longest one.
+
+    Raises:
+      ValueError: they do not rise, or are not below the longest.
+    """
+    if list(buckets) != sorted({b for b in buckets if isinstance(b, int) and 0 < b < longest}):
+        raise ValueError(
+            f"sampling.{name}_buckets = {buckets}: rising lengths between 1 and "
+            f"sampling.max_{name}_tokens - 1 = {longest - 1} are allowed, or None"
+        )
+
+
+def bucket_for(length: int, buckets: Sequence[int], longest: int) -> int:
+    """The smallest of the buckets, and of the longest length, that has room.
+
+    >>> [bucket_for(length, (128, 256), 512) for length in (1, 128, 129, 500)]
+    [128, 128, 256, 512]
+    """
+    return next(bucket for bucket in (*buckets, longest) if length <= bucket)
 
 
 def encode_responses(

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from passk_jax.policy.decoder import Decoder, Segment, output_head, output_logits, prefill
-from passk_jax.rollout.prompts import Prompts
+from passk_jax.policy.sharding import split_batch
+from passk_jax.rollout.prompts import Prompts, check_buckets
 
 
 @chex.dataclass(frozen=True)
@@ -37,12 +38,21 @@ class Rollout:
     policy_logp: jax.Array
 
 
+def shortened(rollout: Rollout, length: int) -> Rollout:
+    """The first `length` columns of the completions; the others must be padding."""
+    columns = ("tokens", "mask", "sampling_logp", "policy_logp")
+    return rollout.replace(**{name: rollout[name][..., :length] for name in columns})
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
     """How completions are drawn: the keys of `config.sampling` that the compiled loop depends on.
 
     Attributes:
       max_response_tokens: R; a completion that has not ended by then is truncated.
+      response_buckets: rising lengths below R. The room for keys and values grows from each to the
+        next as completions get longer, so that short ones do not look through room for long ones;
+        each adds a loop to the compiled program.
       top_k: keep the k most probable tokens; `None` keeps all.
       top_p: keep the smallest set of tokens whose probability reaches top_p; `None` keeps all.
     """
@@ -50,6 +60,7 @@ class SamplingConfig:
     max_response_tokens: int
     top_k: int | None = None
     top_p: float | None = None
+    response_buckets: tuple[int, ...] = ()
 
     def __post_init__(self):
         """Checks the ranges before anything is compiled."""
@@ -57,6 +68,7 @@ class SamplingConfig:
             raise ValueError(
                 f"sampling.max_response_tokens = {self.max_response_tokens}: must be at least 1"
             )
+        check_buckets("response", self.response_buckets, self.max_response_tokens)
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"sampling.top_k = {self.top_k}: must be at least 1, or None for off")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
@@ -100,30 +112,55 @@ def _logp(logits, token):
     return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
-def _empty_segment(prefix: Segment, num_samples: int, length: int, start_PxN: jax.Array) -> Segment:
-    """Room for the keys and values of `length` response tokens of every sample."""
+def _with_room(kv, decoder: Decoder, length: int):
+    """The keys and values of response tokens, with slots for `length` tokens.
 
-    def room(shared):
+    A local layer looks at a window of tokens and has no more slots than that: token t goes into
+    slot t modulo their number, over one that nothing will look at again.
+    """
+
+    def enlarged(x, slots):
+        x = jnp.pad(x, [(0, slots - x.shape[3] if axis == 3 else 0) for axis in range(x.ndim)])
+        names = ("layers", "problems", "samples", None, "kv_heads", None)
+        return x if decoder.layout is None else decoder.layout.constrain(x, *names)
+
+    roomy = {}
+    for kind, pair in kv.items():
+        window = decoder.config.window(kind)
+        slots = length if window is None else max(1, min(length, window - 1))
+        roomy[kind] = tuple(enlarged(x, slots) for x in pair)
+    return roomy
+
+
+def _no_tokens(prefix: Segment, num_samples: int):
+    """Keys and values of no response tokens, of each sample of each prompt."""
+
+    def empty(shared):
         periods, problems, _, heads, width = shared.shape
-        return jnp.zeros((periods, problems, num_samples, length, heads, width), shared.dtype)
+        return jnp.zeros((periods, problems, num_samples, 0, heads, width), shared.dtype)
 
-    positions = start_PxN[..., None] + jnp.arange(length)
-    return Segment(
-        kv=jax.tree.map(room, prefix.kv),
-        positions=positions,
-        valid=jnp.zeros(positions.shape, bool),
+    return jax.tree.map(empty, prefix.kv)
+
+
+def _before(kv, start_PxN: jax.Array, t: jax.Array) -> Segment:
+    """The segment of tokens 0 to t - 1, the first of which stands at `start_PxN`."""
+    positions, valid = {}, {}
+    for kind, (keys, _) in kv.items():
+        slots = keys.shape[3]
+        # The latest token before t that went into each slot; negative: none yet.
+        token = t - 1 - (t - 1 - jnp.arange(slots)) % slots
+        positions[kind] = start_PxN[..., None] + token
+        valid[kind] = jnp.broadcast_to(token >= 0, positions[kind].shape)
+    return Segment(kv=kv, positions=positions, valid=valid)
+
+
+def _write(kv, one, t: jax.Array):
+    """Puts the keys and values of token t in their slots."""
+    return jax.tree.map(
+        lambda all_, new: jax.lax.dynamic_update_slice_in_dim(all_, new, t % all_.shape[3], axis=3),
+        kv,
+        one,
     )
-
-
-def _write(cache: Segment, step: Segment, t: jax.Array) -> Segment:
-    """Puts the keys and values of token t in their slot."""
-    kv = jax.tree.map(
-        lambda all_, one: jax.lax.dynamic_update_slice_in_dim(all_, one, t, axis=3),
-        cache.kv,
-        step.kv,
-    )
-    valid = jax.lax.dynamic_update_slice_in_dim(cache.valid, step.valid, t, axis=2)
-    return Segment(kv=kv, positions=cache.positions, valid=valid)
 
 
 @functools.partial(
@@ -174,14 +211,15 @@ def sample(
     )(jnp.arange(num_problems))
 
     def step(carry):
-        t, latest_PxN, done_PxN, cache, out = carry
+        t, latest_PxN, done_PxN, kv, out = carry
         hidden, own = decoder.apply(
             {"params": params},
             latest_PxN[..., None],
             (start_PxN + t)[..., None],
-            context=(prefix, cache),
+            context=(prefix, _before(kv, start_PxN, t)),
         )
         logits_PxNxV = output_logits(hidden[:, :, 0], output_head(params), decoder.config)
+        logits_PxNxV = split_batch(decoder.layout, logits_PxNxV, "vocab")
         token_PxN, sampling_logp, policy_logp = _draw(
             keys_PxN, t, logits_PxNxV, temperature, config
         )
@@ -200,9 +238,9 @@ def sample(
             drawn,
         )
         ended_PxN = jnp.isin(token_PxN, jnp.array(stop_ids))
-        return t + 1, token_PxN, done_PxN | ended_PxN, _write(cache, own, t), out
+        return t + 1, token_PxN, done_PxN | ended_PxN, _write(kv, own.kv, t), out
 
-    def unfinished(carry):
+    def unfinished(carry, length):
         t, _, done_PxN, _, _ = carry
         return (t < length) & ~jnp.all(done_PxN)
 
@@ -212,12 +250,15 @@ def sample(
         jnp.zeros((*shape, length), jnp.float32),
         jnp.zeros((*shape, length), jnp.float32),
     )
+    out = tuple(split_batch(decoder.layout, x, None) for x in out)
     latest_PxN = jnp.broadcast_to(prompts.tokens[:, -1:], shape)
-    cache = _empty_segment(prefix, num_samples, length, start_PxN)
-    carry = (jnp.int32(0), latest_PxN, jnp.zeros(shape, bool), cache, out)
-    _, _, _, _, (tokens, mask, sampling_logp, policy_logp) = jax.lax.while_loop(
-        unfinished, step, carry
-    )
+    kv = _no_tokens(prefix, num_samples)
+    carry = (jnp.int32(0), latest_PxN, jnp.zeros(shape, bool), kv, out)
+    for limit in (*config.response_buckets, length):
+        *rest, kv, out = carry
+        carry = (*rest, _with_room(kv, decoder, limit), out)
+        carry = jax.lax.while_loop(functools.partial(unfinished, length=limit), step, carry)
+    tokens, mask, sampling_logp, policy_logp = carry[-1]
     return Rollout(
         prompts=prompts,
         tokens=tokens,

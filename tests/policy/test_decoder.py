@@ -78,10 +78,13 @@ def test_logits_token_by_token_are_gemmas(tokens_BxL, gemma_logits):
 
 
 def _join(past, own):
+    def join(axis, *parts):
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis), *parts)
+
     return Segment(
-        kv=jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past.kv, own.kv),
-        positions=jnp.concatenate([past.positions, own.positions], axis=2),
-        valid=jnp.concatenate([past.valid, own.valid], axis=2),
+        kv=join(3, past.kv, own.kv),
+        positions=join(2, past.positions, own.positions),
+        valid=join(2, past.valid, own.valid),
     )
 
 

@@ -463,15 +463,21 @@ from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import abstract_state, init_state
 from passk_jax.policy import params as params_lib
 from passk_jax.policy.decoder import Decoder
-from passk_jax.policy.sharding import make_mesh
+from passk_jax.policy.sharding import make_layout, make_mesh
+from configs import default
 from tests.policy.models import LLAMA, TINY
 
 folder, optimizer = pathlib.Path(sys.argv[1]), optax.sgd(1.0)
 sizes = dict(vocab_size=64, embed_dim=128, hidden_dim=4096, num_layers=6, num_heads=8)
 llama, gemma = (dataclasses.replace(config, **sizes) for config in (LLAMA, TINY))
 
+RULES = default.get_config().sharding.training.to_dict()
+
+def on(config, *mesh):
+    return Decoder(config, make_layout(make_mesh(*mesh), RULES))
+
 def save_run(path, params, config):
-    state = init_state(Decoder(config), optimizer, make_mesh(1, 8, 1), 0)
+    state = init_state(on(config, 1, 8, 1), optimizer, 0)
     checkpoints = Checkpoints(path)
     checkpoints.save(1, {"state": state}, {})
     checkpoints.close()
@@ -483,10 +489,10 @@ for config, save, meshes in (
     (gemma, save_run, ((2, 2, 2),)),
 ):
     path = folder / save.__name__
-    params = init_state(Decoder(config), optimizer, make_mesh(1, 8, 1), 0).params
+    params = init_state(on(config, 1, 8, 1), optimizer, 0).params
     save(path, params, config)
     for mesh in meshes:
-        template = abstract_state(Decoder(config), optimizer, make_mesh(*mesh)).params
+        template = abstract_state(on(config, *mesh), optimizer).params
         tracemalloc.start()
         loaded = params_lib.load(path, config, template)
         peak = tracemalloc.get_traced_memory()[1]
