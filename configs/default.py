@@ -10,6 +10,20 @@ def optional(default, kind):
     return field
 
 
+def _split_over(embed) -> config_dict.ConfigDict:
+    """For each axis of arrays one of the mesh's, several such as ("fsdp", "data"), or None."""
+    axes = config_dict.ConfigDict()
+    axes.vocab = optional("model", object)  # rows of the embedding, logits
+    axes.embed = optional(embed, object)  # model width, of parameters
+    axes.heads = optional("model", object)
+    axes.kv_heads = optional("model", object)  # repeated where they are fewer than the mesh's axis
+    axes.mlp = optional("model", object)  # feed-forward width
+    axes.problems = optional(("data", "fsdp"), object)
+    axes.samples = optional(None, object)  # of each problem
+    axes.features = optional(None, object)  # model width, of activations
+    return axes
+
+
 def get_config() -> config_dict.ConfigDict:
     """Returns the default job: a byte-level Gemma 2 of one million parameters on arithmetic."""
     config = config_dict.ConfigDict()
@@ -134,21 +148,11 @@ def get_config() -> config_dict.ConfigDict:
     config.mesh.fsdp = 1
     config.mesh.model = 1
 
-    # Which axes of the mesh split each axis of an array: one, several, or None. "data", say, may
-    # split the model width too, where the optimizer takes too much memory.
+    # Which axes of the mesh split each axis of an array. Once a step the parameters are laid out
+    # for sampling, where every token needs all of them.
     config.sharding = config_dict.ConfigDict()
-    config.sharding.training = config_dict.ConfigDict()
-    config.sharding.training.vocab = optional("model", object)  # rows of the embedding, logits
-    config.sharding.training.embed = optional("fsdp", object)  # model width, of parameters
-    config.sharding.training.heads = optional("model", object)
-    config.sharding.training.kv_heads = optional("model", object)  # repeated where they are too few
-    config.sharding.training.mlp = optional("model", object)  # feed-forward width
-    config.sharding.training.problems = optional(("data", "fsdp"), object)
-    config.sharding.training.samples = optional(None, object)  # of each problem
-    config.sharding.training.features = optional(None, object)  # model width, of activations
-    # Once a step the parameters are laid out for sampling, where each token needs all of them.
-    config.sharding.sampling = config.sharding.training.copy_and_resolve_references()
-    config.sharding.sampling.embed = None
+    config.sharding.training = _split_over(embed="fsdp")
+    config.sharding.sampling = _split_over(embed=None)
 
     # Tokens whose logits are in memory at once in the update: chunk x vocabulary x 4 bytes.
     config.logprob_chunk_tokens = 8192

@@ -1,0 +1,54 @@
+"""Gemma 2 2B on MATH by pass@8 policy optimization, on 128 chips of TPU v5e (docs/tpu.md).
+
+After PKPO, section 5.2 (arXiv 2505.15201): Gemma 2 2B, n = 16, v5litepod-128, 4 hours for 1,000
+steps there. Planned here, not run: docs/plans.md has memory and seconds of a step. Needs
+
+    --config.init_from=FOLDER       the weights: Hugging Face's gemma-2-2b-it, the gemma package's
+    --config.tokenizer.path=FILE    its tokenizer.model
+
+and `python -m passk_jax.tasks.download math math-train`. On other machines say how the devices are
+to be used: `--config.mesh.model=1 --config.mesh.fsdp=1` on one GPU.
+"""
+
+import dataclasses
+
+from ml_collections import config_dict
+
+from configs import default
+from passk_jax.policy.config import GEMMA2_2B
+
+
+def get_config():
+    """Gemma 2 2B on all of MATH."""
+    config = default.get_config()
+    config.task.name = "math"
+    config.task.options = config_dict.ConfigDict(
+        {"num_validation": 256, "seed": 0, "template": "gemma"}
+    )
+    config.drop_long_problems = True  # of 12,000 few are longer than 512 tokens
+    config.steps = 1000
+    config.prompts_per_step = 16
+    config.samples_per_prompt = 16
+    config.estimator.k = 8
+    config.sampling.max_prompt_tokens = 512
+    config.sampling.prompt_buckets = (256,)
+    config.sampling.max_response_tokens = 1024
+    config.sampling.response_buckets = (256, 512)
+    config.evaluation.num_problems = 256
+    config.evaluation.prompts_per_batch = 64
+    config.warm_start.steps = 0
+    config.tokenizer.name = "sentencepiece"
+    config.policy.update(dataclasses.asdict(GEMMA2_2B))
+    config.policy.dtype = "bfloat16"
+    config.policy.remat = "full"
+    config.optimizer.learning_rate = 1e-6
+    # 16 problems over 16 groups of 8 chips; in each, half of the samples to 4 chips, which share
+    # the model (Gemma 2 2B has 4 key-value heads). What the optimizer keeps is split over all 128.
+    config.mesh.data = -1
+    config.mesh.fsdp = 2
+    config.mesh.model = 4
+    for use in (config.sharding.training, config.sharding.sampling):
+        use.problems = "data"
+        use.samples = "fsdp"
+    config.sharding.training.embed = ("fsdp", "data")
+    return config
