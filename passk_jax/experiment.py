@@ -15,9 +15,14 @@ from ml_collections import ConfigDict
 
 from passk_jax import tasks, transforms
 from passk_jax.learner.loss import masked_mean
+from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.optimizer import make_optimizer, parse_k_schedule, warmup_constant
 from passk_jax.learner.train_state import TrainState
-from passk_jax.learner.update import policy_gradient_update, supervised_update
+from passk_jax.learner.update import (
+    policy_gradient_update,
+    reference_logprobs,
+    supervised_update,
+)
 from passk_jax.policy.config import DecoderConfig, RopeScaling
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.sharding import batch_multiple, make_mesh, shard_batch
@@ -198,14 +203,26 @@ class Experiment:
         self, state: TrainState, rollout: Rollout, advantages_PxN: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One policy-gradient step; `state` is donated."""
+        config, temperature = self.config, self.config.sampling.temperature
+        sizes = {
+            "decoder": self.decoder,
+            "chunk_tokens": config.logprob_chunk_tokens,
+            "micro_batch": MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
+        }
+        reference_logp_PxNxR = None
+        if config.kl_coefficient is not None:
+            reference_logp_PxNxR = reference_logprobs(
+                state.reference, rollout, temperature, **sizes
+            )
         return policy_gradient_update(
             state,
             rollout,
             advantages_PxN,
-            self.config.sampling.temperature,
-            decoder=self.decoder,
+            temperature,
+            reference_logp_PxNxR,
+            config.kl_coefficient,
             optimizer=self.optimizer,
-            chunk_tokens=self.config.logprob_chunk_tokens,
+            **sizes,
         )
 
     def imitate(
@@ -224,6 +241,7 @@ class Experiment:
             decoder=self.decoder,
             optimizer=self.warm_start_optimizer,
             chunk_tokens=self.config.logprob_chunk_tokens,
+            micro_batch=MicroBatch(self.config.micro_batch.problems),
         )
 
 
@@ -402,6 +420,9 @@ def _check_counts(config: ConfigDict) -> None:
         value = functools.reduce(getattr, name.split("."), config)
         if not 0 < value < float("inf"):
             raise ConfigError(f"config.{name} = {value}: must be a positive number")
+    kl = config.kl_coefficient
+    if kl is not None and not 0 < kl < float("inf"):
+        raise ConfigError(f"config.kl_coefficient = {kl}: must be a positive number, or None")
     if not 0 <= config.evaluation.temperature < float("inf"):
         raise ConfigError(
             f"config.evaluation.temperature = {config.evaluation.temperature}: must be a number of "
@@ -416,6 +437,21 @@ def _check_batches(config: ConfigDict, mesh: Mesh) -> None:
         "warm_start.batch_size": config.warm_start.batch_size,
         "evaluation.prompts_per_batch": config.evaluation.prompts_per_batch,
     }
+    parts = config.micro_batch
+    wholes = [
+        ("micro_batch.problems", parts.problems, "prompts_per_step", config.prompts_per_step),
+        ("micro_batch.samples", parts.samples, "samples_per_prompt", config.samples_per_prompt),
+    ]
+    if config.warm_start.steps:
+        size = config.warm_start.batch_size
+        wholes.append(("micro_batch.problems", parts.problems, "warm_start.batch_size", size))
+    for name, part, whole, size in wholes:
+        if part is not None and (part < 1 or size % part):
+            raise ConfigError(
+                f"config.{name} = {part}: must divide config.{whole} = {size}, or None for all"
+            )
+    if parts.problems is not None:
+        batches["micro_batch.problems"] = parts.problems
     for name, size in batches.items():
         if size % shares:
             raise ConfigError(

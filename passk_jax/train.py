@@ -26,8 +26,8 @@ from passk_jax.learner.optimizer import k_at
 from passk_jax.learner.train_state import (
     TrainState,
     abstract_state,
+    begin_training,
     init_state,
-    reset_optimizer,
 )
 from passk_jax.policy.params import load
 from passk_jax.rollout.sampler import Rollout
@@ -224,7 +224,7 @@ class Trainer:
                 self.writer.write(0, row, tensorboard_step=step - steps)
                 bar.update(step, row)
                 if step == steps:
-                    run.state = reset_optimizer(
+                    run.state = begin_training(
                         run.state, experiment.decoder, experiment.optimizer, experiment.mesh
                     )
                 self._save_if_due(step, steps)
@@ -283,7 +283,10 @@ class Trainer:
         experiment = self.experiment
         record = tracking.solve_record.empty(len(self.problems))
         optimizer = experiment.warm_start_optimizer
-        template = abstract_state(experiment.decoder, optimizer, experiment.mesh)
+        keep_reference = self.config.kl_coefficient is not None
+        template = abstract_state(
+            experiment.decoder, optimizer, experiment.mesh, keep_reference=keep_reference
+        )
         restored = self.checkpoints.restore_latest({"state": template, "solve_record": record})
         if restored is None:
             if not self.config.warm_start.steps:
@@ -293,7 +296,12 @@ class Trainer:
                 template = abstract_state(experiment.decoder, optimizer, experiment.mesh)
                 params = load(self.config.init_from, experiment.decoder.config, template.params)
             state = init_state(
-                experiment.decoder, optimizer, experiment.mesh, self.config.seed, params
+                experiment.decoder,
+                optimizer,
+                experiment.mesh,
+                self.config.seed,
+                params,
+                keep_reference=keep_reference,
             )
             return RunState(state=state, solve_record=record), None
         _, arrays, figures = restored
