@@ -89,6 +89,8 @@ def get_config() -> config_dict.ConfigDict:
     config.policy.norm_offset = 1.0
     config.policy.norm_eps = 1e-6
     config.policy.dtype = "float32"  # of the arithmetic; "bfloat16" on TPU and GPU
+    # As parameters are stored; "bfloat16", with updates rounded stochastically, for small memories.
+    config.policy.param_dtype = "float32"
     # What is computed again in the backward pass: None (nothing), "dots" (all but the products),
     # "full". "dots" is the fastest on a CPU.
     config.policy.remat = optional("dots", str)
@@ -119,14 +121,25 @@ def get_config() -> config_dict.ConfigDict:
     config.estimator.noise_share = optional(None, float)  # of the failures, rewarded as successes
 
     config.optimizer = config_dict.ConfigDict()
-    config.optimizer.name = "adamw"
+    config.optimizer.name = "adamw"  # or "adafactor", almost without a state; "sgd", without
     config.optimizer.learning_rate = 1e-4
     config.optimizer.warmup_steps = 10  # linear, from learning_rate / warmup_steps
     config.optimizer.clip_gradient_norm = optional(1.0, float)  # global norm
-    config.optimizer.b1 = 0.9
+    config.optimizer.b1 = 0.9  # adamw's alone, as b2 and eps
     config.optimizer.b2 = 0.95
     config.optimizer.eps = 1e-8
-    config.optimizer.weight_decay = 0.0
+    config.optimizer.weight_decay = 0.0  # times the learning rate; not sgd's
+    config.optimizer.moment_dtype = "float32"  # or "bfloat16", rounded stochastically
+
+    # The update one micro-batch of P x n samples after the other, with the same result: for
+    # batches whose activations do not fit. None: all of them at once.
+    config.micro_batch = config_dict.ConfigDict()
+    config.micro_batch.problems = optional(None, int)  # also of the worked examples; must divide P
+    config.micro_batch.samples = optional(None, int)  # of each problem; must divide n
+
+    # Weight of the KL divergence between the policy and the one that training began with, a mean
+    # over response tokens. None for no such term, and no copy of those parameters.
+    config.kl_coefficient = optional(None, float)
 
     # Supervised steps on the train split's worked examples, before training; 0 steps for none.
     config.warm_start = config_dict.ConfigDict()

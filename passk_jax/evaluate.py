@@ -100,7 +100,11 @@ def load_params(experiment: Experiment, directory: pathlib.Path) -> tuple[int, A
     num_train = len(experiment.task.split("train"))
     restored = checkpoints.restore_latest(
         {
-            "state": abstract_state(experiment.decoder, experiment.optimizer),
+            "state": abstract_state(
+                experiment.decoder,
+                experiment.optimizer,
+                keep_reference=experiment.config.kl_coefficient is not None,
+            ),
             "solve_record": tracking.solve_record.empty(num_train),
         }
     )

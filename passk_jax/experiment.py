@@ -15,9 +15,14 @@ from ml_collections import ConfigDict
 
 from passk_jax import tasks, transforms
 from passk_jax.learner.loss import masked_mean
+from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.optimizer import make_optimizer, parse_k_schedule, warmup_constant
 from passk_jax.learner.train_state import TrainState, sampling_params
-from passk_jax.learner.update import policy_gradient_update, supervised_update
+from passk_jax.learner.update import (
+    policy_gradient_update,
+    reference_logprobs,
+    supervised_update,
+)
 from passk_jax.policy.config import DecoderConfig, RopeScaling
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.sharding import Layout, make_layout, make_mesh
@@ -219,14 +224,27 @@ class Experiment:
         self, state: TrainState, rollout: Rollout, advantages_PxN: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One policy-gradient step; `state` is donated."""
+        config, temperature = self.config, self.config.sampling.temperature
+        sizes = {
+            "decoder": self.decoder,
+            "chunk_tokens": config.logprob_chunk_tokens,
+            "micro_batch": MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
+        }
+        rollout = self._shortened(rollout)
+        reference_logp_PxNxR = None
+        if config.kl_coefficient is not None:
+            reference_logp_PxNxR = reference_logprobs(
+                state.reference, rollout, temperature, **sizes
+            )
         return policy_gradient_update(
             state,
-            self._shortened(rollout),
+            rollout,
             advantages_PxN,
-            self.config.sampling.temperature,
-            decoder=self.decoder,
+            temperature,
+            reference_logp_PxNxR,
+            config.kl_coefficient,
             optimizer=self.optimizer,
-            chunk_tokens=self.config.logprob_chunk_tokens,
+            **sizes,
         )
 
     def _shortened(self, rollout: Rollout) -> Rollout:
@@ -253,6 +271,7 @@ class Experiment:
             decoder=self.decoder,
             optimizer=self.warm_start_optimizer,
             chunk_tokens=self.config.logprob_chunk_tokens,
+            micro_batch=MicroBatch(self.config.micro_batch.problems),
         )
 
 
@@ -287,6 +306,7 @@ def _build(config: ConfigDict) -> Experiment:
         use: _named(f"sharding.{use}", make_layout, mesh, rules.to_dict())
         for use, rules in config.sharding.items()
     }
+    _check_micro_batches(config)
     for use, layout in layouts.items():
         _check_batches(config, use, layout)
     task = _named(
@@ -440,11 +460,30 @@ def _check_counts(config: ConfigDict) -> None:
         value = _value(config, name)
         if not 0 < value < float("inf"):
             raise ConfigError(f"config.{name} = {value}: must be a positive number")
+    kl = config.kl_coefficient
+    if kl is not None and not 0 < kl < float("inf"):
+        raise ConfigError(f"config.kl_coefficient = {kl}: must be a positive number, or None")
     if not 0 <= config.evaluation.temperature < float("inf"):
         raise ConfigError(
             f"config.evaluation.temperature = {config.evaluation.temperature}: must be a number of "
             "at least 0 (0 is greedy)"
         )
+
+
+def _check_micro_batches(config: ConfigDict) -> None:
+    wholes = {
+        "micro_batch.problems": ["prompts_per_step"],
+        "micro_batch.samples": ["samples_per_prompt"],
+    }
+    if config.warm_start.steps:
+        wholes["micro_batch.problems"].append("warm_start.batch_size")
+    for name, of in wholes.items():
+        for whole in of:
+            part, size = _value(config, name), _value(config, whole)
+            if part is not None and (part < 1 or size % part):
+                raise ConfigError(
+                    f"config.{name} = {part}: must divide config.{whole} = {size}, or None for all"
+                )
 
 
 def _value(config: ConfigDict, name: str) -> Any:
@@ -456,10 +495,14 @@ def _check_batches(config: ConfigDict, use: str, layout: Layout) -> None:
     sizes = {"prompts_per_step": "problems", "samples_per_prompt": "samples"}
     if use == "sampling":
         sizes["evaluation.prompts_per_batch"] = "problems"
-    elif config.warm_start.steps:
-        sizes["warm_start.batch_size"] = "problems"
+    else:
+        sizes |= {"micro_batch.problems": "problems", "micro_batch.samples": "samples"}
+        if config.warm_start.steps:
+            sizes["warm_start.batch_size"] = "problems"
     for name, axis in sizes.items():
         size, shares = _value(config, name), layout.shares(axis)
+        if size is None:  # a micro-batch that is the batch
+            continue
         if size % shares:
             split = " x ".join(
                 f"{name} {layout.mesh.shape[name]}" for name in dict(layout.rules)[axis]

@@ -26,8 +26,8 @@ from passk_jax.learner.optimizer import k_at
 from passk_jax.learner.train_state import (
     TrainState,
     abstract_state,
+    begin_training,
     init_state,
-    reset_optimizer,
 )
 from passk_jax.policy.params import load
 from passk_jax.rollout.sampler import Rollout
@@ -226,7 +226,7 @@ class Trainer:
                 self.writer.write(0, row, tensorboard_step=step - steps)
                 bar.update(step, row)
                 if step == steps:
-                    run.state = reset_optimizer(run.state, experiment.decoder, experiment.optimizer)
+                    run.state = begin_training(run.state, experiment.decoder, experiment.optimizer)
                 self._save_if_due(step, steps)
 
     def _write_samples(self, problems, scores: Scores, advantages_PxN: jax.Array) -> None:
@@ -283,7 +283,8 @@ class Trainer:
         experiment = self.experiment
         record = tracking.solve_record.empty(len(self.problems))
         optimizer = experiment.warm_start_optimizer
-        template = abstract_state(experiment.decoder, optimizer)
+        keep_reference = self.config.kl_coefficient is not None
+        template = abstract_state(experiment.decoder, optimizer, keep_reference=keep_reference)
         restored = self.checkpoints.restore_latest({"state": template, "solve_record": record})
         if restored is None:
             if not self.config.warm_start.steps:
@@ -292,7 +293,13 @@ class Trainer:
             if self.config.init_from is not None:
                 template = abstract_state(experiment.decoder, optimizer)
                 params = load(self.config.init_from, experiment.decoder.config, template.params)
-            state = init_state(experiment.decoder, optimizer, self.config.seed, params)
+            state = init_state(
+                experiment.decoder,
+                optimizer,
+                self.config.seed,
+                params,
+                keep_reference=keep_reference,
+            )
             return RunState(state=state, solve_record=record), None
         _, arrays, figures = restored
         cursor = figures.pop("cursor")

@@ -1,7 +1,8 @@
 """Log-probabilities and entropy of given tokens, without the (tokens x vocabulary) logits.
 
 At Gemma's vocabulary of 256,128 the logits of one batch outweigh everything else in the update, so
-they are made for one chunk of tokens at a time and made again in the backward pass.
+they are made for one chunk of tokens at a time and made again in the backward pass, whose formulas
+are written out: what `jax.checkpoint` would repeat of the forward pass it need not.
 """
 
 import functools
@@ -30,7 +31,7 @@ def token_logprobs(
       hidden: (..., D), the state that predicts each token.
       head_VxD: the output's matrix, `policy.decoder.output_head`.
       tokens: int32 (...), the tokens.
-      temperature: the logits are divided by it.
+      temperature: the logits are divided by it; a constant of the gradient.
       config: for the soft-cap and the arithmetic's dtype.
       chunk_tokens: how many tokens have their logits in memory at once.
 
@@ -38,32 +39,80 @@ def token_logprobs(
       log-probabilities and entropies in nats, float32 (...).
     """
     chex.assert_shape(hidden, (*tokens.shape, head_VxD.shape[1]))
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def chunk(hidden_CxD, head_VxD, tokens_C):
-        logits_CxV = output_logits(hidden_CxD, head_VxD, config) / temperature
-        log_p_CxV = jax.nn.log_softmax(logits_CxV, axis=-1)
-        logp_C = jnp.take_along_axis(log_p_CxV, tokens_C[:, None], axis=-1)[:, 0]
-        return logp_C, -jnp.sum(jnp.exp(log_p_CxV) * log_p_CxV, axis=-1)
-
     flat_hidden, flat_tokens = hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1)
     total = flat_tokens.shape[0]
-    if total <= chunk_tokens:
-        logp, entropy = chunk(flat_hidden, head_VxD, flat_tokens)
-    else:
-        count = -(-total // chunk_tokens)
-        padding = count * chunk_tokens - total
-        hidden_chunks = jnp.pad(flat_hidden, ((0, padding), (0, 0))).reshape(
-            count, chunk_tokens, -1
+    count = -(-total // chunk_tokens)
+    size = -(-total // count)
+    padding = count * size - total
+
+    def chunks(x):
+        # Every count-th token is of one chunk: on a mesh each device has its share of all chunks.
+        return (
+            jnp.pad(x, ((0, padding), *[(0, 0)] * (x.ndim - 1)))
+            .reshape(size, count, *x.shape[1:])
+            .swapaxes(0, 1)
         )
-        token_chunks = jnp.pad(flat_tokens, (0, padding)).reshape(count, chunk_tokens)
-        logp, entropy = jax.lax.map(
-            lambda pair: chunk(pair[0], head_VxD, pair[1]), (hidden_chunks, token_chunks)
-        )
-    return (
-        logp.reshape(-1)[:total].reshape(tokens.shape),
-        entropy.reshape(-1)[:total].reshape(tokens.shape),
+
+    results = _logprobs(
+        chunks(flat_hidden), head_VxD, chunks(flat_tokens), jnp.float32(temperature), config
     )
+    return tuple(x.swapaxes(0, 1).reshape(-1)[:total].reshape(tokens.shape) for x in results)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _logprobs(hidden_KxCxD, head_VxD, tokens_KxC, temperature, config):
+    """K chunks of C tokens, one after the other: log-probabilities and entropies (K, C)."""
+    logp_KxC, entropy_KxC, _ = _chunks_forward(
+        hidden_KxCxD, head_VxD, tokens_KxC, temperature, config
+    )
+    return logp_KxC, entropy_KxC
+
+
+def _chunks_forward(hidden_KxCxD, head_VxD, tokens_KxC, temperature, config):
+    def chunk(pair):
+        hidden_CxD, tokens_C = pair
+        logits_CxV = output_logits(hidden_CxD, head_VxD, config) / temperature
+        normalizer_C = jax.nn.logsumexp(logits_CxV, axis=-1)
+        chosen_C = jnp.take_along_axis(logits_CxV, tokens_C[:, None], axis=-1)[:, 0]
+        log_p_CxV = logits_CxV - normalizer_C[:, None]
+        entropy_C = -jnp.sum(jnp.exp(log_p_CxV) * log_p_CxV, axis=-1)
+        return chosen_C - normalizer_C, entropy_C, normalizer_C
+
+    return jax.lax.map(chunk, (hidden_KxCxD, tokens_KxC))
+
+
+def _forward(hidden_KxCxD, head_VxD, tokens_KxC, temperature, config):
+    logp_KxC, entropy_KxC, normalizer_KxC = _chunks_forward(
+        hidden_KxCxD, head_VxD, tokens_KxC, temperature, config
+    )
+    kept = (hidden_KxCxD, head_VxD, tokens_KxC, temperature, entropy_KxC, normalizer_KxC)
+    return (logp_KxC, entropy_KxC), kept
+
+
+def _backward(config, kept, cotangents):
+    """The logits again, and from them their gradient: of log p onehot - p, of H -p (log p + H).
+
+    The head's is summed over the chunks in float32, in whatever dtype it is stored.
+    """
+    hidden_KxCxD, head_VxD, tokens_KxC, temperature, entropy_KxC, normalizer_KxC = kept
+
+    def chunk(by_head_total_VxD, parts):
+        hidden_CxD, tokens_C, entropy_C, normalizer_C, by_logp_C, by_entropy_C = parts
+        scaled = lambda hidden, head: output_logits(hidden, head, config) / temperature  # noqa: E731
+        logits_CxV, pullback = jax.vjp(scaled, hidden_CxD, head_VxD)
+        log_p_CxV = logits_CxV - normalizer_C[:, None]
+        by_p_CxV = by_logp_C[:, None] + by_entropy_C[:, None] * (log_p_CxV + entropy_C[:, None])
+        chosen_CxV = jnp.arange(head_VxD.shape[0]) == tokens_C[:, None]
+        by_chosen_CxV = jnp.where(chosen_CxV, by_logp_C[:, None], 0.0)
+        by_hidden_CxD, by_head_VxD = pullback(by_chosen_CxV - jnp.exp(log_p_CxV) * by_p_CxV)
+        return by_head_total_VxD + by_head_VxD.astype(jnp.float32), by_hidden_CxD
+
+    parts = (hidden_KxCxD, tokens_KxC, entropy_KxC, normalizer_KxC, *cotangents)
+    by_head_VxD, by_hidden_KxCxD = jax.lax.scan(chunk, jnp.zeros_like(head_VxD, jnp.float32), parts)
+    return by_hidden_KxCxD, by_head_VxD.astype(head_VxD.dtype), None, None
+
+
+_logprobs.defvjp(_forward, _backward)
 
 
 def response_logprobs(

@@ -4,13 +4,35 @@ import difflib
 import operator
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
+from passk_jax.learner.rounding import round_like, to_float32
+
+
+def adafactor(learning_rate: optax.ScalarOrSchedule, weight_decay: float):
+    """Adafactor (arXiv 1804.04235) without momentum: means of rows and columns of second moments.
+
+    Its step is relative to 1 and not to the parameter's size, and weight decay is multiplied by the
+    learning rate: both mean what they mean for adamw. The root mean square of a parameter array's
+    update is clipped to 1, before the learning rate (the paper's section 6).
+    """
+    return optax.chain(
+        optax.scale_by_factored_rms(),
+        optax.clip_by_block_rms(1.0),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
 OPTIMIZERS = {
     "adamw": lambda lr, c: optax.adamw(lr, c.b1, c.b2, c.eps, weight_decay=c.weight_decay),
+    "adafactor": lambda lr, c: adafactor(lr, c.weight_decay),
     "sgd": lambda lr, c: optax.sgd(lr),
 }
+
+MOMENT_DTYPES = ("float32", "bfloat16")
 
 
 def warmup_constant(learning_rate: float, warmup_steps: int) -> optax.Schedule:
@@ -28,14 +50,14 @@ def make_optimizer(config, learning_rate: float | None = None) -> optax.Gradient
 
     Args:
       config: `config.optimizer` with `name`, `learning_rate`, `warmup_steps`,
-        `clip_gradient_norm` (`None` for off), `b1`, `b2`, `eps`, `weight_decay`.
+        `clip_gradient_norm` (`None` for off), `b1`, `b2`, `eps`, `weight_decay`, `moment_dtype`.
       learning_rate: instead of the config's (the warm start has its own).
 
     Returns:
-      An optax transformation.
+      An optax transformation; see `stored_moments` for its state and its updates.
 
     Raises:
-      ValueError: an unknown name, listing the known ones.
+      ValueError: an unknown name or dtype, listing the known ones.
     """
     if config.name not in OPTIMIZERS:
         close = difflib.get_close_matches(config.name, OPTIMIZERS, n=1)
@@ -43,11 +65,47 @@ def make_optimizer(config, learning_rate: float | None = None) -> optax.Gradient
         raise ValueError(
             f"optimizer.name = {config.name!r}{hint}: known optimizers: {sorted(OPTIMIZERS)}"
         )
+    if config.moment_dtype not in MOMENT_DTYPES:
+        raise ValueError(
+            f"optimizer.moment_dtype = {config.moment_dtype!r}: allowed are {MOMENT_DTYPES}"
+        )
     rate = config.learning_rate if learning_rate is None else learning_rate
     update = OPTIMIZERS[config.name](warmup_constant(rate, config.warmup_steps), config)
-    if config.clip_gradient_norm is None:
-        return update
-    return optax.chain(optax.clip_by_global_norm(config.clip_gradient_norm), update)
+    if config.clip_gradient_norm is not None:
+        update = optax.chain(optax.clip_by_global_norm(config.clip_gradient_norm), update)
+    return stored_moments(update, config.moment_dtype)
+
+
+def stored_moments(
+    inner: optax.GradientTransformation, dtype: str
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation computed in float32, whatever its parameters' dtype, its moments stored.
+
+    In bfloat16 they are rounded stochastically: b2 = 0.999 would have a second moment move by at
+    most a thousandth of itself, and rounded to the nearest it could never fall.
+
+    Args:
+      inner: an optax transformation.
+      dtype: of the arrays of its state ("float32" or "bfloat16"); its scalars stay as they are.
+
+    Returns:
+      A transformation whose `update` takes a PRNG key as `key` (it may be `None` in float32) and
+      whose updates are float32.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        state = inner.init(to_float32(params))  # zeros: exact in any dtype
+        floats = lambda x: x.ndim > 0 and jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
+        return jax.tree.map(lambda x: x.astype(dtype) if floats(x) else x, state)
+
+    def update(updates, state, params=None, *, key=None, **extra):
+        updates, new = inner.update(
+            to_float32(updates), to_float32(state), to_float32(params), **extra
+        )
+        return updates, round_like(key, new, state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def parse_k_schedule(

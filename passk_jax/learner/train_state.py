@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from passk_jax.policy.decoder import Decoder
 
@@ -20,17 +21,23 @@ class TrainState:
       params: the decoder's parameters.
       optimizer_state: optax's.
       key: raw data of the run's PRNG key (uint32), never consumed: step t uses `fold_in(key, t)`.
+      updates: int32, the updates done, those of the warm start included.
+      reference: the parameters that training began with, in the arithmetic's dtype, for the KL
+        penalty; `None` where none is asked for.
     """
 
     params: Any
     optimizer_state: Any
     key: jax.Array
+    updates: jax.Array
+    reference: Any = None
 
 
 def init_params(decoder: Decoder, key: jax.Array) -> Any:
     """Random parameters in the decoder's tree, boxed with their logical axis names."""
     token = jnp.zeros((1, 1, 1), jnp.int32)
-    return decoder.init(key, token, token)["params"]
+    params = decoder.init(key, token, token)["params"]
+    return jax.tree.map(lambda x: x.astype(decoder.config.param_dtype), params)
 
 
 def init_state(
@@ -38,6 +45,8 @@ def init_state(
     optimizer: optax.GradientTransformation,
     seed: int,
     params: Any = None,
+    *,
+    keep_reference: bool = False,
 ) -> TrainState:
     """Makes the state, each array directly where the decoder's layout has it.
 
@@ -46,56 +55,102 @@ def init_state(
       optimizer: optax's.
       seed: of the run's key and of random parameters.
       params: to begin with, in the shards of `abstract_state`; `None` for random ones.
+      keep_reference: whether a copy of the parameters is kept.
     """
-    shardings = state_shardings(decoder, optimizer)
+    shardings = state_shardings(decoder, optimizer, keep_reference)
+    build = functools.partial(_build, decoder, optimizer, seed, keep_reference)
     if params is None:
-        return jax.jit(lambda: _build(decoder, optimizer, seed), out_shardings=shardings)()
-    key, _ = jax.random.split(jax.random.key(seed))
-    return TrainState(
-        params=params,
-        optimizer_state=jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)(params),
-        key=jax.device_put(jax.random.key_data(key), shardings.key),
-    )
+        return jax.jit(build, out_shardings=shardings)()
+    rest = jax.jit(
+        lambda params: build(params).replace(params=None),
+        out_shardings=shardings.replace(params=None),
+    )(params)
+    return rest.replace(params=params)
 
 
-def abstract_state(decoder: Decoder, optimizer: optax.GradientTransformation) -> TrainState:
+def abstract_state(
+    decoder: Decoder, optimizer: optax.GradientTransformation, *, keep_reference: bool = False
+) -> TrainState:
     """Shapes, dtypes and shardings of `init_state`, with nothing computed: a restore's template."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(lambda: _build(decoder, optimizer, 0)),
-        state_shardings(decoder, optimizer),
+        jax.eval_shape(lambda: _build(decoder, optimizer, 0, keep_reference)),
+        state_shardings(decoder, optimizer, keep_reference),
     )
 
 
-def _build(decoder, optimizer, seed):
+def _build(decoder, optimizer, seed, keep_reference, params=None):
     key, init_key = jax.random.split(jax.random.key(seed))
-    params = nn.meta.unbox(init_params(decoder, init_key))
+    if params is None:
+        params = nn.meta.unbox(init_params(decoder, init_key))
     return TrainState(
-        params=params, optimizer_state=optimizer.init(params), key=jax.random.key_data(key)
+        params=params,
+        optimizer_state=optimizer.init(params),
+        key=jax.random.key_data(key),
+        updates=jnp.int32(0),
+        reference=_reference(params, decoder) if keep_reference else None,
     )
 
 
-def reset_optimizer(
+def _reference(params, decoder):
+    # Copied even in one dtype: the update donates the parameters' buffers.
+    return jax.tree.map(lambda x: jnp.array(x, decoder.config.dtype, copy=True), params)
+
+
+def begin_training(
     state: TrainState, decoder: Decoder, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """The same parameters with a fresh optimizer (between the warm start and training)."""
-    shardings = state_shardings(decoder, optimizer).optimizer_state
-    fresh = jax.jit(optimizer.init, out_shardings=shardings)(state.params)
-    return state.replace(optimizer_state=fresh)
+    """The same parameters, after the warm start: a fresh optimizer, and they are the reference."""
+    keep_reference = state.reference is not None
+    shardings = state_shardings(decoder, optimizer, keep_reference)
+
+    def fresh(params):
+        reference = _reference(params, decoder) if keep_reference else None
+        return optimizer.init(params), reference
+
+    optimizer_state, reference = jax.jit(
+        fresh, out_shardings=(shardings.optimizer_state, shardings.reference)
+    )(state.params)
+    return state.replace(optimizer_state=optimizer_state, reference=reference)
 
 
-def state_shardings(decoder: Decoder, optimizer: optax.GradientTransformation) -> TrainState:
-    """Sharding of each array of the state: optimizer moments lie as their parameters do."""
+def state_shardings(
+    decoder: Decoder, optimizer: optax.GradientTransformation, keep_reference: bool = False
+) -> TrainState:
+    """Sharding of each array of the state: the optimizer's lie as their parameters do."""
     boxed = abstract_params(decoder)
-    params, whole = decoder.layout.parameters(boxed), decoder.layout.sharding((), ())
+    params, shardings = nn.meta.unbox(boxed), decoder.layout.parameters(boxed)
+    whole = decoder.layout.sharding((), ())
     optimizer_state = optax.tree_utils.tree_map_params(
         optimizer,
-        lambda _, sharding: sharding,
-        jax.eval_shape(optimizer.init, nn.meta.unbox(boxed)),
+        _optimizer_sharding,
+        jax.eval_shape(optimizer.init, params),
         params,
+        shardings,
         transform_non_params=lambda _: whole,
     )
-    return TrainState(params=params, optimizer_state=optimizer_state, key=whole)
+    return TrainState(
+        params=shardings,
+        optimizer_state=optimizer_state,
+        key=whole,
+        updates=whole,
+        reference=shardings if keep_reference else None,
+    )
+
+
+def _optimizer_sharding(leaf, param, sharding):
+    """Of an array that belongs to a parameter: Adafactor's have an axis less, or stand for nothing.
+
+    Of two axes of one size the first counts as the missing one: where the array lies decides what
+    is sent, not what is computed.
+    """
+    if leaf.shape == param.shape:
+        return sharding
+    without = lambda x, axis: (*x[:axis], *x[axis + 1 :])  # noqa: E731
+    for axis in range(param.ndim):
+        if leaf.shape == without(param.shape, axis):
+            return NamedSharding(sharding.mesh, PartitionSpec(*without(sharding.spec, axis)))
+    return NamedSharding(sharding.mesh, PartitionSpec())
 
 
 def abstract_params(decoder: Decoder) -> Any:

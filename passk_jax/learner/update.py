@@ -1,6 +1,7 @@
 """One gradient step: on sampled groups with their advantages, or on worked examples."""
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -8,13 +9,23 @@ import jax.numpy as jnp
 import optax
 
 from passk_jax.learner.logprobs import response_logprobs
-from passk_jax.learner.loss import masked_mean, policy_gradient_loss, supervised_loss
+from passk_jax.learner.loss import (
+    masked_mean,
+    policy_gradient_loss,
+    reference_kl,
+    supervised_loss,
+)
+from passk_jax.learner.micro_batch import WHOLE, MicroBatch, accumulate, for_each
+from passk_jax.learner.rounding import round_like, to_float32
 from passk_jax.learner.train_state import TrainState
 from passk_jax.policy.decoder import Decoder
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout
 
-_STATIC = ("decoder", "optimizer", "chunk_tokens")
+_STATIC = ("decoder", "optimizer", "chunk_tokens", "micro_batch")
+
+# What the run's key is for; the commands number their own purposes from 0.
+_ROUNDING = 2**31
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
@@ -23,10 +34,13 @@ def policy_gradient_update(
     rollout: Rollout,
     advantages_PxN: jax.Array,
     temperature: jax.Array | float,
+    reference_logp_PxNxR: jax.Array | None = None,
+    kl_coefficient: jax.Array | float | None = None,
     *,
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
     chunk_tokens: int,
+    micro_batch: MicroBatch = WHOLE,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One on-policy step on a batch of groups.
 
@@ -36,33 +50,45 @@ def policy_gradient_update(
       advantages_PxN: weights in the learner's convention (mean over the group).
       temperature: the log-probabilities are those of the policy at this temperature, the one that
         was sampled from.
+      reference_logp_PxNxR: of `reference_logprobs`, for a KL penalty; `None` for none.
+      kl_coefficient: of the penalty; `None` exactly where there is no reference.
       decoder: the module.
       optimizer: the transformation that `state.optimizer_state` belongs to.
       chunk_tokens: see `learner.logprobs.token_logprobs`.
+      micro_batch: how much of the batch is at work at once; the result does not depend on it.
 
     Returns:
       The new state, and figures: loss, entropy (nats a token), gradient_norm (before clipping) and
       sampling_kl, the mean over tokens of sampling minus training log-probability. At top_k =
-      top_p = None it is 0 but for rounding; otherwise it measures how much sampling cut off.
+      top_p = None it is 0 but for rounding; otherwise it measures how much sampling cut off. With
+      a reference also reference_kl, nats a token.
     """
     chex.assert_rank(advantages_PxN, 2)
+    num_samples, num_tokens = advantages_PxN.size, jnp.sum(rollout.mask)
 
-    def loss_fn(params):
+    def loss_fn(params, prompts, arrays):
+        tokens, mask, sampling_logp, advantages, reference_logp = arrays
         logp, entropy = response_logprobs(
-            params,
-            rollout.prompts,
-            rollout.tokens,
-            temperature,
-            decoder=decoder,
-            chunk_tokens=chunk_tokens,
+            params, prompts, tokens, temperature, decoder=decoder, chunk_tokens=chunk_tokens
         )
         figures = {
-            "entropy": masked_mean(entropy, rollout.mask),
-            "sampling_kl": masked_mean(rollout.sampling_logp - logp, rollout.mask),
+            "entropy": masked_mean(entropy, mask, num_tokens),
+            "sampling_kl": masked_mean(sampling_logp - logp, mask, num_tokens),
         }
-        return policy_gradient_loss(logp, rollout.mask, advantages_PxN), figures
+        loss = policy_gradient_loss(logp, mask, advantages, num_samples)
+        if reference_logp is not None:
+            figures["reference_kl"] = reference_kl(logp, reference_logp, mask, num_tokens)
+            loss += kl_coefficient * figures["reference_kl"]
+        return loss, figures
 
-    return _step(state, loss_fn, optimizer)
+    arrays = (
+        rollout.tokens,
+        rollout.mask,
+        rollout.sampling_logp,
+        advantages_PxN,
+        reference_logp_PxNxR,
+    )
+    return _step(state, loss_fn, rollout.prompts, arrays, optimizer, micro_batch)
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
@@ -75,6 +101,7 @@ def supervised_update(
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
     chunk_tokens: int,
+    micro_batch: MicroBatch = WHOLE,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step on worked examples: B prompts, each with the response to imitate.
 
@@ -86,30 +113,70 @@ def supervised_update(
       decoder: the module.
       optimizer: the transformation that `state.optimizer_state` belongs to.
       chunk_tokens: see `learner.logprobs.token_logprobs`.
+      micro_batch: how many examples are at work at once; the result does not depend on it.
 
     Returns:
       The new state, and figures: loss (nats a token) and gradient_norm.
     """
     chex.assert_rank([tokens_BxR, mask_BxR], 2)
+    num_tokens = jnp.sum(mask_BxR)
 
-    def loss_fn(params):
+    def loss_fn(params, prompts, arrays):
+        tokens, mask = arrays
         logp, _ = response_logprobs(
-            params,
-            prompts,
-            tokens_BxR[:, None],
-            1.0,
-            decoder=decoder,
-            chunk_tokens=chunk_tokens,
+            params, prompts, tokens, 1.0, decoder=decoder, chunk_tokens=chunk_tokens
         )
-        return supervised_loss(logp[:, 0], mask_BxR), {}
+        return supervised_loss(logp, mask, num_tokens), {}
 
-    return _step(state, loss_fn, optimizer)
+    arrays = (tokens_BxR[:, None], mask_BxR[:, None])  # groups of one sample
+    examples = MicroBatch(micro_batch.problems)
+    return _step(state, loss_fn, prompts, arrays, optimizer, examples)
 
 
-def _step(state, loss_fn, optimizer):
-    (loss, figures), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+@functools.partial(jax.jit, static_argnames=("decoder", "chunk_tokens", "micro_batch"))
+def reference_logprobs(
+    params: Any,
+    rollout: Rollout,
+    temperature: jax.Array | float,
+    *,
+    decoder: Decoder,
+    chunk_tokens: int,
+    micro_batch: MicroBatch = WHOLE,
+) -> jax.Array:
+    """Log-probabilities (P, N, R) of sampled tokens under other parameters, those of a reference.
+
+    Args:
+      params: the reference's.
+      rollout: P groups of N samples.
+      temperature: as in the update.
+      decoder: the module.
+      chunk_tokens: see `learner.logprobs.token_logprobs`.
+      micro_batch: how much of the batch is at work at once.
+    """
+
+    def logp(prompts, tokens):
+        return response_logprobs(
+            params, prompts, tokens, temperature, decoder=decoder, chunk_tokens=chunk_tokens
+        )[0]
+
+    return for_each(logp, rollout.prompts, rollout.tokens, micro_batch)
+
+
+def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch):
+    """Adds up the gradient over the micro-batches, and lets the optimizer make its update of it."""
+
+    def loss_and_gradients(prompts, arrays):
+        return jax.value_and_grad(loss_fn, has_aux=True)(state.params, prompts, arrays)
+
+    (loss, figures), gradients = accumulate(loss_and_gradients, prompts, arrays, micro_batch)
+    gradients, params = to_float32(gradients), to_float32(state.params)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), _ROUNDING)
+    moments_key, params_key = jax.random.split(jax.random.fold_in(key, state.updates))
+    updates, optimizer_state = optax.with_extra_args_support(optimizer).update(
+        gradients, state.optimizer_state, params, key=moments_key
+    )
+    params = round_like(params_key, optax.apply_updates(params, updates), state.params)
     figures = {"loss": loss, "gradient_norm": optax.global_norm(gradients), **figures}
     figures = {name: jnp.asarray(value, jnp.float32) for name, value in figures.items()}
-    return state.replace(params=params, optimizer_state=optimizer_state), figures
+    state = state.replace(params=params, optimizer_state=optimizer_state, updates=state.updates + 1)
+    return state, figures

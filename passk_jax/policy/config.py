@@ -20,6 +20,8 @@ REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,  # only the period's input
 }
 
+DTYPES = ("float32", "bfloat16")
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -62,7 +64,8 @@ class DecoderConfig:
     norm_eps: float = 1e-6
     scale_embedding: bool = True  # by the root of embed_dim
     tied_head: bool = True  # the embedding is the output's matrix too
-    dtype: str = "float32"  # of the arithmetic; parameters stay as they are stored
+    dtype: str = "float32"  # of the arithmetic, a name in DTYPES; norms and logits are in float32
+    param_dtype: str = "float32"  # of the parameters as they are stored, a name in DTYPES
     remat: str | None = "dots"  # what the backward pass keeps: a name in REMAT_POLICIES
 
     def __post_init__(self):
@@ -80,6 +83,9 @@ class DecoderConfig:
                 f"num_heads = {self.num_heads}: must be a multiple of num_kv_heads = "
                 f"{self.num_kv_heads}"
             )
+        for name in ("dtype", "param_dtype"):
+            if getattr(self, name) not in DTYPES:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: allowed are {list(DTYPES)}")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat = {self.remat!r}: allowed are {list(REMAT_POLICIES)}")
         if self.activation not in ACTIVATIONS:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from passk_jax.policy.config import ACTIVATIONS, REMAT_POLICIES, DecoderConfig, RopeScaling
-from passk_jax.policy.linear import linear
+from passk_jax.policy.linear import linear, lookup
 from passk_jax.policy.sharding import Layout, split_batch
 
 # As in the gemma package: finite, so that a row with nothing to look at is not nan.
@@ -126,7 +126,7 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", init, (x.shape[-1],))
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + c.norm_eps)
-        return (y * (c.norm_offset + _over(scale, x))).astype(x.dtype)
+        return (y * (c.norm_offset + _over(scale.astype(jnp.float32), x))).astype(x.dtype)
 
 
 def _over(w: jax.Array, x: jax.Array) -> jax.Array:
@@ -201,7 +201,8 @@ class Layer(nn.Module):
         if not c.qkv_bias:
             return y
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
-        return y + _over(self.param(f"{name}_bias", init, shape), y).astype(y.dtype)
+        bias = self.param(f"{name}_bias", init, shape).astype(jnp.float32)
+        return (y + _over(bias, y)).astype(y.dtype)  # its gradient is summed in float32
 
     def _feed_forward(self, x_PxNxLxD):
         c = self.config
@@ -289,7 +290,7 @@ class Decoder(nn.Module):
         if valid_PxNxL is None:
             valid_PxNxL = jnp.ones(tokens_PxNxL.shape, bool)
         dtype = self.config.dtype
-        x_PxNxLxD = self.embedding.astype(dtype)[tokens_PxNxL]
+        x_PxNxLxD = lookup(self.embedding, tokens_PxNxL, dtype)
         if self.config.scale_embedding:
             # The scale is rounded to the arithmetic's dtype, as in the gemma package.
             x_PxNxLxD *= jnp.asarray(self.config.embed_dim**0.5, dtype)

@@ -1,4 +1,4 @@
-"""The matrix product of the decoder, with a backward pass written for speed and precision."""
+"""The decoder's matrix product and embedding, with backward passes for speed and precision."""
 
 import functools
 import math
@@ -52,7 +52,9 @@ def _backward(num_inputs, dtype, residuals, dy):
     dx = _product(
         dy, w.astype(x.dtype), range(len(rows), dy.ndim), range(num_inputs, w.ndim), x.dtype
     )
-    if math.prod(w.shape[:num_inputs]) <= math.prod(w.shape[num_inputs:]):
+    narrow = math.prod(w.shape[:num_inputs]) <= math.prod(w.shape[num_inputs:])
+    # In bfloat16 XLA's CPU compiles the other form to a product that it then cannot run.
+    if narrow or x.dtype == jnp.bfloat16:
         return dx, _product(x, dy, rows, rows, w.dtype)
     dw = _product(dy, x, rows, rows, w.dtype)
     num_outputs = w.ndim - num_inputs
@@ -65,3 +67,35 @@ _linear.defvjp(_forward, _backward)
 def _product(a, b, a_axes, b_axes, dtype):
     dims = ((tuple(a_axes), tuple(b_axes)), ((), ()))
     return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def lookup(table_VxD: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Rows of the embedding in the arithmetic's dtype; their gradients are summed in float32.
+
+    A batch has some tokens thousands of times. Summed in bfloat16, as the plain gradient would be
+    where the table or the arithmetic is in it, their gradient stops growing after some hundreds.
+
+    Args:
+      table_VxD: any float dtype.
+      tokens: integers (...).
+      dtype: of the result.
+
+    Returns:
+      (..., D).
+    """
+    return table_VxD[tokens].astype(dtype)
+
+
+def _lookup_forward(table_VxD, tokens, dtype):
+    return lookup(table_VxD, tokens, dtype), (table_VxD, tokens)
+
+
+def _lookup_backward(dtype, residuals, dy):
+    del dtype
+    table_VxD, tokens = residuals  # the table for its shape, dtype and sharding only
+    zeros = jnp.zeros_like(table_VxD, jnp.float32)
+    return zeros.at[tokens].add(dy.astype(jnp.float32)).astype(table_VxD.dtype), None
+
+
+lookup.defvjp(_lookup_forward, _lookup_backward)

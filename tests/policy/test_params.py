@@ -243,6 +243,7 @@ def save_run(folder, progress, params):
         params=params,
         optimizer_state=optax.adam(1e-3).init(params),
         key=jax.random.key_data(jax.random.key(0)),
+        updates=jnp.int32(progress),
     )
     checkpoints = Checkpoints(folder)
     checkpoints.save(progress, {"state": state, "solve_record": np.zeros(3)}, {})

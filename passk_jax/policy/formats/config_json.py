@@ -129,7 +129,9 @@ def to_huggingface(config: DecoderConfig) -> dict[str, Any]:
 
 def differences(found: DecoderConfig, expected: DecoderConfig) -> list[str]:
     """What of two configs is not alike, of that which belongs to the model and not to a run."""
-    expected = dataclasses.replace(expected, dtype=found.dtype, remat=found.remat)
+    expected = dataclasses.replace(
+        expected, dtype=found.dtype, param_dtype=found.param_dtype, remat=found.remat
+    )
     if expected.query_scale == expected.head_dim**-0.5:
         expected = dataclasses.replace(expected, query_scale=None)
     return [

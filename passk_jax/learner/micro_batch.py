@@ -1,0 +1,96 @@
+"""A batch of P x N samples in parts, one after the other, where it does not fit at once."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroBatch:
+    """How many problems, and how many samples of each, are at work at once; `None` for all."""
+
+    problems: int | None = None
+    samples: int | None = None
+
+
+WHOLE = MicroBatch()
+
+
+def accumulate(
+    function: Callable[..., Any], prompts: Any, arrays: Any, micro_batch: MicroBatch
+) -> Any:
+    """The sum of function(prompts, arrays) over the micro-batches, added up in float32.
+
+    Args:
+      function: of prompts (p, ...) and arrays (p, m, ...) to a tree of floating-point arrays.
+      prompts: a tree of arrays (P, ...).
+      arrays: a tree of arrays (P, N, ...).
+      micro_batch: p, which divides P, and m, which divides N. Prompts are run once for each m
+        samples.
+
+    Returns:
+      The tree; with one micro-batch just what the function returns.
+    """
+    count, part = _parts(prompts, arrays, micro_batch)
+    if count == 1:
+        return function(prompts, arrays)
+    like = jax.eval_shape(lambda: function(*part(0)))
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), like
+    )
+
+    def add(total, index):
+        return jax.tree.map(jnp.add, total, function(*part(index))), None
+
+    return jax.lax.scan(add, zeros, jnp.arange(count))[0]
+
+
+def for_each(
+    function: Callable[..., jax.Array], prompts: Any, arrays: Any, micro_batch: MicroBatch
+) -> jax.Array:
+    """An array (P, N, ...) that the function gives in parts (p, m, ...); see `accumulate`."""
+    count, part = _parts(prompts, arrays, micro_batch)
+    if count == 1:
+        return function(prompts, arrays)
+    parts = jax.lax.map(lambda index: function(*part(index)), jnp.arange(count))
+    num_problems, num_samples = jax.tree.leaves(arrays)[0].shape[:2]
+    p, m, *rest = parts.shape[1:]
+    parts = parts.reshape(num_problems // p, num_samples // m, p, m, *rest)
+    return jnp.moveaxis(parts, (2, 3), (0, 2)).reshape(num_problems, num_samples, *rest)
+
+
+def _parts(prompts, arrays, micro_batch):
+    """The number of micro-batches, and a function from a number to its prompts and arrays."""
+    num_problems, num_samples = jax.tree.leaves(arrays)[0].shape[:2]
+    p = num_problems if micro_batch.problems is None else micro_batch.problems
+    m = num_samples if micro_batch.samples is None else micro_batch.samples
+    if num_problems % p or num_samples % m:
+        raise ValueError(
+            f"micro_batch.problems = {p} must divide {num_problems}, micro_batch.samples = {m} "
+            f"must divide {num_samples}"
+        )
+    splits = num_samples // m
+
+    def part(index):
+        def of_problems(x):
+            return _every(x, num_problems // p, index // splits, axis=0)
+
+        def of_samples(x):
+            return _every(of_problems(x), splits, index % splits, axis=1)
+
+        return jax.tree.map(of_problems, prompts), jax.tree.map(of_samples, arrays)
+
+    return num_problems // p * splits, part
+
+
+def _every(x, count, start, axis):
+    """Every count-th entry of an axis, from `start` on.
+
+    Not neighbours: problems are split over the devices in runs of neighbours, and each device is to
+    find its share of every micro-batch in what it holds.
+    """
+    x = x.reshape(*x.shape[:axis], x.shape[axis] // count, count, *x.shape[axis + 1 :])
+    return jax.lax.dynamic_index_in_dim(x, start, axis + 1, keepdims=False)
