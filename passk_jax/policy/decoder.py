@@ -4,6 +4,7 @@ Shapes: P problems, N samples for each, L tokens, S keys, D model width, K key-v
 heads for each of them, H head width, F feed-forward width, V vocabulary.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 
 from passk_jax.policy.config import ACTIVATIONS, REMAT_POLICIES, DecoderConfig, RopeScaling
 from passk_jax.policy.linear import linear, lookup
-from passk_jax.policy.sharding import Layout, split_batch
+from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
 
 # As in the gemma package: finite, so that a row with nothing to look at is not nan.
 MASKED_LOGIT = -2.3819763e38
@@ -134,13 +135,6 @@ def _over(w: jax.Array, x: jax.Array) -> jax.Array:
     return jax.lax.expand_dims(w, range(x.ndim - w.ndim))
 
 
-def _kernel(
-    module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int
-) -> jax.Array:
-    init = nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes)
-    return module.param(name, init, shape)
-
-
 class Layer(nn.Module):
     """One layer: attention and a gated feed-forward, each after a norm, in Gemma 2 between two."""
 
@@ -169,9 +163,6 @@ class Layer(nn.Module):
         query = self._project("query", c.num_heads, "heads", x_PxNxLxD)
         key = self._project("key", c.num_kv_heads, "kv_heads", x_PxNxLxD)
         value = self._project("value", c.num_kv_heads, "kv_heads", x_PxNxLxD)
-        w_o = _kernel(
-            self, "output", (c.num_heads, h, d), ("heads", "head_dim", "embed"), c.num_heads * h
-        )
         query = rope(query, positions_PxNxL, c.rope_base, c.rope_scaling)
         key = rope(key, positions_PxNxL, c.rope_base, c.rope_scaling)
         if self.layout is not None:
@@ -191,13 +182,16 @@ class Layer(nn.Module):
         )
         encoded = encoded.reshape(*encoded.shape[:3], c.num_heads, h)
         encoded = split_batch(self.layout, encoded, None, "heads", None)
-        return split_batch(self.layout, linear(encoded, w_o, 2), None, "features"), (key, value)
+        attended = self._linear(
+            encoded, "output", (c.num_heads, h, d), ("heads", "head_dim", "embed"), num_inputs=2
+        )
+        return split_batch(self.layout, attended, None, "features"), (key, value)
 
     def _project(self, name, heads, axis, x_PxNxLxD):
         c = self.config
         shape, axes = (heads, c.head_dim), (axis, "head_dim")
-        w = _kernel(self, name, (c.embed_dim, *shape), ("embed", *axes), c.embed_dim)
-        y = split_batch(self.layout, linear(x_PxNxLxD, w), None, axis, None)
+        y = self._linear(x_PxNxLxD, name, (c.embed_dim, *shape), ("embed", *axes))
+        y = split_batch(self.layout, y, None, axis, None)
         if not c.qkv_bias:
             return y
         init = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes)
@@ -207,11 +201,19 @@ class Layer(nn.Module):
     def _feed_forward(self, x_PxNxLxD):
         c = self.config
         shape, axes = (c.embed_dim, c.hidden_dim), ("embed", "mlp")
-        gate = linear(x_PxNxLxD, _kernel(self, "gate", shape, axes, c.embed_dim))
-        up = linear(x_PxNxLxD, _kernel(self, "up", shape, axes, c.embed_dim))
-        down = _kernel(self, "down", shape[::-1], axes[::-1], c.hidden_dim)
+        gate = self._linear(x_PxNxLxD, "gate", shape, axes)
+        up = self._linear(x_PxNxLxD, "up", shape, axes)
         hidden = split_batch(self.layout, ACTIVATIONS[c.activation](gate) * up, None, "mlp")
-        return split_batch(self.layout, linear(hidden, down), None, "features")
+        y = self._linear(hidden, "down", shape[::-1], axes[::-1])
+        return split_batch(self.layout, y, None, "features")
+
+    def _linear(self, x, name, shape, axes, num_inputs=1):
+        """The product with a parameter, whose first axes are the inputs."""
+        fan_in = math.prod(shape[:num_inputs])
+        init = nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes)
+        w = self.param(name, init, shape)
+        split = None if self.layout is None else WeightSplit(self.layout, axes)
+        return linear(x, w, num_inputs, split=split)
 
 
 class Period(nn.Module):
@@ -290,7 +292,7 @@ class Decoder(nn.Module):
         if valid_PxNxL is None:
             valid_PxNxL = jnp.ones(tokens_PxNxL.shape, bool)
         dtype = self.config.dtype
-        x_PxNxLxD = lookup(self.embedding, tokens_PxNxL, dtype)
+        x_PxNxLxD = lookup(self.embedding, tokens_PxNxL, dtype, head_split(self.layout))
         if self.config.scale_embedding:
             # The scale is rounded to the arithmetic's dtype, as in the gemma package.
             x_PxNxLxD *= jnp.asarray(self.config.embed_dim**0.5, dtype)
@@ -313,6 +315,11 @@ class Decoder(nn.Module):
         """Next-token logits (..., V) in float32, soft-capped, from hidden states (..., D)."""
         head_VxD = self.embedding if self.config.tied_head else self.head
         return output_logits(hidden, head_VxD, self.config)
+
+
+def head_split(layout: Layout | None) -> WeightSplit | None:
+    """Of the output's matrix (V, D), and of the embedding."""
+    return None if layout is None else WeightSplit(layout, ("vocab", "embed"))
 
 
 def output_head(params: Mapping[str, Any]) -> jax.Array:

@@ -7,11 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from passk_jax.policy.sharding import WeightSplit
+
 PRODUCT = "product"  # the name by which a remat policy can keep the results
 
 
 def linear(
-    x: jax.Array, w: jax.Array, num_inputs: int = 1, dtype: jnp.dtype | None = None
+    x: jax.Array,
+    w: jax.Array,
+    num_inputs: int = 1,
+    dtype: jnp.dtype | None = None,
+    split: WeightSplit | None = None,
 ) -> jax.Array:
     """Contracts the last `num_inputs` axes of x with the first ones of w, multiplying in x's dtype.
 
@@ -27,41 +33,60 @@ def linear(
       w: (*inputs, *outputs), any float dtype.
       num_inputs: number of contracted axes.
       dtype: of the result; `None` for the dtype of x.
+      split: over devices, of w. It is gathered in x's dtype.
 
     Returns:
       (..., *outputs).
     """
-    return checkpoint_name(_linear(x, w, num_inputs, dtype), PRODUCT)
+    return checkpoint_name(_linear(x, w, num_inputs, dtype, split), PRODUCT)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _linear(x, w, num_inputs, dtype):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _linear(x, w, num_inputs, dtype, split):
     x_axes = range(x.ndim - num_inputs, x.ndim)
-    return _product(x, w.astype(x.dtype), x_axes, range(num_inputs), dtype)
+    return _product(x, in_use(w, x.dtype, split), x_axes, range(num_inputs), dtype)
 
 
-def _forward(x, w, num_inputs, dtype):
-    return _linear(x, w, num_inputs, dtype), (x, w)
+def _forward(x, w, num_inputs, dtype, split):
+    return _linear(x, w, num_inputs, dtype, split), (x, w)
 
 
-def _backward(num_inputs, dtype, residuals, dy):
+def _backward(num_inputs, dtype, split, residuals, dy):
     del dtype
     x, w = residuals
     dy = dy.astype(x.dtype)
-    rows = range(x.ndim - num_inputs)
-    dx = _product(
-        dy, w.astype(x.dtype), range(len(rows), dy.ndim), range(num_inputs, w.ndim), x.dtype
-    )
-    narrow = math.prod(w.shape[:num_inputs]) <= math.prod(w.shape[num_inputs:])
-    # In bfloat16 XLA's CPU compiles the other form to a product that it then cannot run.
-    if narrow or x.dtype == jnp.bfloat16:
-        return dx, _product(x, dy, rows, rows, w.dtype)
-    dw = _product(dy, x, rows, rows, w.dtype)
-    num_outputs = w.ndim - num_inputs
-    return dx, dw.transpose(*range(num_outputs, w.ndim), *range(num_outputs))
+    outputs = range(x.ndim - num_inputs, dy.ndim)
+    dx = _product(dy, in_use(w, x.dtype, split), outputs, range(num_inputs, w.ndim), x.dtype)
+    dw = weight_gradient(x, dy, num_inputs, w.dtype)
+    return dx, dw if split is None else split.stored(dw)
 
 
 _linear.defvjp(_forward, _backward)
+
+
+def in_use(w: jax.Array, dtype: jnp.dtype, split: WeightSplit | None) -> jax.Array:
+    """A parameter in the arithmetic's dtype, where it is used."""
+    return w.astype(dtype) if split is None else split.gathered(w.astype(dtype))
+
+
+def weight_gradient(x: jax.Array, dy: jax.Array, num_inputs: int, dtype: jnp.dtype) -> jax.Array:
+    """The gradient (*inputs, *outputs) of `linear`'s w, in the form that is faster; see there.
+
+    Args:
+      x: (..., *inputs).
+      dy: (..., *outputs), of the dtype of x.
+      num_inputs: number of contracted axes.
+      dtype: that it is summed in.
+    """
+    num_rows = x.ndim - num_inputs
+    rows = range(num_rows)
+    narrow = math.prod(x.shape[num_rows:]) <= math.prod(dy.shape[num_rows:])
+    # In bfloat16 XLA's CPU compiles the other form to a product that it then cannot run.
+    if narrow or x.dtype == jnp.bfloat16:
+        return _product(x, dy, rows, rows, dtype)
+    dw = _product(dy, x, rows, rows, dtype)
+    num_outputs = dy.ndim - num_rows
+    return dw.transpose(*range(num_outputs, dw.ndim), *range(num_outputs))
 
 
 def _product(a, b, a_axes, b_axes, dtype):
@@ -69,8 +94,10 @@ def _product(a, b, a_axes, b_axes, dtype):
     return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def lookup(table_VxD: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def lookup(
+    table_VxD: jax.Array, tokens: jax.Array, dtype: jnp.dtype, split: WeightSplit | None = None
+) -> jax.Array:
     """Rows of the embedding in the arithmetic's dtype; their gradients are summed in float32.
 
     A batch has some tokens thousands of times. Summed in bfloat16, as the plain gradient would be
@@ -80,22 +107,26 @@ def lookup(table_VxD: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Arr
       table_VxD: any float dtype.
       tokens: integers (...).
       dtype: of the result.
+      split: of the table.
 
     Returns:
       (..., D).
     """
+    if split is not None and split.layout.shares("embed") > 1:
+        table_VxD = in_use(table_VxD, dtype, split)
     return table_VxD[tokens].astype(dtype)
 
 
-def _lookup_forward(table_VxD, tokens, dtype):
-    return lookup(table_VxD, tokens, dtype), (table_VxD, tokens)
+def _lookup_forward(table_VxD, tokens, dtype, split):
+    return lookup(table_VxD, tokens, dtype, split), (table_VxD, tokens)
 
 
-def _lookup_backward(dtype, residuals, dy):
+def _lookup_backward(dtype, split, residuals, dy):
     del dtype
     table_VxD, tokens = residuals  # the table for its shape, dtype and sharding only
     zeros = jnp.zeros_like(table_VxD, jnp.float32)
-    return zeros.at[tokens].add(dy.astype(jnp.float32)).astype(table_VxD.dtype), None
+    total = zeros.at[tokens].add(dy.astype(jnp.float32)).astype(table_VxD.dtype)
+    return total if split is None else split.stored(total), None
 
 
 lookup.defvjp(_lookup_forward, _lookup_backward)

@@ -99,6 +99,30 @@ class Layout:
         return shares // num_kv_heads
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightSplit:
+    """Where one parameter is stored and where it is used; hashable.
+
+    Along its model width ("embed") a parameter is only stored in parts: the devices that share it
+    gather it for each use, and their gradients are summed into the parts.
+
+    Attributes:
+      layout: of the model.
+      names: of the parameter's axes.
+    """
+
+    layout: Layout
+    names: tuple[str, ...]
+
+    def gathered(self, w: jax.Array) -> jax.Array:
+        """The parameter with all of its model width on each device."""
+        return self.layout.constrain(w, *[None if n == "embed" else n for n in self.names])
+
+    def stored(self, w: jax.Array) -> jax.Array:
+        """The parameter, or its gradient, as it is stored."""
+        return self.layout.constrain(w, *self.names)
+
+
 def split_batch(layout: Layout | None, x_PxN: jax.Array, *rest: str | None) -> jax.Array:
     """Inside a compiled function: x (P, N, ...), split as the names of its further axes say too."""
     return x_PxN if layout is None else layout.constrain(x_PxN, "problems", "samples", *rest)
