@@ -6,13 +6,16 @@ are written out: what `jax.checkpoint` would repeat of the forward pass it need 
 """
 
 import functools
+import math
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from passk_jax.policy.config import DecoderConfig
-from passk_jax.policy.decoder import Decoder, output_head, output_logits, prefill
+from passk_jax.policy.decoder import Decoder, head_split, output_head, prefill, softcap
+from passk_jax.policy.linear import in_use, weight_gradient
+from passk_jax.policy.sharding import Layout, split_batch
 from passk_jax.rollout.prompts import Prompts
 
 
@@ -24,95 +27,116 @@ def token_logprobs(
     *,
     config: DecoderConfig,
     chunk_tokens: int,
+    layout: Layout | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each token, and the entropy of the distribution that it came from.
 
     Args:
-      hidden: (..., D), the state that predicts each token.
+      hidden: (..., R, D), the state that predicts each token.
       head_VxD: the output's matrix, `policy.decoder.output_head`.
-      tokens: int32 (...), the tokens.
+      tokens: int32 (..., R), the tokens.
       temperature: the logits are divided by it; a constant of the gradient.
       config: for the soft-cap and the arithmetic's dtype.
-      chunk_tokens: how many tokens have their logits in memory at once.
+      chunk_tokens: how many tokens have their logits in memory at once, on each device that has
+        tokens of its own; at least one of each sequence.
+      layout: of tokens (P, N, R).
 
     Returns:
-      log-probabilities and entropies in nats, float32 (...).
+      log-probabilities and entropies in nats, float32 (..., R).
     """
     chex.assert_shape(hidden, (*tokens.shape, head_VxD.shape[1]))
-    flat_hidden, flat_tokens = hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1)
-    total = flat_tokens.shape[0]
-    count = -(-total // chunk_tokens)
-    size = -(-total // count)
-    padding = count * size - total
+    *rows, length = tokens.shape
+    shares = 1 if layout is None else layout.shares("problems") * layout.shares("samples")
+    # Chunks are of all sequences, so that on a mesh every device has its share of each.
+    size = max(1, chunk_tokens * shares // max(1, math.prod(rows)))
+    count = -(-length // min(size, length))
+    size = -(-length // count)
 
     def chunks(x):
-        # Every count-th token is of one chunk: on a mesh each device has its share of all chunks.
-        return (
-            jnp.pad(x, ((0, padding), *[(0, 0)] * (x.ndim - 1)))
-            .reshape(size, count, *x.shape[1:])
-            .swapaxes(0, 1)
-        )
+        widths = [(0, count * size - length if axis == len(rows) else 0) for axis in range(x.ndim)]
+        x = jnp.pad(x, widths).reshape(*rows, count, size, *x.shape[len(rows) + 1 :])
+        return jnp.moveaxis(x, len(rows), 0)
 
     results = _logprobs(
-        chunks(flat_hidden), head_VxD, chunks(flat_tokens), jnp.float32(temperature), config
+        chunks(hidden), head_VxD, chunks(tokens), jnp.float32(temperature), config, layout
     )
-    return tuple(x.swapaxes(0, 1).reshape(-1)[:total].reshape(tokens.shape) for x in results)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _logprobs(hidden_KxCxD, head_VxD, tokens_KxC, temperature, config):
-    """K chunks of C tokens, one after the other: log-probabilities and entropies (K, C)."""
-    logp_KxC, entropy_KxC, _ = _chunks_forward(
-        hidden_KxCxD, head_VxD, tokens_KxC, temperature, config
+    return tuple(
+        jnp.moveaxis(x, 0, len(rows)).reshape(*rows, count * size)[..., :length] for x in results
     )
-    return logp_KxC, entropy_KxC
 
 
-def _chunks_forward(hidden_KxCxD, head_VxD, tokens_KxC, temperature, config):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _logprobs(hidden, head_VxD, tokens, temperature, config, layout):
+    """Chunks, the first axis, one after the other: log-probability and entropy of each token."""
+    logp, entropy, _ = _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout)
+    return logp, entropy
+
+
+def _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout):
+    head_in_use_VxD = in_use(head_VxD, hidden.dtype, head_split(layout))
+
     def chunk(pair):
-        hidden_CxD, tokens_C = pair
-        logits_CxV = output_logits(hidden_CxD, head_VxD, config) / temperature
-        normalizer_C = jax.nn.logsumexp(logits_CxV, axis=-1)
-        chosen_C = jnp.take_along_axis(logits_CxV, tokens_C[:, None], axis=-1)[:, 0]
-        log_p_CxV = logits_CxV - normalizer_C[:, None]
-        entropy_C = -jnp.sum(jnp.exp(log_p_CxV) * log_p_CxV, axis=-1)
-        return chosen_C - normalizer_C, entropy_C, normalizer_C
+        hidden, tokens = pair
+        logits = _scaled(_raw_logits(hidden, head_in_use_VxD, layout), config, temperature)
+        normalizer = jax.nn.logsumexp(logits, axis=-1)
+        chosen = jnp.sum(jnp.where(_one_hot(tokens, logits), logits, 0.0), axis=-1)
+        log_p = logits - normalizer[..., None]
+        entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+        return chosen - normalizer, entropy, normalizer
 
-    return jax.lax.map(chunk, (hidden_KxCxD, tokens_KxC))
+    return jax.lax.map(chunk, (hidden, tokens))
 
 
-def _forward(hidden_KxCxD, head_VxD, tokens_KxC, temperature, config):
-    logp_KxC, entropy_KxC, normalizer_KxC = _chunks_forward(
-        hidden_KxCxD, head_VxD, tokens_KxC, temperature, config
+def _forward(hidden, head_VxD, tokens, temperature, config, layout):
+    logp, entropy, normalizer = _chunks_forward(
+        hidden, head_VxD, tokens, temperature, config, layout
     )
-    kept = (hidden_KxCxD, head_VxD, tokens_KxC, temperature, entropy_KxC, normalizer_KxC)
-    return (logp_KxC, entropy_KxC), kept
+    return (logp, entropy), (hidden, head_VxD, tokens, temperature, entropy, normalizer)
 
 
-def _backward(config, kept, cotangents):
+def _backward(config, layout, kept, cotangents):
     """The logits again, and from them their gradient: of log p onehot - p, of H -p (log p + H).
 
     The head's is summed over the chunks in float32, in whatever dtype it is stored.
     """
-    hidden_KxCxD, head_VxD, tokens_KxC, temperature, entropy_KxC, normalizer_KxC = kept
+    hidden, head_VxD, tokens, temperature, entropy, normalizer = kept
+    split = head_split(layout)
+    head_in_use_VxD = in_use(head_VxD, hidden.dtype, split)
 
-    def chunk(by_head_total_VxD, parts):
-        hidden_CxD, tokens_C, entropy_C, normalizer_C, by_logp_C, by_entropy_C = parts
-        scaled = lambda hidden, head: output_logits(hidden, head, config) / temperature  # noqa: E731
-        logits_CxV, pullback = jax.vjp(scaled, hidden_CxD, head_VxD)
-        log_p_CxV = logits_CxV - normalizer_C[:, None]
-        by_p_CxV = by_logp_C[:, None] + by_entropy_C[:, None] * (log_p_CxV + entropy_C[:, None])
-        chosen_CxV = jnp.arange(head_VxD.shape[0]) == tokens_C[:, None]
-        by_chosen_CxV = jnp.where(chosen_CxV, by_logp_C[:, None], 0.0)
-        by_hidden_CxD, by_head_VxD = pullback(by_chosen_CxV - jnp.exp(log_p_CxV) * by_p_CxV)
-        return by_head_total_VxD + by_head_VxD.astype(jnp.float32), by_hidden_CxD
+    def chunk(by_head_VxD, parts):
+        hidden, tokens, *others = parts
+        entropy, normalizer, by_logp, by_entropy = (x[..., None] for x in others)
+        raw = _raw_logits(hidden, head_in_use_VxD, layout)
+        logits, pullback = jax.vjp(lambda raw: _scaled(raw, config, temperature), raw)
+        log_p = logits - normalizer
+        by_p = by_logp + by_entropy * (log_p + entropy)
+        by_chosen = jnp.where(_one_hot(tokens, logits), by_logp, 0.0)
+        (by_raw,) = pullback(by_chosen - jnp.exp(log_p) * by_p)
+        by_raw = by_raw.astype(hidden.dtype)
+        part_DxV = weight_gradient(hidden, by_raw, 1, jnp.float32)
+        part_VxD = part_DxV.T if split is None else split.stored(part_DxV.T)
+        return by_head_VxD + part_VxD, jnp.einsum("...v,vd->...d", by_raw, head_in_use_VxD)
 
-    parts = (hidden_KxCxD, tokens_KxC, entropy_KxC, normalizer_KxC, *cotangents)
-    by_head_VxD, by_hidden_KxCxD = jax.lax.scan(chunk, jnp.zeros_like(head_VxD, jnp.float32), parts)
-    return by_hidden_KxCxD, by_head_VxD.astype(head_VxD.dtype), None, None
+    parts = (hidden, tokens, entropy, normalizer, *cotangents)
+    by_head_VxD, by_hidden = jax.lax.scan(chunk, jnp.zeros_like(head_VxD, jnp.float32), parts)
+    return by_hidden, by_head_VxD.astype(head_VxD.dtype), None, None
 
 
 _logprobs.defvjp(_forward, _backward)
+
+
+def _raw_logits(hidden, head_VxD, layout):
+    raw = jnp.einsum("...d,vd->...v", hidden, head_VxD, preferred_element_type=jnp.float32)
+    return raw if layout is None else split_batch(layout, raw, None, "vocab")
+
+
+def _scaled(raw, config, temperature):
+    return softcap(raw, config.final_softcap) / temperature
+
+
+def _one_hot(tokens, logits):
+    # Not a gather: where the vocabulary is split, each device looks in its own part.
+    return jnp.arange(logits.shape[-1]) == tokens[..., None]
 
 
 def response_logprobs(
@@ -152,4 +176,5 @@ def response_logprobs(
         temperature,
         config=decoder.config,
         chunk_tokens=chunk_tokens,
+        layout=decoder.layout,
     )

@@ -23,12 +23,13 @@ def plain(hidden, embedding, tokens, temperature):
     return chosen, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 
-@pytest.mark.parametrize("chunk_tokens", [1, 4, 7, 100])  # 12 tokens: divided, not divided, whole
+# 6 sequences of 7 tokens, of each of which at once: 1, 2 (which does not divide 7), 3, all.
+@pytest.mark.parametrize("chunk_tokens", [1, 12, 20, 100])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_chunks_change_neither_values_nor_gradients(chunk_tokens, temperature):
-    hidden = jax.random.normal(jax.random.key(0), (2, 3, 2, 16))
+    hidden = jax.random.normal(jax.random.key(0), (2, 3, 7, 16))
     embedding = jax.random.normal(jax.random.key(1), (CONFIG.vocab_size, 16))
-    tokens = jax.random.randint(jax.random.key(2), (2, 3, 2), 0, CONFIG.vocab_size)
+    tokens = jax.random.randint(jax.random.key(2), (2, 3, 7), 0, CONFIG.vocab_size)
     chunked = functools.partial(token_logprobs, config=CONFIG, chunk_tokens=chunk_tokens)
 
     def total(function, hidden, embedding):
