@@ -251,6 +251,7 @@ def _build(config: ConfigDict) -> Experiment:
     warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
     _check_batches(config, mesh)
+    _check_attention(config, mesh)
     task = _named(
         "task",
         tasks.make,
@@ -423,6 +424,15 @@ def _check_batches(config: ConfigDict, mesh: Mesh) -> None:
                 f"{mesh.shape['data']} x {mesh.shape['fsdp']} devices, so it must be a multiple of "
                 f"{shares}"
             )
+
+
+def _check_attention(config: ConfigDict, mesh: Mesh) -> None:
+    platform = mesh.devices.flat[0].platform
+    if config.policy.attention == "splash" and platform != "tpu":
+        raise ConfigError(
+            "config.policy.attention = 'splash': its kernels are for TPU, and the devices here are "
+            f"{platform}; 'reference' runs everywhere"
+        )
 
 
 def _check_problems(experiment: Experiment) -> None:

@@ -20,6 +20,9 @@ REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,  # only the period's input
 }
 
+# How whole sequences attend: `policy.decoder.attend` everywhere, or `policy.splash` on TPU.
+ATTENTION = ("reference", "splash")
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -64,6 +67,7 @@ class DecoderConfig:
     tied_head: bool = True  # the embedding is the output's matrix too
     dtype: str = "float32"  # of the arithmetic; parameters stay as they are stored
     remat: str | None = "dots"  # what the backward pass keeps: a name in REMAT_POLICIES
+    attention: str = "reference"  # a name in ATTENTION
 
     def __post_init__(self):
         """Checks what the arithmetic relies on."""
@@ -82,6 +86,8 @@ class DecoderConfig:
             )
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat = {self.remat!r}: allowed are {list(REMAT_POLICIES)}")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"attention = {self.attention!r}: allowed are {list(ATTENTION)}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation = {self.activation!r}: allowed are {list(ACTIVATIONS)}")
         if self.head_dim % 2:

@@ -174,7 +174,12 @@ class Layer(nn.Module):
         key = rope(key, positions_PxNxL, c.rope_base, c.rope_scaling)
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         query = (query * scale).reshape(*query.shape[:3], k, groups, h)
-        encoded = attend(
+        attention = attend
+        if c.attention == "splash":
+            from passk_jax.policy import splash  # Pallas takes a second to import
+
+            attention = splash.attend
+        encoded = attention(
             query,
             positions_PxNxL,
             [*context, (key, value, positions_PxNxL, valid_PxNxL)],
