@@ -145,6 +145,8 @@ def _attend(query_PxNxLxKxGxH, own, prompt, *, window, cap):
             for x, y in zip(prompt, own, strict=True)
         ]
     keys, values, valid = own
+    # Of the kernels, the one that gives the gradients of keys and values steps over the blocks that
+    # it skips, some (S + N L) N L / block^2 for each head: samples split over devices spare most.
     mask = GroupMask(size, n, length, window)
     kernel = splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([mask] * (k * g)),
