@@ -94,6 +94,8 @@ def get_config() -> config_dict.ConfigDict:
     # What is computed again in the backward pass: None (nothing), "dots" (all but the products),
     # "full". "dots" is the fastest on a CPU.
     config.policy.remat = optional("dots", str)
+    # "splash": the update and the prompts attend by Pallas kernels, on TPU; "reference" anywhere.
+    config.policy.attention = "reference"
 
     config.sampling = config_dict.ConfigDict()
     config.sampling.temperature = 1.0  # also of the policy that is trained, so above 0

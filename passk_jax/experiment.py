@@ -309,6 +309,7 @@ def _build(config: ConfigDict) -> Experiment:
     _check_micro_batches(config)
     for use, layout in layouts.items():
         _check_batches(config, use, layout)
+    _check_attention(config, mesh)
     task = _named(
         "task",
         tasks.make,
@@ -511,6 +512,15 @@ def _check_batches(config: ConfigDict, use: str, layout: Layout) -> None:
                 f"config.{name} = {size}: config.sharding.{use}.{axis} splits {axis} over the "
                 f"mesh's {split}, so it must be a multiple of {shares}"
             )
+
+
+def _check_attention(config: ConfigDict, mesh: Mesh) -> None:
+    platform = mesh.devices.flat[0].platform
+    if config.policy.attention == "splash" and platform != "tpu":
+        raise ConfigError(
+            "config.policy.attention = 'splash': its kernels are for TPU, and the devices here are "
+            f"{platform}; 'reference' runs everywhere"
+        )
 
 
 def _check_problems(experiment: Experiment) -> None:

@@ -42,6 +42,8 @@ MISTAKES = [
     (dict(mesh__data=0), r"mesh.data = 0"),
     (dict(policy__num_layers=3), r"config.policy.*num_layers = 3"),
     (dict(policy__remat="all"), r"config.policy.*remat = 'all'"),
+    (dict(policy__attention="flash"), r"config.policy.*attention = 'flash'.*'reference'"),
+    (dict(policy__attention="splash"), r"config.policy.attention = 'splash'.*TPU.*are cpu"),
     (dict(evaluation__split="dev"), r"config.evaluation.split.*dev"),
 ]
 

@@ -22,6 +22,9 @@ REMAT_POLICIES = {
 
 DTYPES = ("float32", "bfloat16")
 
+# How whole sequences attend: `policy.decoder.attend` everywhere, or `policy.splash` on TPU.
+ATTENTION = ("reference", "splash")
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -67,6 +70,7 @@ class DecoderConfig:
     dtype: str = "float32"  # of the arithmetic, a name in DTYPES; norms and logits are in float32
     param_dtype: str = "float32"  # of the parameters as they are stored, a name in DTYPES
     remat: str | None = "dots"  # what the backward pass keeps: a name in REMAT_POLICIES
+    attention: str = "reference"  # a name in ATTENTION
 
     def __post_init__(self):
         """Checks what the arithmetic relies on."""
@@ -88,6 +92,8 @@ class DecoderConfig:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: allowed are {list(DTYPES)}")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat = {self.remat!r}: allowed are {list(REMAT_POLICIES)}")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"attention = {self.attention!r}: allowed are {list(ATTENTION)}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation = {self.activation!r}: allowed are {list(ACTIVATIONS)}")
         if self.head_dim % 2:

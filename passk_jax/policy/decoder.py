@@ -4,6 +4,7 @@ Shapes: P problems, N samples for each, L tokens, S keys, D model width, K key-v
 heads for each of them, H head width, F feed-forward width, V vocabulary.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -173,7 +174,7 @@ class Layer(nn.Module):
             )
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         query = (query * scale).reshape(*query.shape[:3], key.shape[3], -1, h)
-        encoded = attend(
+        encoded = self._attend(key)(
             query,
             positions_PxNxL,
             [*context, (key, value, positions_PxNxL, valid_PxNxL)],
@@ -186,6 +187,18 @@ class Layer(nn.Module):
             encoded, "output", (c.num_heads, h, d), ("heads", "head_dim", "embed"), num_inputs=2
         )
         return split_batch(self.layout, attended, None, "features"), (key, value)
+
+    def _attend(self, key_PxNxLxKxH):
+        """`attend`, or its form as a kernel, which the compiler cannot split over devices."""
+        if self.config.attention == "reference":
+            return attend
+        from passk_jax.policy import splash  # Pallas takes a second to import
+
+        if self.layout is None:
+            return splash.attend
+        p, n, _, k, _ = key_PxNxLxKxH.shape
+        axes = self.layout.sharding(("problems", "samples", "kv_heads"), (p, n, k)).spec
+        return functools.partial(splash.attend, mesh=self.layout.mesh, axes=axes)
 
     def _project(self, name, heads, axis, x_PxNxLxD):
         c = self.config
