@@ -29,8 +29,9 @@ _FREE = {
     "replica-id", "add-dependency", "opt-barrier", "optimization-barrier", "domain",
 }  # fmt: skip
 _FREE_TARGETS = {
-    "AllocateBuffer", "AssumeGatherIndicesInBound", "AsyncCollectiveStart", "AsyncCollectiveDone",
-    "GatherScatterIndicesBitpacked", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape",
+    "AllocateBuffer", "AssumeGatherIndicesInBound", "AsyncCollectiveDone", "AsyncCollectiveStart",
+    "ConcatBitcast", "GatherScatterIndicesBitpacked", "SPMDFullToShardShape",
+    "SPMDShardToFullShape", "Sharding",
 }  # fmt: skip
 
 
