@@ -19,7 +19,7 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["passk_jax", "passk_jax.*"]),
+    packages=setuptools.find_namespace_packages(include=["passk_jax", "passk_jax.*"]),
     package_data={"": ["*.html", "*.jinja"]},
     # Lower bounds; the exact versions that the tests run with are in requirements.lock.
     install_requires=[

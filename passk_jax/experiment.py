@@ -514,7 +514,7 @@ def _check_batches(config: ConfigDict, use: str, layout: Layout) -> None:
             )
 
 
-def _check_attention(config: ConfigDict, mesh: Mesh) -> None:
+def _check_attention(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
     platform = mesh.devices.flat[0].platform
     if config.policy.attention == "splash" and platform != "tpu":
         raise ConfigError(

@@ -1,6 +1,8 @@
 import pathlib
 import platform
 import re
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -52,6 +54,15 @@ def test_every_pin_accepts_this_python():
             if not specifiers.SpecifierSet(accepted).contains(platform.python_version()):
                 refusing.append(f"{pin} ({accepted})")
     assert not refusing
+
+
+def test_every_module_is_installed(tmp_path):
+    # Most folders of the package have no __init__.py, and setuptools' find_packages passes by them.
+    args = ["setup.py", "-q", "build", "--build-base", tmp_path / "x", "--build-lib", tmp_path / "y"]
+    subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, check=True)
+    files = {path.relative_to(ROOT) for path in (ROOT / "passk_jax").rglob("*.py")}
+    installed = {path.relative_to(tmp_path / "y") for path in (tmp_path / "y").rglob("*.py")}
+    assert installed == files
 
 
 def test_lock_names_no_machine():
