@@ -79,5 +79,11 @@ def parameter_shardings(mesh: Mesh, boxed: Any) -> Any:
 
 
 def shard_batch(mesh: Mesh, batch: Any) -> Any:
-    """Puts host arrays with a leading axis of problems on the devices, split over them."""
-    return jax.device_put(batch, NamedSharding(mesh, BATCH))
+    """Puts host arrays with a leading axis of problems on the devices, split over them.
+
+    Every process has the same arrays, and puts what its own devices hold of them there.
+    """
+    sharding = NamedSharding(mesh, BATCH)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), batch
+    )
