@@ -14,15 +14,16 @@ from typing import Any
 
 import jax
 from absl import app, flags
+from etils import epath
 
-from passk_jax import workdir
+from passk_jax import processes, workdir
 from passk_jax.evaluate import load_params
 from passk_jax.experiment import ConfigError, build
 from passk_jax.learner.checkpoint import CheckpointError, quiet_logs
 
 
 def difficulty(
-    directory: pathlib.Path,
+    directory: epath.Path,
     *,
     split: str = "train",
     num_samples: int = 16,
@@ -59,7 +60,8 @@ def difficulty(
         raise ConfigError(f"--low = {low}, --high = {high}: 0 <= low <= high <= 1 is allowed")
     if not 0 < temperature < float("inf"):
         raise ConfigError(f"--temperature = {temperature}: must be a positive number")
-    experiment = build(config)
+    experiment = processes.together(lambda: build(config), (ConfigError,))
+    workdir.check_same({"problems": experiment.digest()})
     try:
         problems = experiment.task.split(split)[:num_problems]
     except ValueError as error:
@@ -95,17 +97,26 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     quiet_logs()
+    return processes.run(_difficulty)
+
+
+def _difficulty() -> int:
+    directory = epath.Path(_WORKDIR.value)
+    arguments = {
+        "split": _SPLIT.value,
+        "num_samples": _N.value,
+        "low": _LOW.value,
+        "high": _HIGH.value,
+        "temperature": _TEMPERATURE.value,
+        "num_problems": _PROBLEMS.value,
+        "seed": _SEED.value,
+    }
     try:
-        result = difficulty(
-            pathlib.Path(_WORKDIR.value),
-            split=_SPLIT.value,
-            num_samples=_N.value,
-            low=_LOW.value,
-            high=_HIGH.value,
-            temperature=_TEMPERATURE.value,
-            num_problems=_PROBLEMS.value,
-            seed=_SEED.value,
-        )
+        workdir.check_same({"arguments": arguments})
+        processes.together(lambda: workdir.check_reachable(directory), (ConfigError,))
+        result = difficulty(directory, **arguments)
+        if not processes.is_first():
+            return 0
         pathlib.Path(_OUT.value).write_text(json.dumps(result, indent=1) + "\n")
     except (ConfigError, CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -130,5 +141,6 @@ if __name__ == "__main__":
     _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of the samples.")
     _PROBLEMS = flags.DEFINE_integer("problems", None, "The first so many; all if not given.")
     _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+    processes.define_flags()
     flags.mark_flags_as_required(["workdir", "out"])
     app.run(main)

@@ -11,15 +11,16 @@ from typing import Any
 
 import jax
 from absl import app, flags
+from etils import epath
 
-from passk_jax import tasks, tracking, workdir
+from passk_jax import processes, tasks, tracking, workdir
 from passk_jax.experiment import ConfigError, Experiment, build
 from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, quiet_logs
 from passk_jax.learner.train_state import abstract_state
 
 
 def evaluate(
-    directory: pathlib.Path,
+    directory: epath.Path,
     *,
     split: str,
     num_samples: int,
@@ -55,7 +56,8 @@ def evaluate(
         raise ConfigError(
             f"--temperatures = {list(temperatures)}: numbers of at least 0 are allowed"
         )
-    experiment = build(config)
+    experiment = processes.together(lambda: build(config), (ConfigError,))
+    workdir.check_same({"problems": experiment.digest()})
     try:
         problems = experiment.task.split(split)[:num_problems]
     except ValueError as error:
@@ -87,7 +89,7 @@ def evaluate(
     }
 
 
-def load_params(experiment: Experiment, directory: pathlib.Path) -> tuple[int, Any]:
+def load_params(experiment: Experiment, directory: epath.Path) -> tuple[int, Any]:
     """Returns the step and the parameters of a run's latest whole checkpoint.
 
     Raises:
@@ -119,19 +121,28 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     quiet_logs()
+    return processes.run(_evaluate)
+
+
+def _evaluate() -> int:
+    directory = epath.Path(_WORKDIR.value)
+    arguments = {
+        "split": _SPLIT.value,
+        "num_samples": _N.value,
+        "ks": [int(k) for k in _K.value],
+        "temperatures": [float(temperature) for temperature in _TEMPERATURES.value],
+        "num_problems": _PROBLEMS.value,
+        "seed": _SEED.value,
+    }
     try:
-        result = evaluate(
-            pathlib.Path(_WORKDIR.value),
-            split=_SPLIT.value,
-            num_samples=_N.value,
-            ks=[int(k) for k in _K.value],
-            temperatures=[float(temperature) for temperature in _TEMPERATURES.value],
-            num_problems=_PROBLEMS.value,
-            seed=_SEED.value,
-        )
+        workdir.check_same({"arguments": arguments})
+        processes.together(lambda: workdir.check_reachable(directory), (ConfigError,))
+        result = evaluate(directory, **arguments)
     except (ConfigError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    if not processes.is_first():
+        return 0
     print(
         f"step {result['step']}, {result['num_problems']} problems of the {result['split']} split, "
         f"n = {result['num_samples']}; 95% bootstrap intervals over problems"
@@ -158,5 +169,6 @@ if __name__ == "__main__":
     _PROBLEMS = flags.DEFINE_integer("problems", None, "The first so many; all if not given.")
     _SEED = flags.DEFINE_integer("seed", 0, "Of the samples and of the bootstrap.")
     _JSON = flags.DEFINE_string("json", None, "Also write the figures to this file.")
+    processes.define_flags()
     flags.mark_flag_as_required("workdir")
     app.run(main)

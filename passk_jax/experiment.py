@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import logging
+import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from passk_jax import tasks, transforms
+from passk_jax import processes, tasks, transforms
 from passk_jax.learner.loss import masked_mean
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.optimizer import make_optimizer, parse_k_schedule, warmup_constant
@@ -46,11 +47,14 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a batch of groups earned: host arrays (P, N), and P lists of N texts and answers."""
+    """What a batch of groups earned: host arrays (P, N), and P lists of N texts and answers.
+
+    The same on every process; a text that was not asked for is None.
+    """
 
     rewards_PxN: np.ndarray
     correct_PxN: np.ndarray
-    texts: list[list[str]]
+    texts: list[list[str | None]]
     final_answers: list[list[str | None]]
 
 
@@ -67,6 +71,12 @@ class Experiment:
     k_schedule: tuple[tuple[int, float | None], ...]
     optimizer: optax.GradientTransformation
     warm_start_optimizer: optax.GradientTransformation
+
+    def digest(self) -> int:
+        """A number that changes with the problems: hosts with other data have another."""
+        splits = (self.task.split(name) for name in ("train", self.config.evaluation.split))
+        asked = "\n".join(f"{p.id} {p.prompt!r}" for problems in splits for p in problems)
+        return zlib.crc32(asked.encode(errors="surrogatepass"))
 
     def prompts(self, problems: Sequence[tasks.Problem]) -> Prompts:
         """The problems' prompts as left-padded token arrays on the devices."""
@@ -115,37 +125,45 @@ class Experiment:
             pad_id=self.tokenizer.pad_id,
         )
 
-    def score(self, problems: Sequence[tasks.Problem], rollout: Rollout) -> Scores:
-        """Decodes the completions and has the task score them.
+    def score(
+        self,
+        problems: Sequence[tasks.Problem],
+        rollout: Rollout,
+        num_texts: int | None = None,
+    ) -> Scores:
+        """Decodes the completions and has the task score them, each process its own.
+
+        Args:
+          problems: P of them.
+          rollout: of these problems.
+          num_texts: of how many problems the texts are wanted; `None` for all.
 
         Raises:
           ValueError: the task returned a reward that is not finite.
         """
-        tokens_PxNxR = np.asarray(rollout.tokens)
-        num_problems, num_samples, _ = tokens_PxNxR.shape
-        rows = tokens_PxNxR.reshape(num_problems * num_samples, -1).tolist()
-        texts = [self.tokenizer.decode(ids) for ids in rows]
-        repeated = [problem for problem in problems for _ in range(num_samples)]
-        scores = self.task.score(repeated, texts)
-        rewards = np.asarray([score.reward for score in scores], np.float32)
-        if not np.isfinite(rewards).all():
-            worst = int(np.flatnonzero(~np.isfinite(rewards))[0])
-            raise ValueError(
-                f"task {self.config.task.name!r} gave reward {scores[worst].reward} to a "
-                f"completion of problem {repeated[worst].id!r}: rewards must be finite numbers. "
-                f"The completion was {texts[worst][:200]!r}"
-            )
+        own = functools.partial(self._score_own, problems, rollout, num_texts)
+        return _merge(rollout.tokens.shape[:2], processes.together(own, share=True))
 
-        def groups(values):
-            return [values[i : i + num_samples] for i in range(0, len(values), num_samples)]
-
-        shape = (num_problems, num_samples)
-        return Scores(
-            rewards_PxN=rewards.reshape(shape),
-            correct_PxN=np.asarray([score.correct for score in scores], bool).reshape(shape),
-            texts=groups(texts),
-            final_answers=groups([score.final_answer for score in scores]),
-        )
+    def _score_own(
+        self, problems: Sequence[tasks.Problem], rollout: Rollout, num_texts: int | None
+    ) -> list[list]:
+        """Scores what this process holds: [p, n, reward, correct, answer, text or None] each."""
+        own = processes.own_rows(rollout.tokens)
+        asked = [problems[p] for p, _ in own]
+        texts = [self.tokenizer.decode(ids.tolist()) for ids in own.values()]
+        rows = []
+        for (p, n), problem, text, score in zip(
+            own, asked, texts, self.task.score(asked, texts), strict=True
+        ):
+            if not np.isfinite(np.float32(score.reward)):
+                raise ValueError(
+                    f"task {self.config.task.name!r} gave reward {score.reward} to a completion of "
+                    f"problem {problem.id!r}: rewards must be finite numbers. The completion was "
+                    f"{text[:200]!r}"
+                )
+            text = text if num_texts is None or p < num_texts else None
+            rows.append([p, n, float(score.reward), bool(score.correct), score.final_answer, text])
+        return rows
 
     def sample_and_score(
         self,
@@ -159,11 +177,12 @@ class Experiment:
         """Evaluates any number of problems, in batches of one shape so that nothing recompiles.
 
         The parameters are those of `sampling_params`. The last batch is filled up with repeated
-        problems, which are dropped again. A batch is scored while the next one is sampled.
+        problems, which are dropped again. A batch is scored while the next one is sampled. No texts
+        are kept.
         """
         size = self.config.evaluation.prompts_per_batch
         scored = []
-        with ThreadPoolExecutor(1) as scorer:
+        with futures.ThreadPoolExecutor(1) as scorer:
             for start in range(0, len(problems), size):
                 batch = list(problems[start : start + size])
                 filled = (batch * size)[:size]
@@ -175,15 +194,16 @@ class Experiment:
                     temperature=temperature,
                 )
                 if len(scored) > 1:
-                    scored[-2][1].result()  # no more than two batches wait
-                scored.append((len(batch), scorer.submit(self.score, filled, rollout)))
-        parts = [(count, future.result()) for count, future in scored]
-        return Scores(
-            rewards_PxN=np.concatenate([scores.rewards_PxN[:count] for count, scores in parts]),
-            correct_PxN=np.concatenate([scores.correct_PxN[:count] for count, scores in parts]),
-            texts=[text for count, scores in parts for text in scores.texts[:count]],
-            final_answers=[row for count, scores in parts for row in scores.final_answers[:count]],
-        )
+                    futures.wait(scored[-2:-1])  # no more than two batches wait
+                scored.append(scorer.submit(self._score_own, filled, rollout, 0))
+
+        def own():
+            batches = [future.result() for future in scored]
+            rows = [[b * size + p, *row] for b, each in enumerate(batches) for p, *row in each]
+            return [row for row in rows if row[0] < len(problems)]
+
+        # Not while others are sampled: all processes use the devices in the same order.
+        return _merge((len(problems), num_samples), processes.together(own, share=True))
 
     def transform(
         self, rewards_PxN: np.ndarray, k: float | None, rollout: Rollout, key: jax.Array
@@ -273,6 +293,24 @@ class Experiment:
             chunk_tokens=self.config.logprob_chunk_tokens,
             micro_batch=MicroBatch(self.config.micro_batch.problems),
         )
+
+
+def _merge(shape: tuple[int, int], shares: Sequence[list[list]]) -> Scores:
+    """The scores of all processes, each row at its place."""
+    rows = sorted((row for share in shares for row in share), key=lambda row: row[:2])
+    if [row[:2] for row in rows] != [list(place) for place in np.ndindex(shape)]:
+        raise AssertionError(f"{len(rows)} scores are not one for each of {shape} completions")
+    _, _, rewards, correct, answers, texts = zip(*rows, strict=True)
+
+    def groups(values):
+        return [list(values[i : i + shape[1]]) for i in range(0, len(values), shape[1])]
+
+    return Scores(
+        rewards_PxN=np.asarray(rewards, np.float32).reshape(shape),
+        correct_PxN=np.asarray(correct, bool).reshape(shape),
+        texts=groups(texts),
+        final_answers=groups(answers),
+    )
 
 
 def build(config: ConfigDict) -> Experiment:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import app, flags
+from etils import epath
 
 from passk_jax import workdir
 from passk_jax.evaluate import load_params
@@ -25,7 +26,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 
 
 def export(
-    directory: pathlib.Path, out: pathlib.Path, *, file_format: str, dtype: str = "bfloat16"
+    directory: epath.Path, out: pathlib.Path, *, file_format: str, dtype: str = "bfloat16"
 ) -> int:
     """Writes the parameters of a run's latest whole checkpoint.
 
@@ -89,11 +90,10 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     quiet_logs()
-    out = pathlib.Path(_OUT.value)
+    directory, out = epath.Path(_WORKDIR.value), pathlib.Path(_OUT.value)
     try:
-        step = export(
-            pathlib.Path(_WORKDIR.value), out, file_format=_FORMAT.value, dtype=_DTYPE.value
-        )
+        workdir.check_reachable(directory)
+        step = export(directory, out, file_format=_FORMAT.value, dtype=_DTYPE.value)
     except (ConfigError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

@@ -2,12 +2,14 @@
 
     python -m passk_jax.train --config configs/arithmetic.py --config.estimator.k=4 --workdir runs/x
 
-The same command again goes on where the run was stopped.
+The same command again goes on where the run was stopped. On many hosts (a TPU pod) every one runs
+it, with --distributed; `passk_jax.processes` says how they find each other.
 """
 
 import contextlib
 import dataclasses
-import pathlib
+import functools
+import importlib.metadata
 import signal
 import sys
 import time
@@ -15,11 +17,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from absl import app, flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from passk_jax import tasks, tracking, workdir
+from passk_jax import processes, tasks, tracking, workdir
 from passk_jax.experiment import ConfigError, Experiment, Scores, build
 from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, quiet_logs
 from passk_jax.learner.optimizer import k_at
@@ -60,21 +63,24 @@ class RunState:
 
 
 class Trainer:
-    """One run: what it trains (`experiment`), how far it is (`run_state`), where it writes."""
+    """One run: what it trains (`experiment`), how far it is (`run_state`), where it writes.
 
-    def __init__(self, experiment: Experiment, directory: pathlib.Path):
+    Every process of the run has one, at the same step and with the same figures; the first writes.
+    """
+
+    def __init__(self, experiment: Experiment, directory: epath.Path, files: workdir.Files):
         self.experiment = experiment
         self.config = experiment.config
         self.problems = experiment.task.split("train")
         self.order = Order(self.problems, self.config.seed)
         self.held_out = experiment.task.split(self.config.evaluation.split)
         self.held_out = self.held_out[: self.config.evaluation.num_problems]
-        self.directory = directory
+        self.files = files
         self.checkpoints = Checkpoints(
             directory / "checkpoints", keep=self.config.checkpoints_to_keep
         )
         self.run_state, cursor = self._resume()
-        self.writer = tracking.Writer(directory, cursor, tensorboard=self.config.tensorboard)
+        self.writer = processes.together(lambda: self._make_writer(cursor))
         self.stop_signal: signal.Signals | None = None
 
     def run(self) -> None:
@@ -96,7 +102,8 @@ class Trainer:
         done += [f"{run.step} training"] if run.step else []
         origin = "the beginning" if config.init_from is None else config.init_from
         return (
-            f"{parameters:,} parameters on {jax.device_count()} {jax.default_backend()} device(s); "
+            f"{parameters:,} parameters on {jax.device_count()} {jax.default_backend()} device(s)"
+            f"{processes.describe()}; "
             f"{config.task.name}, {len(self.problems):,} training problems; "
             f"{config.estimator.name}, k = {config.estimator.k}, n = {config.samples_per_prompt}; "
             + (f"going on after {' and '.join(done)} steps" if done else f"from {origin}")
@@ -121,11 +128,15 @@ class Trainer:
         rollout = experiment.sample(params, problems, self._key(SAMPLING, run.step))
         del params  # the update needs the room
         sampled = self._when_ready(rollout)
-        scores = experiment.score(problems, rollout)
+        written = (run.step + 1) % config.log_samples_every_steps == 0
+        scores = experiment.score(
+            problems, rollout, num_texts=config.log_samples_problems if written else 0
+        )
         scored = time.perf_counter()
         advantages_PxN = experiment.transform(
             scores.rewards_PxN, k, rollout, self._key(TRANSFORM, run.step)
         )
+        counts = _count(rollout, experiment.tokenizer.stop_ids)
         run.state, figures = experiment.update(run.state, rollout, advantages_PxN)
 
         # The device works on the update; the host meanwhile counts what was sampled.
@@ -134,22 +145,21 @@ class Trainer:
         run.solve_record = tracking.solve_record.update(
             run.solve_record, indices, scores.correct_PxN, run.step
         )
-        row = self._figures(rollout, scores, k)
-        if run.step % config.log_samples_every_steps == 0:
+        counts = {name: int(value) for name, value in jax.device_get(counts).items()}
+        row = self._figures(scores, counts, k)
+        if written:
             self._write_samples(problems, scores, advantages_PxN)
         figures = jax.device_get(figures)
         row |= {f"train/{name}": value for name, value in figures.items()}
-        row |= self._speed(rollout, start, sampled, scored, time.perf_counter())
+        row |= self._speed(counts, start, sampled, scored, time.perf_counter())
         if run.step % config.eval_every_steps == 0 or run.step == config.steps:
             row |= self._evaluate()
         self.writer.write(run.step, row)
         return row
 
-    def _figures(self, rollout: Rollout, scores: Scores, k: float | None) -> dict[str, Any]:
+    def _figures(self, scores: Scores, counts: dict[str, int], k: float | None) -> dict[str, Any]:
         """What the step's samples were like."""
-        mask_PxNxR = np.asarray(rollout.mask)
-        stop_ids = self.experiment.tokenizer.stop_ids
-        ended_PxN = np.any(np.isin(np.asarray(rollout.tokens), stop_ids), axis=-1)
+        num_completions = scores.rewards_PxN.size
         return {
             **tracking.group_metrics(
                 scores.rewards_PxN, scores.correct_PxN, scores.final_answers, prefix="train"
@@ -157,21 +167,21 @@ class Trainer:
             "train/cumulative_solve_rate": tracking.solve_record.cumulative_solve_rate(
                 self.run_state.solve_record
             ),
-            "train/response_tokens": float(mask_PxNxR.sum(axis=-1).mean()),
-            "train/truncated": float(1.0 - ended_PxN.mean()),
+            "train/response_tokens": counts["response_tokens"] / num_completions,
+            "train/truncated": 1.0 - counts["ended"] / num_completions,
             **({} if k is None else {"train/k": k}),
             "train/learning_rate": self.experiment.learning_rate(self.run_state.step - 1),
         }
 
+    @staticmethod
     def _speed(
-        self, rollout: Rollout, start: float, sampled: float, scored: float, end: float
+        counts: dict[str, int], start: float, sampled: float, scored: float, end: float
     ) -> dict[str, Any]:
         """Figures that depend on the clock; their names end in `_s`."""
-        response_tokens = int(np.asarray(rollout.mask).sum())
-        prompt_tokens = int(np.asarray(rollout.prompts.mask).sum())
+        tokens = counts["response_tokens"] + counts["prompt_tokens"]
         return {
-            "train/sampling_tokens_per_s": response_tokens / (sampled - start),
-            "train/update_tokens_per_s": (response_tokens + prompt_tokens) / (end - scored),
+            "train/sampling_tokens_per_s": counts["response_tokens"] / (sampled - start),
+            "train/update_tokens_per_s": tokens / (end - scored),
             "train/scoring_time_s": scored - sampled,
             "train/step_time_s": end - start,
         }
@@ -231,7 +241,7 @@ class Trainer:
 
     def _write_samples(self, problems, scores: Scores, advantages_PxN: jax.Array) -> None:
         count = self.config.log_samples_problems
-        weights = np.asarray(advantages_PxN)[:count]
+        weights = processes.fetch(advantages_PxN)[:count]
         rows = []
         for p, problem in enumerate(problems[:count]):
             completions = zip(
@@ -257,16 +267,22 @@ class Trainer:
         return jax.random.fold_in(jax.random.fold_in(key, purpose), step)
 
     def _save_if_due(self, step: int, last: int) -> None:
-        """Saves every so many steps and at the last; on a signal saves at once and stops."""
+        """Saves every so many steps and at the last; on a signal saves at once and stops.
+
+        A signal may reach one process before the others, or one alone: all stop after this step.
+        """
+        received = [number for number in processes.gather(self.stop_signal) if number is not None]
+        stop_signal = signal.Signals(received[0]) if received else None
         due = step % self.config.checkpoint_every_steps == 0 or step == last
-        if due or self.stop_signal is not None:
+        if due or stop_signal is not None:
             self.save()
-        if self.stop_signal is not None:
-            raise Stopped(self.stop_signal)
+        if stop_signal is not None:
+            raise Stopped(stop_signal)
 
     def save(self) -> None:
         """Starts writing a checkpoint of everything the run needs to go on."""
-        run = self.run_state
+        run, cursor = self.run_state, self.writer.cursor()
+        processes.together(self.files.publish)  # first: a checkpoint points to what is there
         self.checkpoints.save(
             run.warm_start_step + run.step,
             {"state": run.state, "solve_record": run.solve_record},
@@ -274,9 +290,14 @@ class Trainer:
                 "warm_start_step": run.warm_start_step,
                 "step": run.step,
                 "position": run.position,
-                "cursor": self.writer.cursor(),
+                "cursor": cursor,
             },
         )
+
+    def _make_writer(self, cursor: dict[str, int] | None) -> tracking.Writer | tracking.NoWriter:
+        if not processes.is_first():
+            return tracking.NoWriter()
+        return tracking.Writer(self.files.folder, cursor, tensorboard=self.config.tensorboard)
 
     def _resume(self) -> tuple[RunState, dict[str, int] | None]:
         """The run's progress from its latest good checkpoint, or its beginning."""
@@ -306,7 +327,17 @@ class Trainer:
         return RunState(**arrays, **figures), cursor
 
 
-def train(config: ConfigDict, directory: pathlib.Path) -> None:
+@functools.partial(jax.jit, static_argnames="stop_ids")
+def _count(rollout: Rollout, stop_ids: tuple[int, ...]) -> dict[str, jax.Array]:
+    """Counts tokens and finished completions where they lie: every process may read the sums."""
+    return {
+        "response_tokens": jnp.sum(rollout.mask),
+        "prompt_tokens": jnp.sum(rollout.prompts.mask),
+        "ended": jnp.sum(jnp.any(jnp.isin(rollout.tokens, jnp.array(stop_ids)), axis=-1)),
+    }
+
+
+def train(config: ConfigDict, directory: epath.Path) -> None:
     """Trains, or goes on training, in a folder; then writes the report and prints the summary.
 
     Raises:
@@ -315,20 +346,37 @@ def train(config: ConfigDict, directory: pathlib.Path) -> None:
       Stopped: a signal asked to stop; a checkpoint was saved.
       OSError: a file could not be written.
     """
-    experiment = build(config)
-    directory.mkdir(parents=True, exist_ok=True)
-    with workdir.lock(directory):
-        workdir.claim(directory, config)
-        trainer = Trainer(experiment, directory)
+    workdir.check_same({"config": config.to_dict(), "versions": _versions()})
+    experiment = processes.together(lambda: build(config), (ConfigError,))
+    workdir.check_same({"problems": experiment.digest()})
+    with workdir.hold(directory, config) as files:
+        trainer = Trainer(experiment, directory, files)
         print(trainer.describe(), file=sys.stderr)
-        with contextlib.closing(trainer), _stop_on_signals(trainer):
-            trainer.run()
-        rows = tracking.read_rows(directory / "metrics.jsonl")
-        print(f"\n{tracking.summary_table(rows)}\n")
         try:
-            print(f"report: {tracking.write_report(directory)}")
-        except ModuleNotFoundError as error:  # a machine with the JAX stack alone
-            print(f"no report: {error}")
+            with contextlib.closing(trainer), _stop_on_signals(trainer):
+                trainer.run()
+        finally:
+            files.publish()
+        processes.together(lambda: _report(directory, files) if processes.is_first() else None)
+
+
+def _versions() -> dict[str, str]:
+    """Of what decides about a run's numbers: it must be the same on all hosts."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": ".".join(map(str, sys.version_info[:2])), **versions}
+
+
+def _report(directory: epath.Path, files: workdir.Files) -> None:
+    rows = tracking.read_rows(files.folder / "metrics.jsonl")
+    print(f"\n{tracking.summary_table(rows)}\n")
+    try:
+        path = tracking.write_report(files.folder, title=directory.name)
+    except ModuleNotFoundError as error:  # a machine with the JAX stack alone
+        print(f"no report: {error}")
+    else:
+        print(f"report: {directory / path.name}")
+    files.publish()
 
 
 @contextlib.contextmanager
@@ -356,9 +404,14 @@ def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    directory = pathlib.Path(_WORKDIR.value)
     quiet_logs()
+    return processes.run(_train)
+
+
+def _train() -> int:
+    directory = epath.Path(_WORKDIR.value)
     try:
+        processes.together(lambda: workdir.check_reachable(directory), (ConfigError,))
         train(_CONFIG.value, directory)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -405,5 +458,6 @@ if __name__ == "__main__":
     # Defined here and not at import: two commands imported by one process may share flag names.
     _CONFIG = config_flags.DEFINE_config_file("config", None, "E.g. configs/arithmetic.py.")
     _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made where it is missing.")
+    processes.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=_parse_flags)

@@ -1,17 +1,155 @@
-"""A run's folder: which run it holds, and who is writing to it."""
+"""A run's folder: which run it holds, who is writing to it, and how where it is a bucket.
+
+Objects in a bucket cannot be appended to. So the files that grow are written to a local folder, and
+copied to the bucket whole: before each checkpoint, which holds their sizes, and at the end.
+"""
 
 import contextlib
 import fcntl
 import json
 import pathlib
+import tempfile
 from collections.abc import Iterator
+from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
+from passk_jax import processes
 from passk_jax.experiment import ConfigError
 
+# What a run that goes on reads of what it wrote before.
+_READ_AGAIN = ("config.json", "metrics.jsonl", "samples.jsonl")
 
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+
+def check_reachable(workdir: epath.Path) -> None:
+    """Checks that a workdir that is in a bucket can be asked for, whether it is there or not.
+
+    Raises:
+      ConfigError: there are no credentials for the bucket, or it cannot be read.
+    """
+    if not _in_bucket(workdir):
+        return
+    try:
+        import google.auth
+
+        google.auth.default()
+        workdir.exists()
+    except Exception as error:
+        raise ConfigError(
+            f"--workdir={workdir} cannot be reached: {' '.join(str(error).split())[:300]}. On a "
+            "machine of Google Cloud its service account is used; elsewhere, log in by "
+            "`gcloud auth application-default login`"
+        ) from error
+
+
+def check_same(settings: dict[str, Any]) -> None:
+    """Checks that all processes were started with the same settings, as the first one has them.
+
+    Raises:
+      ConfigError: naming the process and what differs, on every process.
+    """
+    first, *others = processes.gather(settings)
+    for process, other in enumerate(others, start=1):
+        different = differences(first, other, there="on process 0", here=f"on process {process}")
+        if different:
+            raise ConfigError("the processes differ, and must not:\n" + "\n".join(different))
+
+
+@contextlib.contextmanager
+def hold(workdir: epath.Path, config: ConfigDict) -> Iterator["Files"]:
+    """Makes a workdir where it is missing and holds it for this run, all processes together.
+
+    Raises:
+      ConfigError: it holds a run of another config, or one that is going on, or it is not the same
+        folder on all hosts.
+      OSError: it cannot be written.
+    """
+    kinds = (ConfigError, OSError)
+    with contextlib.ExitStack() as stack:
+
+        def begin():
+            if not processes.is_first():
+                return Files(pathlib.Path(workdir))  # and writes none
+            if not _in_bucket(workdir):
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock(workdir))
+            claim(workdir, config)
+            return stack.enter_context(_files(workdir))
+
+        files = processes.together(begin, kinds)
+        processes.together(lambda: _check_shared(workdir), kinds)
+        yield files
+
+
+def _check_shared(workdir):
+    if not (workdir / "config.json").exists():
+        raise ConfigError(
+            f"--workdir={workdir} is not the folder that process 0 writes to: many hosts need one "
+            "that all of them see, such as gs://bucket/runs/x"
+        )
+
+
+class Files:
+    """Where this process reads and writes the files that grow.
+
+    Attributes:
+      folder: a local folder: the workdir itself, unless that is in a bucket.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+
+    def publish(self) -> None:
+        """Makes what was written be in the workdir.
+
+        Raises:
+          OSError: a file could not be copied.
+        """
+
+
+class _Copied(Files):
+    """A local folder whose files are copied to a bucket."""
+
+    def __init__(self, folder: pathlib.Path, bucket: epath.Path):
+        super().__init__(folder)
+        self._bucket = bucket
+        for name in _READ_AGAIN:
+            if (bucket / name).exists():
+                (folder / name).write_bytes((bucket / name).read_bytes())
+        self._published = self._versions()
+
+    def publish(self) -> None:
+        for path, version in self._versions().items():
+            if self._published.get(path) == version:
+                continue
+            target = self._bucket / path.relative_to(self.folder).as_posix()
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+            except Exception as error:  # of TensorFlow's own kinds, which are no OSError
+                raise OSError(f"{target} could not be written: {error}") from error
+            self._published[path] = version
+
+    def _versions(self) -> dict[pathlib.Path, tuple[int, int]]:
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+
+
+@contextlib.contextmanager
+def _files(workdir: epath.Path) -> Iterator[Files]:
+    if not _in_bucket(workdir):
+        yield Files(pathlib.Path(workdir))
+        return
+    with tempfile.TemporaryDirectory(prefix="passk_jax-") as folder:
+        yield _Copied(pathlib.Path(folder), workdir)
+
+
+def _in_bucket(path: epath.Path) -> bool:
+    return "://" in str(path)
+
+
+def claim(workdir: epath.Path, config: ConfigDict) -> None:
     """Writes the config to a new workdir, or checks that the one there is the same.
 
     Raises:
@@ -30,18 +168,22 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     # A run that was killed while it began leaves these and nothing else.
     partial = path.with_suffix(".partial")
     begun = {".lock", partial.name}
-    others = sorted(item.name for item in workdir.iterdir() if item.name not in begun)
+    there = workdir.iterdir() if workdir.exists() else ()
+    others = sorted(item.name for item in there if item.name not in begun)
     if others:
         raise ConfigError(
             f"{workdir} is not empty and is no run's folder (it has no config.json, but "
             f"{', '.join(others[:5])}): give another --workdir"
         )
+    if _in_bucket(workdir):  # where an object is written whole or not at all
+        path.write_text(text)
+        return
     # Renamed into place, so that a killed run leaves no half-written config.
     partial.write_text(text)
     partial.rename(path)
 
 
-def load_config(workdir: pathlib.Path) -> ConfigDict:
+def load_config(workdir: epath.Path) -> ConfigDict:
     """The config of the run in a workdir.
 
     Raises:
@@ -54,8 +196,10 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
 
 
 @contextlib.contextmanager
-def lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds the workdir for this process; a second run in it would garble the first's files.
+def lock(workdir: epath.Path) -> Iterator[None]:
+    """Holds a local workdir for this process; a second run in it would garble the first's files.
+
+    Nothing holds a bucket: there, no more than one run at a time is for the user to see to.
 
     Raises:
       ConfigError: another process holds it.
@@ -70,7 +214,9 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def differences(old: dict, new: dict, prefix: str = "config") -> list[str]:
+def differences(
+    old: dict, new: dict, prefix: str = "config", *, there: str = "there", here: str = "here"
+) -> list[str]:
     """One line for each key whose value differs between two nested dicts.
 
     >>> differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": None})
@@ -80,9 +226,9 @@ def differences(old: dict, new: dict, prefix: str = "config") -> list[str]:
     for key in sorted(old.keys() | new.keys()):
         name, left, right = f"{prefix}.{key}", old.get(key), new.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
-            lines += differences(left, right, name)
+            lines += differences(left, right, name, there=there, here=here)
         elif key not in old or key not in new or left != right:
-            there = repr(left) if key in old else "missing"
-            here = repr(right) if key in new else "missing"
-            lines.append(f"  {name}: {there} there, {here} here")
+            one = repr(left) if key in old else "missing"
+            other = repr(right) if key in new else "missing"
+            lines.append(f"  {name}: {one} {there}, {other} {here}")
     return lines

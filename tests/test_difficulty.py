@@ -97,8 +97,9 @@ def test_batches_are_scored_in_order_while_others_are_sampled(monkeypatch):
     scores = experiment.sample_and_score(
         state.params, problems, jax.random.key(3), num_samples=4, temperature=1.0
     )
-    assert scores.correct_PxN.shape == (7, 4) and len(scores.texts) == 7
+    assert scores.correct_PxN.shape == (7, 4) and len(scores.final_answers) == 7
     rollout = experiment.sample(
         state.params, problems[4:6], jax.random.fold_in(jax.random.key(3), 4), num_samples=4
     )
-    assert scores.texts[4:6] == experiment.score(problems[4:6], rollout).texts
+    alone = experiment.score(problems[4:6], rollout)
+    assert scores.final_answers[4:6] == alone.final_answers

@@ -58,7 +58,15 @@ def test_every_pin_accepts_this_python():
 
 def test_every_module_is_installed(tmp_path):
     # Most folders of the package have no __init__.py, and setuptools' find_packages passes by them.
-    args = ["setup.py", "-q", "build", "--build-base", tmp_path / "x", "--build-lib", tmp_path / "y"]
+    args = [
+        "setup.py",
+        "-q",
+        "build",
+        "--build-base",
+        tmp_path / "x",
+        "--build-lib",
+        tmp_path / "y",
+    ]
     subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, check=True)
     files = {path.relative_to(ROOT) for path in (ROOT / "passk_jax").rglob("*.py")}
     installed = {path.relative_to(tmp_path / "y") for path in (tmp_path / "y").rglob("*.py")}

@@ -4,6 +4,9 @@ Orbax writes each checkpoint aside and renames it when it is whole, so a killed 
 is half there. What it does not notice is a file whose bytes changed afterwards: so each array's
 fingerprint is stored too, and a checkpoint whose arrays do not match is passed over for the one
 before it.
+
+Of many processes each writes and reads its own shards, and all decide together: a checkpoint that
+one of them cannot read is damaged for all.
 """
 
 import logging
@@ -16,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from etils import epath
 
+from passk_jax import processes
 from passk_jax.policy.formats import CheckpointError
 
 _logger = logging.getLogger(__name__)
@@ -99,7 +104,7 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, but none that can be read.
         """
-        steps = self.steps()[::-1]
+        steps = processes.gather(self.steps()[::-1])[0]
         for progress in steps:
             try:
                 arrays, figures = self._restore(progress, template)
@@ -123,31 +128,39 @@ class Checkpoints:
         self._manager.close()
 
     def _restore(self, progress, template):
-        restored = self._manager.restore(
-            progress,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(template), figures=ocp.args.JsonRestore()
-            ),
-        )
-        figures = dict(restored.figures)
-        expected, found = figures.pop("fingerprints"), fingerprints(restored.arrays)
+        folder = epath.Path(self.directory) / str(progress)
+
+        def read():
+            # Not by the manager, which lets the processes wait for each other at the end: one that
+            # cannot read would never come.
+            arrays = ocp.StandardCheckpointHandler().restore(
+                folder / "arrays", args=ocp.args.StandardRestore(template)
+            )
+            return arrays, dict(ocp.JsonCheckpointHandler().restore(folder / "figures"))
+
+        arrays, figures = processes.together(read)
+        expected, found = figures.pop("fingerprints"), fingerprints(arrays)
         changed = [name for name in expected if expected[name] != found.get(name)]
         if changed or len(expected) != len(found):
             raise ValueError(f"fingerprints differ: {changed[:5] or sorted(found)[:5]}")
-        return restored.arrays, figures
+        return arrays, figures
 
     def _move_aside(self, damaged):
         """Renames damaged checkpoints, so that the run can write their numbers again."""
         if self._read_only or not damaged:
             return
-        for progress in damaged:
-            folder = pathlib.Path(self.directory)
-            target = folder.parent / "damaged_checkpoints" / str(progress)
-            target.parent.mkdir(exist_ok=True)
-            while target.exists():
-                target = target.with_name(target.name + "_again")
-            (folder / str(progress)).rename(target)
-            _logger.warning("moved damaged checkpoint %d to %s", progress, target)
+
+        def rename():
+            for progress in damaged if processes.is_first() else ():
+                folder = epath.Path(self.directory)
+                target = folder.parent / "damaged_checkpoints" / str(progress)
+                target.parent.mkdir(exist_ok=True)
+                while target.exists():
+                    target = target.with_name(target.name + "_again")
+                (folder / str(progress)).rename(target)
+                _logger.warning("moved damaged checkpoint %d to %s", progress, target)
+
+        processes.together(rename)
         self._manager.reload()
 
     def _not_written(self, error):

@@ -6,11 +6,12 @@ from passk_jax.tracking.progress import Progress
 from passk_jax.tracking.report import write_report
 from passk_jax.tracking.solve_record import SolveRecord
 from passk_jax.tracking.summary import summary_table
-from passk_jax.tracking.writers import Writer, read_rows
+from passk_jax.tracking.writers import NoWriter, Writer, read_rows
 
 __all__ = [
     "KS",
     "Interval",
+    "NoWriter",
     "Progress",
     "SolveRecord",
     "Writer",

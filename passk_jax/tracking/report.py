@@ -17,11 +17,15 @@ _LONGEST_TEXT = 600
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 
 
-def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
+def write_report(workdir: str | os.PathLike[str], title: str | None = None) -> pathlib.Path:
     """Writes workdir/report.html and workdir/report/*.png from what the run has written so far.
 
     Reads metrics.jsonl and, where they are there, config.json (a dictionary, nested or flat) and
     samples.jsonl. It may be called at any time, also for a run that was stopped half-way.
+
+    Args:
+        workdir: a local folder.
+        title: of the page; None for the folder's name.
 
     Returns:
         The path of the page.
@@ -50,7 +54,7 @@ def write_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
     )
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        title=workdir.resolve().name,
+        title=workdir.resolve().name if title is None else title,
         facts=_facts(rows, config),
         summary=summary.summarise(rows),
         pictures=pictures,

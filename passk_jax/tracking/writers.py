@@ -143,6 +143,23 @@ class Writer:
         self.close()
 
 
+class NoWriter:
+    """Takes what a `Writer` takes and writes nothing: for a run's other processes."""
+
+    def write(self, step, metrics, *, tensorboard_step=None) -> None:
+        """Does nothing."""
+
+    def write_samples(self, step, rows) -> None:
+        """Does nothing."""
+
+    def cursor(self) -> dict[str, int]:
+        """Returns nothing: the first process's goes into the checkpoint."""
+        return {}
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def read_rows(path: str | os.PathLike[str]) -> list[dict]:
     """Reads a file of one JSON object a line, such as metrics.jsonl.
 

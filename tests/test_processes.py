@@ -1,0 +1,260 @@
+"""Runs of several processes on one machine, which must be what one process does.
+
+Each is a process of its own with fake CPU devices; gloo carries what they tell each other.
+"""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+import jax
+import pytest
+
+from passk_jax import processes, tracking
+from tests.test_train import count_lines, wait_for, without_clock
+from tests.tiny import ROOT, command, environment, train_command
+
+
+def start(args, cache, num_processes, devices_each=1, changed=None):
+    """Starts a command as so many processes; `changed`: from a process to its further arguments."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = ["--distributed", f"--coordinator_address={address}"]
+    flags.append(f"--num_processes={num_processes}")
+    started = []
+    for process in range(num_processes):
+        # Not a pipe, which would be full before anybody reads it.
+        output = tempfile.TemporaryFile("w+")
+        started.append(
+            subprocess.Popen(
+                [*args, *flags, f"--process_id={process}", *(changed or {}).get(process, [])],
+                cwd=ROOT,
+                env=with_devices(cache, devices_each),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        )
+        started[-1].output = output
+    return started
+
+
+def with_devices(cache, count):
+    return environment(cache) | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+
+
+def run_alone(args, cache, devices):
+    env = with_devices(cache, devices)
+    return subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def outcomes(started, timeout=400):
+    """[(exit status, output), ...]"""
+    found = []
+    try:
+        for process in started:
+            process.wait(timeout=timeout)
+            process.output.seek(0)
+            found.append((process.returncode, process.output.read()))
+    finally:
+        for process in started:
+            process.kill()
+    return found
+
+
+def assert_all_end_well(started):
+    for status, output in outcomes(started):
+        assert status == 0, output
+
+
+def assert_close(one, other):
+    """The same rows; figures of the update may be rounded differently by another order of sums."""
+    rows, other_rows = without_clock(one), without_clock(other)
+    assert [row.keys() for row in rows] == [row.keys() for row in other_rows]
+    for row, other_row in zip(rows, other_rows, strict=True):
+        for name, value in row.items():
+            assert other_row[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (name, row["step"])
+            if name.split("/")[-1].startswith(("pass@", "reward", "response", "distinct", "trunc")):
+                assert other_row[name] == value, (name, row["step"])
+
+
+# One step of each kind takes as long as ten: what is slow is to compile.
+SHORT = {
+    "steps": 4,
+    "warm_start__steps": 1,
+    "eval_every_steps": 4,
+    "evaluation__num_problems": 4,
+    "evaluation__prompts_per_batch": 4,
+    "mesh__data": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def two(cache, tmp_path_factory):
+    """The workdir of an undisturbed run of two processes with a device each."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    assert_all_end_well(start(train_command(workdir, **SHORT), cache, 2))
+    return workdir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_processes", "devices_each"), [(2, 2), (4, 1)])
+def test_several_processes_do_what_one_does(num_processes, devices_each, cache, tmp_path):
+    mesh = SHORT | {"mesh__fsdp": 2}
+    workdir, alone = tmp_path / "run", tmp_path / "alone"
+    assert_all_end_well(start(train_command(workdir, **mesh), cache, num_processes, devices_each))
+    result = run_alone(train_command(alone, **mesh), cache, 4)
+    assert result.returncode == 0, result.stderr
+    assert_close(alone, workdir)
+    for row, other in zip(
+        *(tracking.read_rows(each / "samples.jsonl") for each in (alone, workdir)), strict=True
+    ):
+        assert row["problem"] == other["problem"]
+        for one, another in zip(row["completions"], other["completions"], strict=True):
+            assert one.pop("weight") == pytest.approx(another.pop("weight"), abs=1e-5)
+            assert one == another
+    assert (workdir / "report.html").exists()
+    # Its checkpoint is read by one process with one device.
+    path = tmp_path / "figures.json"
+    args = ["--n", "2", "--k", "1,2", "--problems", "4", "--temperatures", "0", "--json", str(path)]
+    config = json.loads((workdir / "config.json").read_text())
+    config["mesh"] = {"data": 1, "fsdp": 1, "model": 1}
+    (workdir / "config.json").write_text(json.dumps(config))
+    result = run_alone(command("passk_jax.evaluate", *args, workdir=workdir), cache, 1)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(path.read_text())["step"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_one_is_killed_the_others_end_and_the_same_command_goes_on(lost, two, cache, tmp_path):
+    workdir = tmp_path / "run"
+    args = train_command(workdir, **SHORT)
+    started = start(args, cache, 2)
+    # After the evaluation before the first step: one checkpoint is there, of the warm start.
+    wait_for(started[lost], lambda: count_lines(workdir / "metrics.jsonl") >= 3)
+    started[lost].kill()
+    killed = time.monotonic()
+    [(status, error)] = outcomes([started[1 - lost]], timeout=120)
+    assert time.monotonic() - killed < 60
+    assert status == 1, error
+    assert "another host was lost" in error and "goes on from the latest checkpoint" in error
+    assert_all_end_well(start(args, cache, 2))
+    assert without_clock(workdir) == without_clock(two)
+    assert (workdir / "samples.jsonl").read_bytes() == (two / "samples.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_stops_all_after_the_same_step(two, cache, tmp_path):
+    workdir = tmp_path / "run"
+    args = train_command(workdir, **SHORT | {"steps": 400, "eval_every_steps": 400})
+    started = start(args, cache, 2)
+    wait_for(started[1], lambda: count_lines(workdir / "metrics.jsonl") >= 4)
+    started[1].send_signal(signal.SIGTERM)
+    for status, error in outcomes(started):
+        assert status == 128 + signal.SIGTERM, error
+        assert "the same command goes on from it" in error and "Traceback" not in error
+    done = without_clock(workdir)[-1]["step"]
+    assert 2 <= done < 400
+    assert (workdir / "checkpoints" / str(1 + done)).exists()
+
+
+@pytest.mark.slow
+def test_different_configs_are_refused_by_all(cache, tmp_path):
+    args = train_command(tmp_path / "run", **SHORT)
+    for status, error in outcomes(start(args, cache, 2, changed={1: ["--config.seed=5"]})):
+        assert status == 2
+        assert "config.config.seed: 0 on process 0, 5 on process 1" in error
+    assert not (tmp_path / "run").exists()
+
+
+def on_all(body, cache, num_processes=2):
+    """Runs a few lines in so many processes; returns what each prints last, as JSON."""
+    script = f"""
+import json, sys
+import jax, numpy as np
+from absl import flags
+from passk_jax import processes
+
+def body():
+    index = jax.process_index()
+{textwrap.indent(textwrap.dedent(body), "    ")}
+    print(json.dumps(found))
+    return 0
+
+processes.define_flags()
+flags.FLAGS(sys.argv)
+sys.exit(processes.run(body))
+"""
+    ended = outcomes(start([sys.executable, "-c", script], cache, num_processes, 2))
+    for status, output in ended:
+        assert status == 0, output
+    return [json.loads(output.splitlines()[-1]) for _, output in ended]
+
+
+@pytest.mark.slow
+def test_what_processes_tell_each_other(cache):
+    found = on_all(
+        """
+        found = {"gathered": processes.gather({"i": index, "text": "ä" * 300 * index})}
+        found["shared"] = processes.together(lambda: 10 * index, share=True)
+        def fail():
+            if index == 1:
+                raise OSError("no space")
+            return index
+        try:
+            processes.together(fail, (ValueError, OSError))
+        except OSError as error:
+            found["failed"] = str(error)
+        mesh = jax.make_mesh((2, 2), ("p", "n"))
+        P = jax.sharding.PartitionSpec
+        values = np.arange(4 * 2 * 3).reshape(4, 2, 3)
+        found["rows"] = []
+        for spec in (P("p"), P("n"), P(), P("p", "n"), P("n", "p"), P(("n", "p"))):
+            x = jax.make_array_from_callback(
+                values.shape, jax.NamedSharding(mesh, spec), lambda i: values[i])
+            own = processes.own_rows(x)
+            assert all((values[place] == row).all() for place, row in own.items())
+            assert (processes.fetch(x) == values).all()
+            found["rows"].append([list(place) for place in own])
+        """,
+        cache,
+    )
+    for process, each in enumerate(found):
+        assert each["gathered"] == [{"i": 0, "text": ""}, {"i": 1, "text": "ä" * 300}]
+        assert each["shared"] == [0, 10]
+        assert each["failed"] == ("on process 1: no space", "no space")[process]
+    for rows, others in zip(found[0]["rows"], found[1]["rows"], strict=True):
+        # Every row belongs to one process, and to one only.
+        assert sorted(rows + others) == [[p, n] for p in range(4) for n in range(2)]
+    # The mesh's first axis is over processes: split by it, process 0 has the first problems.
+    assert found[0]["rows"][0] == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert found[1]["rows"][2] == []  # what all have is the first one's
+
+
+def test_errors_that_mean_a_lost_process():
+    lost = jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer")
+    try:
+        raise RuntimeError("could not write a checkpoint") from lost
+    except RuntimeError as error:
+        assert processes.is_loss(error)
+    assert not processes.is_loss(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+    assert not processes.is_loss(RuntimeError("the barrier of gloo"))
+
+
+def test_one_process_alone():
+    assert processes.gather({"a": None}) == [{"a": None}]
+    assert processes.together(lambda: 3) == 3 and processes.together(lambda: 3, share=True) == [3]
+    with pytest.raises(KeyError):
+        processes.together(lambda: {}["missing"])
+    assert processes.is_first() and processes.describe() == ""

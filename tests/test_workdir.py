@@ -1,0 +1,110 @@
+"""Workdirs in a bucket, with a server on this machine in the place of Google's."""
+
+import json
+import pathlib
+import subprocess
+
+import pytest
+from etils import epath
+
+from passk_jax import workdir
+from passk_jax.experiment import ConfigError
+from tests import fake_gcs
+from tests.test_train import without_clock
+from tests.tiny import ROOT, command, environment, train_command
+
+SHORT = {
+    "steps": 2,
+    "warm_start__steps": 1,
+    "eval_every_steps": 2,
+    "evaluation__num_problems": 4,
+    "tensorboard": True,
+}
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    with fake_gcs.serve(tmp_path) as (objects, env):
+        yield objects, environment(tmp_path / "cache") | env
+
+
+def run(args, env):
+    return subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_is_the_run_in_a_folder(bucket, tmp_path):
+    objects, env = bucket
+    url, local = "gs://bucket/runs/x", tmp_path / "local"
+    result = run(train_command(local, **SHORT), env)
+    assert result.returncode == 0, result.stderr
+    result = run(train_command(url, **SHORT), env)
+    assert result.returncode == 0, result.stderr
+
+    def assert_same():
+        copy = tmp_path / "copy"
+        copy.mkdir(exist_ok=True)
+        (copy / "metrics.jsonl").write_bytes(objects["bucket/runs/x/metrics.jsonl"])
+        assert without_clock(copy) == without_clock(local)
+        samples = objects["bucket/runs/x/samples.jsonl"]
+        assert samples == (local / "samples.jsonl").read_bytes()
+
+    assert_same()
+    assert json.loads(objects["bucket/runs/x/config.json"])["steps"] == 2
+    assert b"data:image/png" in objects["bucket/runs/x/report.html"]
+    assert any("/tensorboard/events.out" in key for key in objects)
+
+    # As if it had been killed before the last checkpoint was whole, with lines after the first.
+    for key in [key for key in objects if key.startswith("bucket/runs/x/checkpoints/3/")]:
+        del objects[key]
+    result = run(train_command(url, **SHORT), env)
+    assert result.returncode == 0, result.stderr
+    assert "going on after 1 warm-start" in result.stderr
+    assert_same()
+
+    args = ["--n", "2", "--k", "1", "--problems", "2", "--json", str(tmp_path / "figures.json")]
+    result = run(command("passk_jax.evaluate", *args, workdir=url), env)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "figures.json").read_text())["step"] == 2
+
+
+def test_without_credentials_there_is_one_clear_error(monkeypatch, tmp_path):
+    import google.auth
+
+    def default():
+        raise google.auth.exceptions.DefaultCredentialsError("not found")
+
+    monkeypatch.setattr(google.auth, "default", default)
+    with pytest.raises(ConfigError, match=r"--workdir=gs://b/x .*not found.*gcloud auth"):
+        workdir.check_reachable(epath.Path("gs://b/x"))
+    workdir.check_reachable(epath.Path(tmp_path / "a local one wants none"))
+
+
+def test_only_what_has_changed_is_copied(tmp_path):
+    """The bucket is a folder here: what is copied, and when, is no matter of the protocol."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (there / "metrics.jsonl").write_text("1\n2\n")
+    files = workdir._Copied(here, epath.Path(there))
+    assert (here / "metrics.jsonl").read_text() == "1\n2\n"
+    (here / "samples.jsonl").write_text("a\n")
+    (here / "tensorboard").mkdir()
+    (here / "tensorboard" / "events").write_text("e")
+    (there / "metrics.jsonl").unlink()  # to see whether it is copied though nothing changed
+    files.publish()
+    assert not (there / "metrics.jsonl").exists()
+    assert (there / "samples.jsonl").read_text() == "a\n"
+    assert (there / "tensorboard" / "events").read_text() == "e"
+    (here / "metrics.jsonl").write_text("1\n")
+    files.publish()
+    assert (there / "metrics.jsonl").read_text() == "1\n"
+
+
+def test_an_upload_that_fails_is_an_os_error_that_names_the_file(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "file").write_text("in the way of a folder")
+    files = workdir._Copied(tmp_path / "here", epath.Path(tmp_path / "file"))
+    pathlib.Path(tmp_path / "here" / "metrics.jsonl").write_text("1\n")
+    with pytest.raises(OSError, match=r"file/metrics\.jsonl could not be written"):
+        files.publish()
