@@ -11,38 +11,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from passk_jax import processes, tasks, transforms
 from passk_jax.learner.loss import masked_mean
 from passk_jax.learner.micro_batch import MicroBatch
-from passk_jax.learner.optimizer import make_optimizer, parse_k_schedule, warmup_constant
+from passk_jax.learner.optimizer import parse_k_schedule, warmup_constant
 from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import (
     policy_gradient_update,
     reference_logprobs,
     supervised_update,
 )
-from passk_jax.policy.config import DecoderConfig, RopeScaling
-from passk_jax.policy.decoder import Decoder
-from passk_jax.policy.sharding import Layout, make_layout, make_mesh
-from passk_jax.policy.tokenizer import Tokenizer, check_vocabulary, make_tokenizer
+from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
+from passk_jax.programs import ConfigError, Programs, build_programs, named
 from passk_jax.rollout.prompts import (
     Prompts,
     bucket_for,
-    check_buckets,
     encode_prompts,
     encode_responses,
 )
-from passk_jax.rollout.sampler import Rollout, SamplingConfig, sample, shortened
+from passk_jax.rollout.sampler import Rollout, sample, shortened
 from passk_jax.tasks import subset
 
 _logger = logging.getLogger(__name__)
-
-
-class ConfigError(ValueError):
-    """A config that cannot be run; the message names the key, its value and what is allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +51,12 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """The parts of a run, made by `build` from its config."""
+class Experiment(Programs):
+    """The parts of a run, made by `build` from its config: what is compiled, and what it is for."""
 
-    config: ConfigDict
     task: tasks.Task
     tokenizer: Tokenizer
-    decoder: Decoder  # in the update's layout
-    sampling_decoder: Decoder  # the same in sampling's
-    sampling: SamplingConfig
     k_schedule: tuple[tuple[int, float | None], ...]
-    optimizer: optax.GradientTransformation
-    warm_start_optimizer: optax.GradientTransformation
 
     def digest(self) -> int:
         """A number that changes with the problems: hosts with other data have another."""
@@ -326,29 +312,10 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def _build(config: ConfigDict) -> Experiment:
-    _check_counts(config)
     k_schedule = _check_estimator(config)
     tokenizer = make_tokenizer(config.tokenizer.name, config.tokenizer.path)
-    sampling = SamplingConfig(
-        config.sampling.max_response_tokens,
-        config.sampling.top_k,
-        config.sampling.top_p,
-        tuple(config.sampling.response_buckets or ()),
-    )
-    check_buckets("prompt", config.sampling.prompt_buckets or (), config.sampling.max_prompt_tokens)
-    policy = _named("policy", _decoder_config, config.policy, tokenizer)
-    optimizer = make_optimizer(config.optimizer)
-    warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
-    layouts = {
-        use: _named(f"sharding.{use}", make_layout, mesh, rules.to_dict())
-        for use, rules in config.sharding.items()
-    }
-    _check_micro_batches(config)
-    for use, layout in layouts.items():
-        _check_batches(config, use, layout)
-    _check_attention(config, mesh)
-    task = _named(
+    programs = build_programs(config, tokenizer.vocab_size)
+    task = named(
         "task",
         tasks.make,
         config.task.name,
@@ -357,41 +324,14 @@ def _build(config: ConfigDict) -> Experiment:
         **config.task.options.to_dict(),
     )
     if config.keep_problems is not None:
-        task = _named("keep_problems", _keep, task, config.keep_problems)
+        task = named("keep_problems", _keep, task, config.keep_problems)
     if config.drop_long_problems:
         task = _without_long(config, task, tokenizer)
     _check_rewards(config, task)
-    experiment = Experiment(
-        config=config,
-        task=task,
-        tokenizer=tokenizer,
-        decoder=Decoder(policy, layouts["training"]),
-        sampling_decoder=Decoder(policy, layouts["sampling"]),
-        sampling=sampling,
-        k_schedule=k_schedule,
-        optimizer=optimizer,
-        warm_start_optimizer=warm_start_optimizer,
-    )
+    parts = {field.name: getattr(programs, field.name) for field in dataclasses.fields(programs)}
+    experiment = Experiment(**parts, task=task, tokenizer=tokenizer, k_schedule=k_schedule)
     _check_problems(experiment)
     return experiment
-
-
-def _named(section: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Calls a part's constructor; its complaint is given the config section it is about."""
-    try:
-        return function(*args, **kwargs)
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"config.{section}: {error}") from error
-
-
-def _decoder_config(config: ConfigDict, tokenizer: Tokenizer) -> DecoderConfig:
-    fields = config.to_dict()
-    if fields["rope_scaling"] is not None:
-        fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
-    if fields["vocab_size"] is None:
-        fields["vocab_size"] = tokenizer.vocab_size
-    check_vocabulary(tokenizer, fields["vocab_size"])
-    return DecoderConfig(**fields)
 
 
 def _keep(task: tasks.Task, file: str) -> tasks.Task:
@@ -449,7 +389,7 @@ def _check_estimator(config: ConfigDict) -> tuple[tuple[int, float | None], ...]
     estimator, n = config.estimator, config.samples_per_prompt
     schedule = parse_k_schedule(estimator.k)
     for _, k in schedule:
-        _named("estimator", transforms.check, estimator.name, n, k, **_estimator_options(estimator))
+        named("estimator", transforms.check, estimator.name, n, k, **_estimator_options(estimator))
     share = estimator.noise_share
     if share is not None and not 0 <= share <= 1:
         raise ConfigError(f"config.estimator.noise_share = {share}: must be in [0, 1], or None")
@@ -472,100 +412,11 @@ def _check_rewards(config: ConfigDict, task: tasks.Task) -> None:
             )
 
 
-def _check_counts(config: ConfigDict) -> None:
-    """Checks the numbers that no part checks for itself."""
-    least = {
-        "steps": 0,
-        "prompts_per_step": 1,
-        "samples_per_prompt": 2,
-        "eval_every_steps": 1,
-        "checkpoint_every_steps": 1,
-        "checkpoints_to_keep": 1,
-        "log_samples_every_steps": 1,
-        "log_samples_problems": 0,
-        "logprob_chunk_tokens": 1,
-        "seed": 0,
-        "warm_start.steps": 0,
-        "warm_start.batch_size": 1,
-        "evaluation.samples_per_prompt": 1,
-        "evaluation.prompts_per_batch": 1,
-        "sampling.max_prompt_tokens": 1,
-    }
-    for name, smallest in least.items():
-        value = _value(config, name)
-        if value < smallest:
-            raise ConfigError(f"config.{name} = {value}: must be at least {smallest}")
-    for name in ("sampling.temperature", "optimizer.learning_rate", "warm_start.learning_rate"):
-        value = _value(config, name)
-        if not 0 < value < float("inf"):
-            raise ConfigError(f"config.{name} = {value}: must be a positive number")
-    kl = config.kl_coefficient
-    if kl is not None and not 0 < kl < float("inf"):
-        raise ConfigError(f"config.kl_coefficient = {kl}: must be a positive number, or None")
-    if not 0 <= config.evaluation.temperature < float("inf"):
-        raise ConfigError(
-            f"config.evaluation.temperature = {config.evaluation.temperature}: must be a number of "
-            "at least 0 (0 is greedy)"
-        )
-
-
-def _check_micro_batches(config: ConfigDict) -> None:
-    wholes = {
-        "micro_batch.problems": ["prompts_per_step"],
-        "micro_batch.samples": ["samples_per_prompt"],
-    }
-    if config.warm_start.steps:
-        wholes["micro_batch.problems"].append("warm_start.batch_size")
-    for name, of in wholes.items():
-        for whole in of:
-            part, size = _value(config, name), _value(config, whole)
-            if part is not None and (part < 1 or size % part):
-                raise ConfigError(
-                    f"config.{name} = {part}: must divide config.{whole} = {size}, or None for all"
-                )
-
-
-def _value(config: ConfigDict, name: str) -> Any:
-    return functools.reduce(getattr, name.split("."), config)
-
-
-def _check_batches(config: ConfigDict, use: str, layout: Layout) -> None:
-    """Checks that the batches can be split as the layout says, so that no device idles."""
-    sizes = {"prompts_per_step": "problems", "samples_per_prompt": "samples"}
-    if use == "sampling":
-        sizes["evaluation.prompts_per_batch"] = "problems"
-    else:
-        sizes |= {"micro_batch.problems": "problems", "micro_batch.samples": "samples"}
-        if config.warm_start.steps:
-            sizes["warm_start.batch_size"] = "problems"
-    for name, axis in sizes.items():
-        size, shares = _value(config, name), layout.shares(axis)
-        if size is None:  # a micro-batch that is the batch
-            continue
-        if size % shares:
-            split = " x ".join(
-                f"{name} {layout.mesh.shape[name]}" for name in dict(layout.rules)[axis]
-            )
-            raise ConfigError(
-                f"config.{name} = {size}: config.sharding.{use}.{axis} splits {axis} over the "
-                f"mesh's {split}, so it must be a multiple of {shares}"
-            )
-
-
-def _check_attention(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
-    platform = mesh.devices.flat[0].platform
-    if config.policy.attention == "splash" and platform != "tpu":
-        raise ConfigError(
-            "config.policy.attention = 'splash': its kernels are for TPU, and the devices here are "
-            f"{platform}; 'reference' runs everywhere"
-        )
-
-
 def _check_problems(experiment: Experiment) -> None:
     """Encodes every problem that the run may meet: a prompt or an example that is too long."""
     config, tokenizer = experiment.config, experiment.tokenizer
     train = experiment.task.split("train")
-    held_out = _named("evaluation.split", experiment.task.split, config.evaluation.split)
+    held_out = named("evaluation.split", experiment.task.split, config.evaluation.split)
     for split, problems in (("train", train), (config.evaluation.split, held_out)):
         if not problems:
             raise ConfigError(f"task {config.task.name!r} has no problems in its {split} split")

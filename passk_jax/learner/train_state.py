@@ -158,6 +158,15 @@ def abstract_params(decoder: Decoder) -> Any:
     return jax.eval_shape(lambda: init_params(decoder, jax.random.key(0)))
 
 
+def abstract_sampling_params(decoder: Decoder) -> Any:
+    """Shapes, dtypes and shardings of `sampling_params`, with nothing computed."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, decoder.config.dtype, sharding=sharding),
+        nn.meta.unbox(abstract_params(decoder)),
+        _sampling_shardings(decoder),
+    )
+
+
 def sampling_params(params: Any, decoder: Decoder) -> Any:
     """The parameters as sampling wants them: of the arithmetic's dtype, where its layout has them.
 

@@ -204,20 +204,20 @@ def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
     return TOKENIZERS[name]() if path is None else TOKENIZERS[name](path)
 
 
-def check_vocabulary(tokenizer: Tokenizer, num_rows: int) -> None:
+def check_vocabulary(num_tokens: int, num_rows: int) -> None:
     """Checks that a tokenizer may belong to an embedding.
 
     Args:
-      tokenizer: of the policy.
+      num_tokens: ids of the tokenizer, its `vocab_size`.
       num_rows: of the policy's embedding, `DecoderConfig.vocab_size`.
 
     Raises:
       ValueError: it has more ids than there are rows, or so few that it must be another model's.
     """
-    spare = num_rows - tokenizer.vocab_size
+    spare = num_rows - num_tokens
     if not 0 <= spare <= _SPARE_ROWS:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size:,} ids and the policy's embedding "
+            f"the tokenizer has {num_tokens:,} ids and the policy's embedding "
             f"{num_rows:,} rows: the rows must be as many, or up to {_SPARE_ROWS:,} more"
         )
 

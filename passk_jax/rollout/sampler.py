@@ -257,7 +257,8 @@ def sample(
     for limit in (*config.response_buckets, length):
         *rest, kv, out = carry
         carry = (*rest, _with_room(kv, decoder, limit), out)
-        carry = jax.lax.while_loop(functools.partial(unfinished, length=limit), step, carry)
+        with jax.named_scope(f"until_{limit}"):  # by which a plan knows the loop
+            carry = jax.lax.while_loop(functools.partial(unfinished, length=limit), step, carry)
     tokens, mask, sampling_logp, policy_logp = carry[-1]
     return Rollout(
         prompts=prompts,

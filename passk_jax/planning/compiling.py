@@ -1,0 +1,214 @@
+"""The programs of a step, compiled for devices that need not be here, with what they take."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from passk_jax.learner.micro_batch import MicroBatch
+from passk_jax.learner.train_state import (
+    TrainState,
+    abstract_sampling_params,
+    abstract_state,
+)
+from passk_jax.learner.update import policy_gradient_update, reference_logprobs
+from passk_jax.planning.chips import Slice
+from passk_jax.policy.decoder import prefill
+from passk_jax.programs import Programs
+from passk_jax.rollout.prompts import Prompts
+from passk_jax.rollout.sampler import Rollout, sample
+
+# Another process may compile at the same time; libtpu asks no metadata server where it is.
+_QUIET = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}
+_NEED = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm|Allocation \(size=(\d+)\)")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A program compiled for a slice.
+
+    Attributes:
+      text: its HLO; `None` where the compiler found that it does not fit.
+      peak_bytes: memory of a device at its fullest, arguments included.
+    """
+
+    text: str | None
+    peak_bytes: int
+
+
+def slice_devices(on: Slice) -> Sequence[jax.Device]:
+    """The devices of a slice, described by libtpu, which compiles for them without having them.
+
+    Raises:
+      RuntimeError: libtpu is not installed.
+    """
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
+    try:
+        import libtpu  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            "libtpu compiles for TPUs, and is not installed: make setup-tpu-plan, or pip install "
+            "'passk_jax[tpu-plan]'. --topology local needs none"
+        ) from error
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc(**on.topology_arguments).devices
+
+
+def compile_sampling(programs: Programs, num_problems: int, num_samples: int) -> Compiled:
+    """The sampler at its longest prompts and completions."""
+    prompts, key = _prompts(programs, num_problems), jax.eval_shape(lambda: jax.random.key(0))
+    return _compile(
+        sample,
+        abstract_sampling_params(programs.sampling_decoder),
+        prompts,
+        jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=_whole(programs)),
+        programs.config.sampling.temperature,
+        decoder=programs.sampling_decoder,
+        num_samples=num_samples,
+        config=programs.sampling,
+        stop_ids=(1, 2),  # which ones changes nothing
+        pad_id=0,
+    )
+
+
+def compile_update(programs: Programs) -> Compiled:
+    """The policy-gradient update at the longest prompts and completions."""
+    config, rollout = programs.config, _rollout(programs)
+    kl = config.kl_coefficient is not None
+    return _compile(
+        policy_gradient_update,
+        training_state(programs),
+        rollout,
+        _array(programs, rollout.tokens.shape[:2], jnp.float32),
+        config.sampling.temperature,
+        rollout.policy_logp if kl else None,
+        config.kl_coefficient,
+        optimizer=programs.optimizer,
+        **_sizes(programs),
+    )
+
+
+def compile_reference(programs: Programs) -> Compiled:
+    """The reference's log-probabilities, for a KL penalty."""
+    return _compile(
+        reference_logprobs,
+        training_state(programs).reference,
+        _rollout(programs),
+        programs.config.sampling.temperature,
+        **_sizes(programs),
+    )
+
+
+def training_state(programs: Programs) -> TrainState:
+    """What is kept from step to step: shapes, dtypes and shardings."""
+    return abstract_state(
+        programs.decoder,
+        programs.optimizer,
+        keep_reference=programs.config.kl_coefficient is not None,
+    )
+
+
+def cache_bytes(programs: Programs) -> tuple[int, int]:
+    """Bytes of keys and values on one device: of the prompts, and of the completions."""
+    config, decoder = programs.config, programs.sampling_decoder
+    params = abstract_sampling_params(decoder)
+    prompts = _prompts(programs, config.prompts_per_step)
+    shared = jax.eval_shape(lambda *args: prefill(decoder, *args), params, *prompts.values())
+    names = ("layers", "problems", None, "kv_heads", None)
+    of_prompts = of_completions = 0
+    for kind, pair in shared.kv.items():
+        window = decoder.config.window(kind) or programs.sampling.max_response_tokens + 1
+        slots = min(programs.sampling.max_response_tokens, window - 1)
+        for x in pair:
+            sharding = decoder.layout.sharding(names, x.shape)
+            of_prompts += _shard_bytes(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding))
+            shape = (*x.shape[:2], config.samples_per_prompt, slots, *x.shape[3:])
+            sharding = decoder.layout.sharding((*names[:2], "samples", *names[2:]), shape)
+            room = jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
+            of_completions += _shard_bytes(room)
+    return of_prompts, of_completions
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of a tree of sharded arrays on one device."""
+    return sum(_shard_bytes(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _shard_bytes(x: jax.ShapeDtypeStruct) -> int:
+    size = 1
+    for part in x.sharding.shard_shape(x.shape):
+        size *= part
+    return size * x.dtype.itemsize
+
+
+def _compile(function, *args, **kwargs) -> Compiled:
+    lowered = function.lower(*args, **kwargs)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        need = _NEED.search(str(error))
+        if need is None:
+            raise
+        used, unit, _, _, allocation = need.groups()
+        size = int(allocation) if used is None else int(float(used) * _UNITS[unit])
+        return Compiled(None, size)
+    memory = compiled.memory_analysis()
+    peak = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes
+    return Compiled(compiled.as_text(), peak)
+
+
+def _sizes(programs):
+    config = programs.config
+    return {
+        "decoder": programs.decoder,
+        "chunk_tokens": config.logprob_chunk_tokens,
+        "micro_batch": MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
+    }
+
+
+def _prompts(programs, num_problems) -> Prompts:
+    shape = (num_problems, programs.config.sampling.max_prompt_tokens)
+    return Prompts(
+        tokens=_array(programs, shape, jnp.int32, "problems"),
+        mask=_array(programs, shape, jnp.bool_, "problems"),
+    )
+
+
+def _rollout(programs) -> Rollout:
+    config, layout = programs.config, programs.sampling_decoder.layout
+    shape = (
+        config.prompts_per_step,
+        config.samples_per_prompt,
+        config.sampling.max_response_tokens,
+    )
+    sharding = layout.sharding(("problems", "samples", None), shape)
+    array = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
+    return Rollout(
+        prompts=_prompts(programs, config.prompts_per_step),
+        tokens=array(jnp.int32),
+        mask=array(jnp.bool_),
+        sampling_logp=array(jnp.float32),
+        policy_logp=array(jnp.float32),
+    )
+
+
+def _array(programs, shape, dtype, *names):
+    names = (*names, *[None] * (len(shape) - len(names)))
+    sharding = programs.decoder.layout.sharding(names, shape)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def _whole(programs):
+    return programs.decoder.layout.sharding((), ())
