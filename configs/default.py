@@ -144,7 +144,8 @@ def get_config() -> config_dict.ConfigDict:
     config.mesh.fsdp = 1
     config.mesh.model = 1
 
-    # Tokens whose logits are in memory at once in the update: chunk x vocabulary x 4 bytes.
+    # Tokens whose logits are in memory at once in the update: chunk x vocabulary x 4 bytes. Some
+    # hundreds for each device at a vocabulary of 256,128; fewer only cost time.
     config.logprob_chunk_tokens = 8192
     config.tensorboard = True  # event files in workdir/tensorboard, next to metrics.jsonl
     return config.lock()  # a misspelt key of another config is an error, not a new key

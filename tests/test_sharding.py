@@ -18,11 +18,14 @@ from passk_jax.experiment import build
 from passk_jax.learner.train_state import init_state
 from tests.tiny import tiny_config
 
-data, fsdp, model = map(int, sys.argv[1:])
+data, fsdp, model, problems, samples = map(int, sys.argv[1:])
 experiment = build(tiny_config(
     mesh__data=data, mesh__fsdp=fsdp, mesh__model=model, prompts_per_step=8,
-    evaluation__prompts_per_batch=8, policy__num_heads=4, policy__num_kv_heads=2))
-state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0)
+    evaluation__prompts_per_batch=8, policy__num_heads=4, policy__num_kv_heads=2,
+    micro_batch__problems=problems, micro_batch__samples=samples, kl_coefficient=0.1,
+    logprob_chunk_tokens=64))
+state = init_state(experiment.decoder, experiment.optimizer, experiment.mesh, 0,
+                   keep_reference=True)
 problems = experiment.task.split("train")[:8]
 rollout = experiment.sample(state.params, problems, jax.random.key(1))
 rewards = np.arange(32, dtype=np.float32).reshape(8, 4) % 5
@@ -38,9 +41,9 @@ print(json.dumps({
 """
 
 
-def run_on(mesh, devices, cache):
+def run_on(mesh, devices, cache, micro_batch=(8, 4)):
     env = environment(cache) | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    args = [sys.executable, "-c", SCRIPT, *map(str, mesh)]
+    args = [sys.executable, "-c", SCRIPT, *map(str, (*mesh, *micro_batch))]
     result = subprocess.run(
         args, cwd=ROOT, env=env | {"PYTHONPATH": os.fspath(ROOT)}, capture_output=True, text=True
     )
@@ -51,8 +54,8 @@ def run_on(mesh, devices, cache):
 @pytest.mark.slow
 def test_a_mesh_of_eight_gives_what_one_device_gives(tmp_path):
     alone = run_on((1, 1, 1), 1, tmp_path)
-    for mesh in ((8, 1, 1), (2, 2, 2)):
-        sharded = run_on(mesh, 8, tmp_path)
+    for mesh, micro_batch in (((8, 1, 1), (8, 4)), ((2, 2, 2), (8, 4)), ((2, 2, 2), (4, 2))):
+        sharded = run_on(mesh, 8, tmp_path, micro_batch)
         assert sharded["sharded"] == (mesh != (8, 1, 1))
         assert sharded["tokens"] == alone["tokens"]
         for name, value in alone["figures"].items():

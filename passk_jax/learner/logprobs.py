@@ -96,20 +96,23 @@ def _backward(config, kept, cotangents):
     """
     hidden_KxCxD, head_VxD, tokens_KxC, temperature, entropy_KxC, normalizer_KxC = kept
 
-    def chunk(by_head_total_VxD, parts):
+    def scaled_logits(hidden_CxD, head_DxV):
+        return output_logits(hidden_CxD, head_DxV.T, config) / temperature
+
+    def chunk(by_head_total_DxV, parts):
         hidden_CxD, tokens_C, entropy_C, normalizer_C, by_logp_C, by_entropy_C = parts
-        scaled = lambda hidden, head: output_logits(hidden, head, config) / temperature  # noqa: E731
-        logits_CxV, pullback = jax.vjp(scaled, hidden_CxD, head_VxD)
+        logits_CxV, pullback = jax.vjp(scaled_logits, hidden_CxD, head_VxD.T)
         log_p_CxV = logits_CxV - normalizer_C[:, None]
         by_p_CxV = by_logp_C[:, None] + by_entropy_C[:, None] * (log_p_CxV + entropy_C[:, None])
         chosen_CxV = jnp.arange(head_VxD.shape[0]) == tokens_C[:, None]
         by_chosen_CxV = jnp.where(chosen_CxV, by_logp_C[:, None], 0.0)
-        by_hidden_CxD, by_head_VxD = pullback(by_chosen_CxV - jnp.exp(log_p_CxV) * by_p_CxV)
-        return by_head_total_VxD + by_head_VxD.astype(jnp.float32), by_hidden_CxD
+        by_hidden_CxD, by_head_DxV = pullback(by_chosen_CxV - jnp.exp(log_p_CxV) * by_p_CxV)
+        return by_head_total_DxV + by_head_DxV.astype(jnp.float32), by_hidden_CxD
 
     parts = (hidden_KxCxD, tokens_KxC, entropy_KxC, normalizer_KxC, *cotangents)
-    by_head_VxD, by_hidden_KxCxD = jax.lax.scan(chunk, jnp.zeros_like(head_VxD, jnp.float32), parts)
-    return by_hidden_KxCxD, by_head_VxD.astype(head_VxD.dtype), None, None
+    zeros_DxV = jnp.zeros_like(head_VxD.T, jnp.float32)  # transposed once, not for every chunk
+    by_head_DxV, by_hidden_KxCxD = jax.lax.scan(chunk, zeros_DxV, parts)
+    return by_hidden_KxCxD, by_head_DxV.T.astype(head_VxD.dtype), None, None
 
 
 _logprobs.defvjp(_forward, _backward)
