@@ -174,7 +174,8 @@ def test_a_run_in_bfloat16_with_a_reference_goes_on_as_if_it_had_not_stopped(tmp
         policy__dtype="bfloat16",
         policy__param_dtype="bfloat16",
         optimizer__moment_dtype="bfloat16",
-        optimizer__learning_rate=1e-2,
+        optimizer__learning_rate=0.1,
+        optimizer__weight_decay=0.5,  # moves the policy where no sample is right
         micro_batch__problems=2,
         micro_batch__samples=2,
         kl_coefficient=0.1,
@@ -182,15 +183,15 @@ def test_a_run_in_bfloat16_with_a_reference_goes_on_as_if_it_had_not_stopped(tmp
     train(config, tmp_path / "whole")
     save = Trainer.save
 
-    def save_and_stop_at(*moments):
+    def save_and_stop_at(moment):
         def stop(trainer):
             save(trainer)
-            if (trainer.run_state.warm_start_step, trainer.run_state.step) in moments:
+            if (trainer.run_state.warm_start_step, trainer.run_state.step) == moment:
                 raise Stopped(signal.SIGTERM)
 
         return stop
 
-    for moment in ((2, 0), (5, 0), (5, 2)):
+    for moment in ((2, 0), (5, 2)):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
             patch.setattr(Trainer, "save", save_and_stop_at(moment))
             train(config, tmp_path / "stopped")
@@ -199,7 +200,7 @@ def test_a_run_in_bfloat16_with_a_reference_goes_on_as_if_it_had_not_stopped(tmp
     rows = [row for row in without_clock(tmp_path / "whole") if "train/reference_kl" in row]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     kl = [row["train/reference_kl"] for row in rows]
-    assert kl[0] < 1e-4 < kl[-1]  # the reference is the policy after the warm start
+    assert 0 <= kl[0] < 0.01 * kl[-1]  # the reference is the policy after the warm start
     assert evaluate.load_params(build(config), tmp_path / "whole")[0] == 6
 
 
