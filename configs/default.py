@@ -170,7 +170,8 @@ def get_config() -> config_dict.ConfigDict:
     config.sharding.sampling = _split_over(embed=None)
 
     # Tokens whose logits are in memory at once in the update, on each device that has tokens of its
-    # own: chunk x vocabulary x 4 bytes, the vocabulary split over mesh.model.
+    # own: chunk x vocabulary x 4 bytes, the vocabulary split over mesh.model. Some hundreds at a
+    # vocabulary of 256,128; fewer only cost time.
     config.logprob_chunk_tokens = 8192
     config.tensorboard = True  # event files in workdir/tensorboard, next to metrics.jsonl
     return config.lock()  # a misspelt key of another config is an error, not a new key

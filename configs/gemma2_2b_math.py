@@ -35,12 +35,13 @@ def get_config():
     config.sampling.max_response_tokens = 1024
     config.sampling.response_buckets = (256, 512)
     config.evaluation.num_problems = 256
-    config.evaluation.prompts_per_batch = 64
+    config.evaluation.prompts_per_batch = 16  # with 16 samples: the program of a step
     config.warm_start.steps = 0
     config.tokenizer.name = "sentencepiece"
     config.policy.update(dataclasses.asdict(GEMMA2_2B))
     config.policy.dtype = "bfloat16"
     config.policy.remat = "full"
+    config.logprob_chunk_tokens = 2048
     config.optimizer.learning_rate = 1e-6
     # 16 problems over 16 groups of 8 chips; in each, half of the samples to 4 chips, which share
     # the model (Gemma 2 2B has 4 key-value heads). What the optimizer keeps is split over all 128.

@@ -59,12 +59,13 @@ def plan(
     devices = jax.devices() if on is None else compiling.slice_devices(on)
     programs = _build(config, devices)
     result = _settings(programs, topology, tokens) | _memory_kept(programs)
+    result["chip_bytes"] = None if on is None else on.chip.hbm_bytes
     phases = {}
-    for name, compile_phase, times in _phases(config):
+    for name, compile_phase in _phases(config).items():
         compiled = compile_phase(programs)
-        phases[name] = _phase(name, compiled, programs, result["kept_bytes"], on)
+        phases[name] = _memory(name, compiled, programs, on)
         if compiled.text is not None:
-            phases[name] |= _cost(compiled.text, name, programs, tokens, on) | {"times": times}
+            phases[name] |= _cost(compiled.text, name, programs, tokens, on)
     result["phases"] = phases
     result["fits"] = all(phase["fits"] for phase in phases.values())
     if not result["fits"] and suggest:
@@ -82,13 +83,12 @@ def _build(config: ConfigDict, devices: Sequence[jax.Device]) -> Programs:
         raise ConfigError(str(error)) from error
 
 
-def _phases(config: ConfigDict) -> Iterator[tuple[str, Callable[[Programs], Any], int]]:
-    """Each program of a step, and of an evaluation where that samples other shapes."""
-    problems, samples = config.prompts_per_step, config.samples_per_prompt
-    yield "sampling", lambda p: compiling.compile_sampling(p, problems, samples), 1
+def _phases(config: ConfigDict) -> dict[str, Callable[[Programs], compiling.Compiled]]:
+    """The programs of a step."""
+    phases = {"sampling": compiling.compile_sampling}
     if config.kl_coefficient is not None:
-        yield "reference", compiling.compile_reference, 1
-    yield "update", compiling.compile_update, 1
+        phases["reference"] = compiling.compile_reference
+    return phases | {"update": compiling.compile_update}
 
 
 def _settings(programs: Programs, topology: str, tokens: int) -> dict[str, Any]:
@@ -124,14 +124,14 @@ def _memory_kept(programs: Programs) -> dict[str, Any]:
     }
 
 
-def _phase(
-    name: str, compiled: compiling.Compiled, programs: Programs, kept: int, on: Slice | None
+def _memory(
+    name: str, compiled: compiling.Compiled, programs: Programs, on: Slice | None
 ) -> dict[str, Any]:
-    """Memory at its fullest: where a program is not given the state, that lies beside it."""
-    arguments = {"update": kept, "reference": kept}.get(name, 0)
-    if name == "reference":
-        arguments = compiling.tree_bytes(compiling.training_state(programs).reference)
-    peak = compiled.peak_bytes + kept - arguments
+    """Memory at its fullest: what of the state a program is not given lies beside it."""
+    state = compiling.training_state(programs)
+    given = {"sampling": None, "reference": state.reference, "update": state}[name]
+    beside = compiling.tree_bytes(state) - compiling.tree_bytes(given)
+    peak = compiled.peak_bytes + beside
     fits = compiled.text is not None and (on is None or peak <= on.chip.hbm_bytes)
     return {"peak_bytes": peak, "fits": fits}
 
@@ -201,11 +201,10 @@ def _suggestion(config, devices, on, phases) -> dict[str, Any] | None:
             programs = _build(changed, devices)
         except ConfigError:
             continue
-        kept = compiling.tree_bytes(compiling.training_state(programs))
         print(f"trying {_words(change)} ...", file=sys.stderr)
         if all(
-            _phase(name, compile_phase(programs), programs, kept, on)["fits"]
-            for name, compile_phase, _ in _phases(changed)
+            _memory(name, compile_phase(programs), programs, on)["fits"]
+            for name, compile_phase in _phases(changed).items()
             if name in failing
         ):
             return change
@@ -265,7 +264,7 @@ def describe(result: dict[str, Any]) -> str:
         for name, phase in result["phases"].items()
     ]
     lines += [f"  {name:42s} {size / _GIB:8.2f}" for name, size in rows if size]
-    if "chip_bytes" in result:
+    if result["chip_bytes"]:
         lines.append(f"  {'usable':42s} {result['chip_bytes'] / _GIB:8.2f}")
     lines += ["", *_cost_lines(result["phases"])]
     if not result["fits"]:

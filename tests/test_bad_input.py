@@ -44,6 +44,15 @@ MISTAKES = [
     (dict(policy__remat="all"), r"config.policy.*remat = 'all'"),
     (dict(policy__attention="flash"), r"config.policy.*attention = 'flash'.*'reference'"),
     (dict(policy__attention="splash"), r"config.policy.attention = 'splash'.*TPU.*are cpu"),
+    (dict(policy__param_dtype="float16"), r"config.policy.*param_dtype = 'float16'.*bfloat16"),
+    (dict(optimizer__moment_dtype="half"), r"optimizer.moment_dtype = 'half'.*bfloat16"),
+    (dict(micro_batch__problems=3), r"micro_batch.problems = 3.*prompts_per_step = 4, or None"),
+    (dict(micro_batch__samples=8), r"micro_batch.samples = 8.*samples_per_prompt = 4, or None"),
+    (
+        dict(micro_batch__problems=2, warm_start__batch_size=3),
+        r"micro_batch.problems = 2.*warm_start.batch_size = 3",
+    ),
+    (dict(kl_coefficient=0.0), r"config.kl_coefficient = 0.0: must be a positive number, or None"),
     (dict(evaluation__split="dev"), r"config.evaluation.split.*dev"),
 ]
 
@@ -64,6 +73,11 @@ def test_a_batch_that_the_mesh_cannot_divide(monkeypatch):
     monkeypatch.setattr(Layout, "shares", lambda layout, name: 8 if name == "problems" else 1)
     with pytest.raises(ConfigError, match=r"config.prompts_per_step = 4.*multiple of 8"):
         build(tiny_config())
+    config = tiny_config(prompts_per_step=8, evaluation__prompts_per_batch=8)
+    build(config)
+    config.micro_batch.problems = 4
+    with pytest.raises(ConfigError, match=r"config.micro_batch.problems = 4.*multiple of 8"):
+        build(config)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ import importlib
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from passk_jax import tracking, transforms
 from passk_jax.experiment import ConfigError, build
 from passk_jax.learner.train_state import init_state
+from passk_jax.learner.update import policy_gradient_update
+from passk_jax.rollout.sampler import sample
 from passk_jax.train import train
 from tests.tiny import ROOT, tiny_config
 
@@ -116,6 +119,66 @@ def test_a_run_that_draws_sets_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert '"weight": 0.0' in weights("whole")
 
 
+# Of a Gemma 2 everything but its size, its tokenizer and its pod.
+SMALL = {
+    "policy.vocab_size": None,
+    "policy.embed_dim": 32,
+    "policy.hidden_dim": 64,
+    "policy.num_layers": 2,
+    "policy.head_dim": 8,
+    "tokenizer.name": "byte",
+    "mesh.fsdp": 1,
+    "mesh.model": 1,
+    "sampling.response_buckets": (8,),
+    "sampling.max_response_tokens": 16,
+}
+
+
+def test_each_bucket_that_occurs_is_compiled_once():
+    experiment = build(
+        tiny_config(
+            sampling__prompt_buckets=(18, 20),
+            sampling__response_buckets=(4, 8),
+            task__options__max_n=30,
+        )
+    )
+    state = init_state(experiment.decoder, experiment.optimizer, 0)
+    params = experiment.sampling_params(state.params)
+    problems = sorted(experiment.task.split("train"), key=lambda problem: len(problem.prompt))
+    lengths = [len(problem.prompt) for problem in problems]
+    assert lengths[0] <= 18 < lengths[-1]
+    before = sample._cache_size(), policy_gradient_update._cache_size()
+    shapes = set()
+    for i in (0, 1, 2, len(problems) - 5, len(problems) - 4):
+        rollout = experiment.sample(params, problems[i : i + 4], KEY)
+        for ended_at in (3, 4, 7, 10):
+            # As if all completions had ended by then.
+            mask = rollout.mask & (jnp.arange(10) < ended_at)
+            ended = rollout.replace(mask=mask)
+            advantages = experiment.transform(np.eye(4, dtype=np.float32), 2, ended, KEY)
+            state, figures = experiment.update(state, ended, advantages)
+            assert np.isfinite(figures["loss"])
+        shapes.add(rollout.prompts.tokens.shape[1])
+    assert shapes == {18, 20} or shapes == {18, 24}
+    # Two lengths of prompts; of each, completions of up to 4, 8 and 10 tokens.
+    assert sample._cache_size() - before[0] == 2
+    assert policy_gradient_update._cache_size() - before[1] == 6
+
+
+def test_a_shorter_bucket_gives_the_same_update():
+    results = []
+    for buckets in (None, (4, 8)):
+        experiment = build(tiny_config(sampling__response_buckets=buckets))
+        state = init_state(experiment.decoder, experiment.optimizer, 0)
+        problems = experiment.task.split("train")[:4]
+        rollout = experiment.sample(experiment.sampling_params(state.params), problems, KEY)
+        rollout = rollout.replace(mask=rollout.mask & (jnp.arange(10) < 3))
+        advantages = experiment.transform(np.eye(4, dtype=np.float32), 2, rollout, KEY)
+        state, figures = experiment.update(state, rollout, advantages)
+        results.append((state.params, figures))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), *results)
+
+
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
@@ -124,6 +187,7 @@ def test_every_config_can_be_built(path):
     config, experiment = config_of(path)
     problems = experiment.task.split("train")[:8]
     examples = [problem.worked_example for problem in problems]
+    assert problems
     assert all(score.correct for score in experiment.task.score(problems, examples))
     assert config.is_locked
 
@@ -137,7 +201,7 @@ def test_every_config_trains(path, tmp_path):
         prompts_per_step=2,
         samples_per_prompt=4,
         estimator__k=2,
-        warm_start__steps=1,
+        **({} if path.stem.startswith("gemma2") else {"warm_start__steps": 1}),
         warm_start__batch_size=2,
         evaluation__num_problems=2,
         evaluation__samples_per_prompt=2,
@@ -153,6 +217,8 @@ def test_every_config_trains(path, tmp_path):
 def config_of(path, **changes):
     """A config and its experiment, on the data that there is; without data the test is skipped."""
     config = importlib.import_module(f"configs.{path.stem}").get_config()
+    if path.stem.startswith("gemma2"):
+        config.update_from_flattened_dict(SMALL)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     try:
         return config, build(config)

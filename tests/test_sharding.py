@@ -22,9 +22,10 @@ from tests.tiny import tiny_config
 changes = json.loads(sys.argv[1])
 experiment = build(tiny_config(
     prompts_per_step=8, evaluation__prompts_per_batch=8, policy__num_heads=8,
-    policy__num_kv_heads=2, policy__sliding_window=6, **changes))
+    policy__num_kv_heads=2, policy__sliding_window=6, kl_coefficient=0.1,
+    logprob_chunk_tokens=64, **changes))
 layout = experiment.decoder.layout
-state = init_state(experiment.decoder, experiment.optimizer, 0)
+state = init_state(experiment.decoder, experiment.optimizer, 0, keep_reference=True)
 problems = experiment.task.split("train")[:8]
 params = experiment.sampling_params(state.params)
 rollout = experiment.sample(params, problems, jax.random.key(1))
@@ -79,6 +80,11 @@ SAMPLES_TOO = {
         ((1, 1, 8), {}, [["model"], ["model"], []]),
         ((2, 2, 2), {}, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
         ((2, 2, 2), SAMPLES_TOO, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
+        (
+            (2, 2, 2),
+            SAMPLES_TOO | {"micro_batch__problems": 4, "micro_batch__samples": 2},
+            [["fsdp", "model"], ["model"], ["data", "fsdp"]],
+        ),
         (
             (2, 2, 2),
             SAMPLES_TOO

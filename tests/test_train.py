@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from passk_jax import tracking
+from passk_jax import evaluate, tracking
 from passk_jax.experiment import build
 from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import abstract_state
-from passk_jax.train import train
+from passk_jax.train import Stopped, Trainer, train
 from tests.tiny import ROOT, command, environment, run, tiny_config, train_command
 
 
@@ -29,7 +29,11 @@ def final_arrays(workdir, config):
     experiment = build(config)
     restored = Checkpoints(workdir / "checkpoints", read_only=True).restore_latest(
         {
-            "state": abstract_state(experiment.decoder, experiment.optimizer),
+            "state": abstract_state(
+                experiment.decoder,
+                experiment.optimizer,
+                keep_reference=config.kl_coefficient is not None,
+            ),
             "solve_record": tracking.solve_record.empty(len(experiment.task.split("train"))),
         }
     )
@@ -160,6 +164,43 @@ def test_a_signal_saves_and_the_same_command_goes_on(whole_run, tmp_path, number
     result = run(train_command(workdir), cache)
     assert result.returncode == 0, result.stderr
     assert_same_run(workdir, whole_run, tiny_config())
+
+
+@pytest.mark.slow
+def test_a_run_in_bfloat16_with_a_reference_goes_on_as_if_it_had_not_stopped(tmp_path):
+    """What is drawn for rounding, and the reference, are the same after a restart."""
+    config = tiny_config(
+        policy__dtype="bfloat16",
+        policy__param_dtype="bfloat16",
+        optimizer__moment_dtype="bfloat16",
+        optimizer__learning_rate=0.1,
+        optimizer__weight_decay=0.5,  # moves the policy where no sample is right
+        micro_batch__problems=2,
+        micro_batch__samples=2,
+        kl_coefficient=0.1,
+    )
+    train(config, tmp_path / "whole")
+    save = Trainer.save
+
+    def save_and_stop_at(moment):
+        def stop(trainer):
+            save(trainer)
+            if (trainer.run_state.warm_start_step, trainer.run_state.step) == moment:
+                raise Stopped(signal.SIGTERM)
+
+        return stop
+
+    for moment in ((2, 0), (5, 2)):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+            patch.setattr(Trainer, "save", save_and_stop_at(moment))
+            train(config, tmp_path / "stopped")
+    train(config, tmp_path / "stopped")
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole", config)
+    rows = [row for row in without_clock(tmp_path / "whole") if "train/reference_kl" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    kl = [row["train/reference_kl"] for row in rows]
+    assert 0 <= kl[0] < 0.01 * kl[-1]  # the reference is the policy after the warm start
+    assert evaluate.load_params(build(config), tmp_path / "whole")[0] == 6
 
 
 @pytest.mark.slow

@@ -100,10 +100,9 @@ def _backward(config, layout, kept, cotangents):
     The head's is summed over the chunks in float32, in whatever dtype it is stored.
     """
     hidden, head_VxD, tokens, temperature, entropy, normalizer = kept
-    split = head_split(layout)
-    head_in_use_VxD = in_use(head_VxD, hidden.dtype, split)
+    head_in_use_VxD = in_use(head_VxD, hidden.dtype, head_split(layout))
 
-    def chunk(by_head_VxD, parts):
+    def chunk(by_head_DxV, parts):
         hidden, tokens, *others = parts
         entropy, normalizer, by_logp, by_entropy = (x[..., None] for x in others)
         raw = _raw_logits(hidden, head_in_use_VxD, layout)
@@ -114,12 +113,13 @@ def _backward(config, layout, kept, cotangents):
         (by_raw,) = pullback(by_chosen - jnp.exp(log_p) * by_p)
         by_raw = by_raw.astype(hidden.dtype)
         part_DxV = weight_gradient(hidden, by_raw, 1, jnp.float32)
-        part_VxD = part_DxV.T if split is None else split.stored(part_DxV.T)
-        return by_head_VxD + part_VxD, jnp.einsum("...v,vd->...d", by_raw, head_in_use_VxD)
+        part_DxV = part_DxV if layout is None else layout.constrain(part_DxV, "embed", "vocab")
+        return by_head_DxV + part_DxV, jnp.einsum("...v,vd->...d", by_raw, head_in_use_VxD)
 
     parts = (hidden, tokens, entropy, normalizer, *cotangents)
-    by_head_VxD, by_hidden = jax.lax.scan(chunk, jnp.zeros_like(head_VxD, jnp.float32), parts)
-    return by_hidden, by_head_VxD.astype(head_VxD.dtype), None, None
+    zeros_DxV = jnp.zeros_like(head_VxD.T, jnp.float32)  # transposed once, not for every chunk
+    by_head_DxV, by_hidden = jax.lax.scan(chunk, zeros_DxV, parts)
+    return by_hidden, by_head_DxV.T.astype(head_VxD.dtype), None, None
 
 
 _logprobs.defvjp(_forward, _backward)

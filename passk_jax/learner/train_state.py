@@ -11,6 +11,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.sharding import one_device
 
 
 @chex.dataclass(frozen=True)
@@ -119,8 +120,9 @@ def state_shardings(
 ) -> TrainState:
     """Sharding of each array of the state: the optimizer's lie as their parameters do."""
     boxed = abstract_params(decoder)
-    params, shardings = nn.meta.unbox(boxed), decoder.layout.parameters(boxed)
-    whole = decoder.layout.sharding((), ())
+    layout = decoder.layout or one_device()
+    params, shardings = nn.meta.unbox(boxed), layout.parameters(boxed)
+    whole = layout.sharding((), ())
     optimizer_state = optax.tree_utils.tree_map_params(
         optimizer,
         _optimizer_sharding,
@@ -198,4 +200,4 @@ def _relay(params, decoder):
 
 @functools.cache
 def _sampling_shardings(decoder):
-    return decoder.layout.parameters(abstract_params(decoder))
+    return (decoder.layout or one_device()).parameters(abstract_params(decoder))

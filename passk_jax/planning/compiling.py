@@ -66,9 +66,9 @@ def slice_devices(on: Slice) -> Sequence[jax.Device]:
     return topologies.get_topology_desc(**on.topology_arguments).devices
 
 
-def compile_sampling(programs: Programs, num_problems: int, num_samples: int) -> Compiled:
+def compile_sampling(programs: Programs) -> Compiled:
     """The sampler at its longest prompts and completions."""
-    prompts, key = _prompts(programs, num_problems), jax.eval_shape(lambda: jax.random.key(0))
+    prompts, key = _prompts(programs), jax.eval_shape(lambda: jax.random.key(0))
     return _compile(
         sample,
         abstract_sampling_params(programs.sampling_decoder),
@@ -76,7 +76,7 @@ def compile_sampling(programs: Programs, num_problems: int, num_samples: int) ->
         jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=_whole(programs)),
         programs.config.sampling.temperature,
         decoder=programs.sampling_decoder,
-        num_samples=num_samples,
+        num_samples=programs.config.samples_per_prompt,
         config=programs.sampling,
         stop_ids=(1, 2),  # which ones changes nothing
         pad_id=0,
@@ -124,8 +124,11 @@ def cache_bytes(programs: Programs) -> tuple[int, int]:
     """Bytes of keys and values on one device: of the prompts, and of the completions."""
     config, decoder = programs.config, programs.sampling_decoder
     params = abstract_sampling_params(decoder)
-    prompts = _prompts(programs, config.prompts_per_step)
-    shared = jax.eval_shape(lambda *args: prefill(decoder, *args), params, *prompts.values())
+
+    def shared_segment(params, prompts):  # a prompt's last token is the first that the loop feeds
+        return prefill(decoder, params, prompts.tokens[:, :-1], prompts.mask[:, :-1])
+
+    shared = jax.eval_shape(shared_segment, params, _prompts(programs))
     names = ("layers", "problems", None, "kv_heads", None)
     of_prompts = of_completions = 0
     for kind, pair in shared.kv.items():
@@ -178,8 +181,9 @@ def _sizes(programs):
     }
 
 
-def _prompts(programs, num_problems) -> Prompts:
-    shape = (num_problems, programs.config.sampling.max_prompt_tokens)
+def _prompts(programs) -> Prompts:
+    config = programs.config
+    shape = (config.prompts_per_step, config.sampling.max_prompt_tokens)
     return Prompts(
         tokens=_array(programs, shape, jnp.int32, "problems"),
         mask=_array(programs, shape, jnp.bool_, "problems"),
@@ -196,7 +200,7 @@ def _rollout(programs) -> Rollout:
     sharding = layout.sharding(("problems", "samples", None), shape)
     array = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
     return Rollout(
-        prompts=_prompts(programs, config.prompts_per_step),
+        prompts=_prompts(programs),
         tokens=array(jnp.int32),
         mask=array(jnp.bool_),
         sampling_logp=array(jnp.float32),

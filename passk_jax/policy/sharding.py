@@ -166,6 +166,12 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str | Sequence[str] | None]) -> 
     return Layout(mesh=mesh, rules=tuple(parsed.items()))
 
 
+def one_device() -> Layout:
+    """All arrays whole on the first device."""
+    mesh = make_mesh(1, 1, 1, jax.devices()[:1])
+    return Layout(mesh=mesh, rules=tuple((name, ()) for name in LOGICAL_AXES))
+
+
 def make_mesh(
     data: int, fsdp: int, model: int, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:

@@ -19,6 +19,7 @@ CONFIG = ConfigDict(
         b2=0.95,
         eps=1e-8,
         weight_decay=0.0,
+        moment_dtype="float32",
     )
 )
 
@@ -60,6 +61,29 @@ def test_an_unknown_optimizer_lists_the_known_ones():
     config = CONFIG.copy_and_resolve_references()
     config.name = "adam"
     with pytest.raises(ValueError, match=r"optimizer.name = 'adam' \(did you mean 'adamw'\?\)"):
+        make_optimizer(config)
+
+
+def test_adafactors_first_step_by_hand():
+    """128 x 128 gradients g = r c^T: then the factored second moments are exactly g^2.
+
+    Row means r^2 mean(c^2), column means c^2 mean(r^2), over their mean: r^2 c^2. (The first decay
+    is 1 - 1^-0.8 = 0.) So the step is the sign of g, whose root mean square 1 is not clipped, and
+    the rate 0.5 and the decay 0.1 of the parameter 2 make -0.5 (sign + 0.2).
+    """
+    config = CONFIG.copy_and_resolve_references()
+    config.update(name="adafactor", warmup_steps=0, weight_decay=0.1, clip_gradient_norm=None)
+    r, c = jax.random.normal(jax.random.key(0), (2, 128))
+    params, gradients = jnp.full((128, 128), 2.0), r[:, None] * c
+    optimizer = make_optimizer(config)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    np.testing.assert_allclose(updates, -0.5 * (np.sign(gradients) + 0.2), rtol=1e-4)
+
+
+def test_an_unknown_dtype_of_moments():
+    config = CONFIG.copy_and_resolve_references()
+    config.moment_dtype = "float16"
+    with pytest.raises(ValueError, match=r"optimizer.moment_dtype = 'float16': allowed are"):
         make_optimizer(config)
 
 

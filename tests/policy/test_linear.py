@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from passk_jax.policy.linear import linear
+from passk_jax.policy.linear import linear, lookup
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,22 @@ def test_the_result_can_be_wider_than_the_arithmetic():
     x, w = jnp.ones((1, 257), jnp.bfloat16), jnp.ones((257, 1), jnp.float32)
     assert linear(x, w, 1, jnp.float32)[0, 0] == 257.0  # bfloat16 would round to 256
     assert linear(x, w).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("table_dtype", ["float32", "bfloat16"])
+def test_gradients_of_a_row_are_summed_in_float32(table_dtype, dtype):
+    # Row 1 is looked up 4,096 times with dy = 1, row 2 once. A bfloat16 sum sticks at 256.
+    table, tokens = jnp.ones((3, 1), table_dtype), jnp.append(jnp.ones(4096, int), 2)
+    rows, pullback = jax.vjp(lambda table: lookup(table, tokens, dtype), table)
+    assert rows.dtype == dtype and rows.shape == (4097, 1)
+    (gradient,) = pullback(jnp.ones_like(rows))
+    assert gradient.dtype == table_dtype
+    np.testing.assert_array_equal(gradient.astype(jnp.float32), [[0.0], [4096.0], [1.0]])
+
+
+def test_a_bfloat16_product_with_fewer_outputs_than_inputs_runs_on_a_cpu():
+    x, w = jnp.ones((92, 32), jnp.bfloat16), jnp.ones((32, 16), jnp.float32)
+    scan = lambda w: jax.lax.scan(lambda x, _: (x, linear(x, w)), x, None, length=2)  # noqa: E731
+    gradient = jax.jit(jax.grad(lambda w: jnp.sum(scan(w)[1].astype(jnp.float32))))(w)
+    np.testing.assert_array_equal(gradient, jnp.full((32, 16), 2 * 92.0))

@@ -9,10 +9,17 @@ from flax import linen as nn
 from passk_jax.learner.logprobs import response_logprobs
 from passk_jax.learner.train_state import init_params
 from passk_jax.policy.config import DecoderConfig
-from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.decoder import Decoder, prefill
 from passk_jax.policy.tokenizer import ByteTokenizer
 from passk_jax.rollout.prompts import Prompts, encode_prompts
-from passk_jax.rollout.sampler import SamplingConfig, keep_most_probable, sample
+from passk_jax.rollout.sampler import (
+    SamplingConfig,
+    _no_tokens,
+    _with_room,
+    keep_most_probable,
+    sample,
+    shortened,
+)
 from tests.policy.models import LLAMA, QWEN, big_params, whole_logits
 
 VOCAB, EOS, PAD = 13, 3, 0
@@ -208,6 +215,29 @@ def test_stops_as_soon_as_all_have_ended(params):
     assert (rollout.tokens[~rollout.mask] == PAD).all()
 
 
+@pytest.mark.parametrize("buckets", [(1,), (2, 3), (4,), (7,)])
+def test_room_that_grows_changes_nothing(params, buckets):
+    # The local layers see 4 tokens: they have slots for 3, less than the later buckets' lengths.
+    whole = draw(params, pad(PROMPTS, 6))
+    grown = draw(params, pad(PROMPTS, 6), response_buckets=buckets)
+    np.testing.assert_array_equal(grown.tokens, whole.tokens)
+    np.testing.assert_array_equal(grown.mask, whole.mask)
+    np.testing.assert_allclose(grown.policy_logp, whole.policy_logp, atol=1e-5)
+
+
+def test_local_layers_keep_what_their_window_sees():
+    # Of a window of 4 the token that looks is one: 3 of the prompt's 9 columns, 3 of 8 slots.
+    params = nn.meta.unbox(init_params(DECODER, jax.random.key(0)))
+    prompts = pad(PROMPTS, 9)
+    prefix = prefill(DECODER, params, jnp.array(prompts.tokens), jnp.array(prompts.mask))
+    columns = {kind: keys.shape[2] for kind, (keys, _) in prefix.kv.items()}
+    assert columns == {"local": 3, "global": 9}
+    np.testing.assert_array_equal(prefix.positions["local"][0], [2, 3, 4])
+    room = _with_room(_no_tokens(prefix, SAMPLES), DECODER, LENGTH)
+    slots = {kind: keys.shape[3] for kind, (keys, _) in room.items()}
+    assert slots == {"local": 3, "global": LENGTH}
+
+
 def test_top_k_and_top_p_cut_where_they_say():
     # Probabilities 0.5, 0.25, 0.125, 0.125.
     logits = jnp.log(jnp.array([0.125, 0.5, 0.25, 0.125]))
@@ -247,11 +277,30 @@ def test_another_temperature_does_not_recompile(params):
         ({"top_k": 0}, "sampling.top_k = 0"),
         ({"top_p": 0.0}, "sampling.top_p = 0.0"),
         ({"top_p": 1.5}, "sampling.top_p = 1.5"),
+        ({"response_buckets": (2, 4)}, r"sampling.response_buckets = \(2, 4\): rising lengths"),
+        ({"response_buckets": (3, 2)}, r"sampling.response_buckets = \(3, 2\)"),
+        ({"response_buckets": (0, 2)}, r"sampling.response_buckets = \(0, 2\)"),
     ],
 )
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         SamplingConfig(**{"max_response_tokens": 4, **change})
+
+
+def test_shortened_leaves_out_padding(params):
+    rollout = draw(params, pad(PROMPTS, 6), length=200)
+    longest = int(rollout.mask.sum(axis=-1).max())
+    assert longest < 200
+    short = shortened(rollout, longest)
+    assert short.tokens.shape == short.policy_logp.shape == (3, SAMPLES, longest)
+    assert short.mask.sum() == rollout.mask.sum()
+
+
+def test_prompts_are_padded_to_a_bucket():
+    encode = lambda *texts: encode_prompts(texts, ByteTokenizer(), 8, (2, 4)).tokens  # noqa: E731
+    assert encode("a", "bc").tolist() == [[0, 100], [101, 102]]
+    assert encode("abc").shape == (1, 4)
+    assert encode("a", "abcde").shape == (2, 8)
 
 
 def test_prompts_are_padded_on_the_left():

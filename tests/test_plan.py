@@ -1,0 +1,193 @@
+"""Plans: what they count against what can be counted by hand, and what does not fit."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from passk_jax import plan as plan_lib
+from passk_jax.learner.train_state import init_state
+from passk_jax.plan import describe, plan
+from passk_jax.planning import chips, compiling
+from passk_jax.programs import ConfigError, build_programs
+from tests.tiny import ROOT, command, run, tiny_config
+
+WIDE = {
+    "policy__vocab_size": 512,
+    "policy__embed_dim": 128,
+    "policy__hidden_dim": 512,
+    "policy__sliding_window": None,
+    "sampling__max_prompt_tokens": 33,
+    "sampling__max_response_tokens": 16,
+}
+
+
+def wide_config(**changes):
+    return tiny_config(**WIDE | changes)
+
+
+@pytest.fixture(scope="module")
+def local_plan():
+    return plan(wide_config(), "local")
+
+
+def test_operations_are_what_parameters_and_tokens_make_them(local_plan):
+    # 2 x parameters x tokens in each pass. Attention adds little at 33 + 16 tokens, and of a
+    # prompt's last layer only keys and values are needed. One pass more or less would be a quarter.
+    for phase in local_plan["phases"].values():
+        assert 0.93 < phase["matrix_flops"] / phase["expected_flops"] < 1.07
+
+
+def test_shorter_completions_take_less_sampling_alone(local_plan):
+    half = plan(wide_config(sampling__response_buckets=(8,)), "local", response_tokens=4)
+    ratio = {
+        name: half["phases"][name]["matrix_flops"] / local_plan["phases"][name]["matrix_flops"]
+        for name in ("sampling", "update")
+    }
+    # Of 4 problems with 4 samples: 4 x 32 prompt tokens and 16 x 4 instead of 16 x 16 tokens.
+    assert 0.4 < ratio["sampling"] < 0.6
+    assert ratio["update"] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_memory_that_is_kept_is_that_of_the_state(local_plan):
+    programs = build_programs(wide_config(), None)
+    state = init_state(programs.decoder, programs.optimizer, 0)
+    assert local_plan["kept_bytes"] == sum(x.nbytes for x in jax.tree.leaves(state))
+    assert local_plan["parameters"] == sum(x.size for x in jax.tree.leaves(state.params))
+    # 2 layers of keys and values of 1 head, 8 wide, in float32: 32 prompt tokens (the last is fed
+    # by the loop) of 4 problems; 16 tokens of 16 samples.
+    token = 2 * 2 * 8 * 4
+    assert local_plan["prompt_cache_bytes"] == token * 32 * 4
+    assert local_plan["response_cache_bytes"] == token * 16 * 16
+    assert all(
+        phase["peak_bytes"] > local_plan["kept_bytes"] for phase in local_plan["phases"].values()
+    )
+
+
+def test_a_reference_is_planned_where_there_is_one(local_plan):
+    result = plan(wide_config(kl_coefficient=0.1), "local")
+    assert list(result["phases"]) == ["sampling", "reference", "update"]
+    assert result["reference_bytes"] == local_plan["parameters_bytes"]
+    assert local_plan["reference_bytes"] == 0
+
+
+def test_the_words_have_the_numbers(local_plan):
+    words = describe(local_plan | {"phases": local_plan["phases"]})
+    assert f"{local_plan['parameters']:,} parameters" in words
+    assert "4 problems x 4 samples, prompts of 33 and completions of 16 tokens" in words
+    assert "It compiles." in words
+
+
+@pytest.mark.slow
+def test_on_a_slice_of_tpus():
+    pytest.importorskip("libtpu", reason="libtpu compiles for TPUs; it is not installed")
+    config = wide_config(
+        policy__dtype="bfloat16", mesh__data=2, mesh__fsdp=1, mesh__model=2, policy__num_kv_heads=2
+    )
+    result = plan(config, "v5e:2x2")
+    assert result["devices"] == 4 and result["mesh"] == {"data": 2, "fsdp": 1, "model": 2}
+    for phase in result["phases"].values():
+        assert 1.0 <= phase["matrix_flops"] / phase["expected_flops"] < 1.2
+        # The axis "model" sums activations, and "data" gradients.
+        assert phase["sent_bytes"]["all-reduce"] > 0
+        assert 0 < phase["overlapped_s"] <= phase["sequential_s"]
+    # Of a sampled token each device reads at least its half of the parameters, but the embedding,
+    # of which it reads the rows, and once more what the logits need.
+    half = result["sampling_parameters_bytes"]
+    assert result["phases"]["sampling"]["hbm_bytes"] > 8 * half
+    assert "It fits. A step takes at least" in describe(result)
+
+
+def small_chip(monkeypatch, hbm_bytes):
+    chip = dataclasses.replace(chips.CHIPS["v5e"], hbm_bytes=hbm_bytes)
+    monkeypatch.setitem(chips.CHIPS, "v5e", chip)
+    # The slice is of devices that are here: what is compiled is the same.
+    monkeypatch.setattr(compiling, "slice_devices", lambda on: jax.devices())
+    monkeypatch.setattr(plan_lib, "roofline", lambda *args: pytest.skip("not reached"))
+
+
+def test_what_does_not_fit_is_said_with_the_smallest_change_that_would(monkeypatch):
+    config = {"policy__remat": None, "samples_per_prompt": 32}
+    peaks = {
+        remat: {
+            name: phase["peak_bytes"]
+            for name, phase in plan(wide_config(**config | {"policy__remat": remat}), "local")[
+                "phases"
+            ].items()
+        }
+        for remat in (None, "full")
+    }
+    enough = max(*peaks["full"].values(), peaks[None]["sampling"])
+    assert enough < peaks[None]["update"]
+    small_chip(monkeypatch, (enough + peaks[None]["update"]) // 2)
+    monkeypatch.setattr(plan_lib, "_cost", lambda *args: {})
+    result = plan(wide_config(**config), "v5e:1x1")
+    assert not result["fits"]
+    assert result["phases"]["sampling"]["fits"] and not result["phases"]["update"]["fits"]
+    assert result["suggestion"] == {"policy.remat": "full"}
+    words = describe(result)
+    assert "It does NOT fit: update." in words
+    assert "It would with --config.policy.remat='full'" in words
+
+
+def test_nothing_helps_on_a_chip_that_is_far_too_small(monkeypatch):
+    small_chip(monkeypatch, 1000)
+    monkeypatch.setattr(plan_lib, "_cost", lambda *args: {})
+    monkeypatch.setattr(
+        compiling, "_compile", lambda *args, **kwargs: compiling.Compiled(None, 2000)
+    )
+    result = plan(wide_config(), "v5e:1x1")
+    assert result["suggestion"] is None
+    assert "Nor with any of the changes tried" in describe(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("RESOURCE_EXHAUSTED: ... Used 68.90G of 15.75G hbm. Exceeded", int(68.9 * 2**30)),
+        ("RESOURCE_EXHAUSTED: Allocation (size=123456) would exceed memory (size=17)", 123456),
+    ],
+)
+def test_what_the_compiler_says_of_a_program_that_does_not_fit(text, size):
+    class Lowered:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(text)
+
+    class Function:
+        def lower(self):
+            return Lowered()
+
+    assert compiling._compile(Function()) == compiling.Compiled(None, size)
+
+
+@pytest.mark.parametrize(
+    ("topology", "changes", "error", "message"),
+    [
+        ("v9:2x2", {}, ValueError, "topology 'v9:2x2'.*known chips"),
+        ("v5e:2x2x2", {}, ValueError, "a slice of v5e has 2 sizes"),
+        ("local", {"policy__vocab_size": None}, ConfigError, "vocab_size = None: without the"),
+        ("local", {"mesh__model": 3}, ConfigError, "mesh.model = 3"),
+    ],
+)
+def test_what_cannot_be_planned(topology, changes, error, message):
+    with pytest.raises(error, match=message):
+        plan(wide_config(**changes), topology)
+
+
+def test_more_tokens_than_the_config_allows():
+    with pytest.raises(ConfigError, match=r"--response_tokens = 17: between 1 and .* = 16"):
+        plan(wide_config(), "local", response_tokens=17)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path):
+    flags = ["--config", "configs/arithmetic.py", "--config.policy.vocab_size=259"]
+    args = command("passk_jax.plan", *flags, "--topology", "local", workdir=tmp_path)[:-2]
+    result = run([*args, "--json", str(tmp_path / "plan.json")], tmp_path / "cache")
+    assert result.returncode == 0, result.stderr
+    assert "It compiles." in result.stdout
+    assert json.loads((tmp_path / "plan.json").read_text())["devices"] == 1
+    result = run([*args[:-1], "v5e:3x5"], tmp_path / "cache")
+    assert result.returncode == 2 and result.stderr.startswith("error: topology 'v5e:3x5'")
+    assert str(ROOT) not in result.stderr
