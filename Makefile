@@ -24,7 +24,7 @@ ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup setup-tpu setup-gpu setup-puzzles setup-parity train test notebooks lock clean
+.PHONY: help setup setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-parity train test notebooks lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make test       set up, then lint, doctests and tests (WORKERS=2, MARKS=, PYTEST_ARGS=...)"
 	@echo "make setup      make .venv from requirements.lock; setup-tpu, setup-gpu: for an accelerator;"
 	@echo "                setup-puzzles: with reasoning-gym, which needs a C compiler;"
+	@echo "                setup-tpu-plan: with the compiler for TPUs, to plan runs without one;"
 	@echo "                setup-parity: with PyTorch, for the tests that compare with transformers"
 	@echo "make notebooks  run the notebooks from top to bottom, and keep their figures"
 	@echo "make lock       compile requirements.lock from setup.py anew (LOCK_ARGS=--upgrade)"
@@ -88,7 +89,7 @@ $(READY): setup.py passk_jax/__init__.py requirements.lock
 	.venv/bin/uv pip install $(UV_FLAGS) --no-deps -e .
 	@touch $@
 
-setup-tpu setup-gpu setup-puzzles setup-parity: setup-%: setup
+setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-parity: setup-%: setup
 	.venv/bin/uv pip install $(UV_FLAGS) -c requirements.lock -e '.[$*]'
 
 train: setup

@@ -47,6 +47,8 @@ setuptools.setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]"],
+        # passk_jax.plan: the compiler for TPUs without one, the version that this jax wants.
+        "tpu-plan": ["libtpu==0.0.41.*"],
         # CUDA 12 rather than 13: it runs on the older drivers too, and newer drivers accept it.
         "gpu": ["jax[cuda12]"],
         # passk_jax.integrations.tunix

@@ -32,6 +32,7 @@ def difficulty(
     temperature: float = 1.0,
     num_problems: int | None = None,
     seed: int = 0,
+    mesh: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Returns the solve rate of each problem, and which are kept.
 
@@ -44,6 +45,7 @@ def difficulty(
       temperature: of the samples, above 0.
       num_problems: the first so many of the split; `None` for all.
       seed: of the samples.
+      mesh: see `workdir.load_config`.
 
     Returns:
       {"task", "split", "step", "num_samples", "low", "high", "temperature", "rates": {id: rate},
@@ -53,7 +55,7 @@ def difficulty(
       ConfigError: an argument is out of range, or the folder holds no run or no checkpoint.
       CheckpointError: no checkpoint can be read.
     """
-    config = workdir.load_config(directory)
+    config = workdir.load_config(directory, mesh)
     if num_samples < 1:
         raise ConfigError(f"--n = {num_samples}: must be at least 1")
     if not 0 <= low <= high <= 1:
@@ -110,6 +112,7 @@ def _difficulty() -> int:
         "temperature": _TEMPERATURE.value,
         "num_problems": _PROBLEMS.value,
         "seed": _SEED.value,
+        "mesh": _MESH.value and [int(size) for size in _MESH.value],
     }
     try:
         workdir.check_same({"arguments": arguments})
@@ -141,6 +144,9 @@ if __name__ == "__main__":
     _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of the samples.")
     _PROBLEMS = flags.DEFINE_integer("problems", None, "The first so many; all if not given.")
     _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+    _MESH = flags.DEFINE_list(
+        "mesh", None, "Sizes of data, fsdp, model, such as 1,1,-1; the run's if not given."
+    )
     processes.define_flags()
     flags.mark_flags_as_required(["workdir", "out"])
     app.run(main)

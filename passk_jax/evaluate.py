@@ -28,6 +28,7 @@ def evaluate(
     temperatures: Sequence[float],
     num_problems: int | None = None,
     seed: int = 0,
+    mesh: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Scores the latest whole checkpoint of a run.
 
@@ -39,6 +40,7 @@ def evaluate(
       temperatures: each is evaluated with the same random numbers; 0 is greedy.
       num_problems: the first so many of the split; `None` for all.
       seed: of the samples and of the bootstrap.
+      mesh: see `workdir.load_config`.
 
     Returns:
       {"step", "split", "num_problems", "num_samples", "results": [{"part", "temperature", "k",
@@ -49,7 +51,7 @@ def evaluate(
       ConfigError: an argument is out of range, or the folder holds no run or no checkpoint.
       CheckpointError: no checkpoint can be read.
     """
-    config = workdir.load_config(directory)
+    config = workdir.load_config(directory, mesh)
     if num_samples < 1 or any(not 1 <= k <= num_samples for k in ks):
         raise ConfigError(f"--k = {list(ks)}: 1 <= k <= n = {num_samples} is allowed")
     if any(not 0 <= temperature < float("inf") for temperature in temperatures):
@@ -133,6 +135,7 @@ def _evaluate() -> int:
         "temperatures": [float(temperature) for temperature in _TEMPERATURES.value],
         "num_problems": _PROBLEMS.value,
         "seed": _SEED.value,
+        "mesh": _MESH.value and [int(size) for size in _MESH.value],
     }
     try:
         workdir.check_same({"arguments": arguments})
@@ -168,6 +171,9 @@ if __name__ == "__main__":
     _TEMPERATURES = flags.DEFINE_list("temperatures", ["1.0"], "0 is greedy.")
     _PROBLEMS = flags.DEFINE_integer("problems", None, "The first so many; all if not given.")
     _SEED = flags.DEFINE_integer("seed", 0, "Of the samples and of the bootstrap.")
+    _MESH = flags.DEFINE_list(
+        "mesh", None, "Sizes of data, fsdp, model, such as 1,1,-1; the run's if not given."
+    )
     _JSON = flags.DEFINE_string("json", None, "Also write the figures to this file.")
     processes.define_flags()
     flags.mark_flag_as_required("workdir")

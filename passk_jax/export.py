@@ -50,7 +50,8 @@ def export(
             raise ConfigError(f"--{name} = {value!r}: allowed are {', '.join(allowed)}")
     if out.exists():
         raise CheckpointError(f"{out} exists already: name a new folder")
-    experiment = build(workdir.load_config(directory))
+    # Whatever devices are here: the parameters are the same.
+    experiment = build(workdir.load_config(directory, mesh=(1, 1, -1)))
     step, params = load_params(experiment, directory)
     params = jax.jit(lambda tree: jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), tree))(params)
     decoder, tokenizer = experiment.decoder.config, experiment.tokenizer

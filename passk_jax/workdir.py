@@ -9,14 +9,16 @@ import fcntl
 import json
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 from etils import epath
 from ml_collections import ConfigDict
 
 from passk_jax import processes
 from passk_jax.experiment import ConfigError
+from passk_jax.policy.sharding import MESH_AXES
 
 # What a run that goes on reads of what it wrote before.
 _READ_AGAIN = ("config.json", "metrics.jsonl", "samples.jsonl")
@@ -183,16 +185,32 @@ def claim(workdir: epath.Path, config: ConfigDict) -> None:
     partial.rename(path)
 
 
-def load_config(workdir: epath.Path) -> ConfigDict:
-    """The config of the run in a workdir.
+def load_config(workdir: epath.Path, mesh: Sequence[int] | None = None) -> ConfigDict:
+    """The config of the run in a workdir, for the devices that are here.
+
+    Where these are no TPU, attention is computed without its kernels for TPU: the same but for
+    rounding.
+
+    Args:
+      workdir: of the run.
+      mesh: sizes of data, fsdp and model where the devices are others than the run's.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is none, or the mesh has not three sizes.
     """
     path = workdir / "config.json"
     if not path.exists():
         raise ConfigError(f"{workdir} holds no run: there is no config.json in it")
-    return ConfigDict(json.loads(path.read_text()))
+    config = ConfigDict(json.loads(path.read_text()))
+    if mesh is not None:
+        if len(mesh) != len(MESH_AXES):
+            raise ConfigError(
+                f"--mesh = {list(mesh)}: the sizes of data, fsdp and model are wanted"
+            )
+        config.mesh.update(zip(MESH_AXES, mesh, strict=True))
+    if jax.default_backend() != "tpu":
+        config.policy.attention = "reference"
+    return config
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ import pytest
 from etils import epath
 
 from passk_jax import workdir
-from passk_jax.experiment import ConfigError
+from passk_jax.experiment import ConfigError, build
 from tests import fake_gcs
 from tests.test_train import without_clock
-from tests.tiny import ROOT, command, environment, train_command
+from tests.tiny import ROOT, command, environment, tiny_config, train_command
 
 SHORT = {
     "steps": 2,
@@ -108,3 +108,17 @@ def test_an_upload_that_fails_is_an_os_error_that_names_the_file(tmp_path):
     pathlib.Path(tmp_path / "here" / "metrics.jsonl").write_text("1\n")
     with pytest.raises(OSError, match=r"file/metrics\.jsonl could not be written"):
         files.publish()
+
+
+def test_a_runs_config_for_other_devices(tmp_path):
+    config = tiny_config(mesh__data=16, mesh__model=8)
+    config.policy.attention = "splash"
+    workdir.claim(epath.Path(tmp_path), config)
+    here = workdir.load_config(epath.Path(tmp_path), mesh=(1, 1, -1))
+    assert here.mesh.to_dict() == {"data": 1, "fsdp": 1, "model": -1}
+    assert here.policy.attention == "reference"  # the devices here are no TPU
+    build(here)
+    with pytest.raises(ConfigError, match=r"mesh.data = 16"):
+        build(workdir.load_config(epath.Path(tmp_path)))
+    with pytest.raises(ConfigError, match=r"--mesh = \[1, 2\]: the sizes of data, fsdp and model"):
+        workdir.load_config(epath.Path(tmp_path), mesh=(1, 2))

@@ -1,0 +1,111 @@
+"""Plans of the shipped Gemma 2 configs for slices of TPUs, written to docs/plans.md.
+
+    python -m benchmarks.plans [CONFIG ...]
+
+Needs `make setup-tpu-plan`, and some minutes for each plan. With names of configs only their rows
+are made anew.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE, RESULTS = ROOT / "docs" / "plans.md", ROOT / "docs" / "plans.json"
+
+ON_64_CHIPS = ["--config.mesh.fsdp=1", "--config.mesh.model=4"]
+PLANS = [
+    ("gemma2_2b_math", "v5e:8x16", []),
+    ("gemma2_2b_mbpp", "v5e:8x16", []),
+    ("gemma2_2b_arc", "v5e:8x16", []),
+    ("gemma2_9b_math", "v5e:16x16", []),
+    ("gemma2_9b_math", "v5p:4x4x4", ON_64_CHIPS),
+]
+GIB = 2**30
+
+HEAD = """# Plans
+
+What `passk_jax.plan` says of the shipped configs: a step compiled for the slice, without the TPU, at the longest prompts and completions that the
+config allows. Memory is that of a device at its fullest, in GiB, of what a program may use. Seconds are a roofline: the first number if computation,
+memory and interconnect overlap completely, the second if nothing does. Scoring and what the host does come on top. Nothing of this was
+run on a TPU. Made by `python -m benchmarks.plans`; all figures are in [plans.json](plans.json).
+
+| config | slice | chips | mesh data x fsdp x model | a step | sampling, GiB | update, GiB | of | sampling, s | update, s | a step, s |
+|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+TAIL = """
+What limits it, for a device and a step: matrix operations against 2 x parameters x tokens for each pass (attention comes on top; the update
+computes each period of layers twice, `remat = "full"`), bytes of HBM, bytes sent over the interconnect, and the seconds of each alone.
+
+| config | slice | program | TFLOP | expected | GB of HBM | GB sent | compute, s | memory, s | interconnect, s | limit |
+|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def command(config, topology, flags):
+    return f"python -m passk_jax.plan --config configs/{config}.py --topology {topology}" + "".join(
+        f" {flag}" for flag in flags
+    )
+
+
+def make(config, topology, flags):
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "plan.json"
+        words = command(config, topology, flags).split()[1:]
+        subprocess.run([sys.executable, *words, "--json", file], cwd=ROOT, check=True)
+        return json.loads(file.read_text())
+
+
+def seconds(phase):
+    return f"{phase['overlapped_s']:.2f} to {phase['sequential_s']:.2f}"
+
+
+def page(results):
+    rows, limits, commands = "", "", ""
+    for config, topology, flags in PLANS:
+        plan = results.get(f"{config} {topology}")
+        if plan is None:
+            continue
+        phases, mesh = plan["phases"], " x ".join(map(str, plan["mesh"].values()))
+        tokens = f"{plan['prompt_tokens']:,} + {plan['response_tokens']:,} tokens"
+        rows += (
+            f"| `{config}` | {topology} | {plan['devices']} | {mesh} "
+            f"| {plan['problems']} x {plan['samples']}, {tokens} "
+            f"| {phases['sampling']['peak_bytes'] / GIB:.1f} "
+            f"| {phases['update']['peak_bytes'] / GIB:.1f} | {plan['chip_bytes'] / GIB:.1f} "
+            f"| {seconds(phases['sampling'])} | {seconds(phases['update'])} "
+            f"| {plan['step_overlapped_s']:.2f} to {plan['step_sequential_s']:.2f} |\n"
+        )
+        for name, phase in phases.items():
+            numbers = [
+                phase["matrix_flops"] / 1e12,
+                phase["expected_flops"] / 1e12,
+                phase["hbm_bytes"] / 1e9,
+                sum(phase["sent_bytes"].values()) / 1e9,
+                phase["compute_s"],
+                phase["memory_s"],
+                phase["interconnect_s"],
+            ]
+            limits += f"| `{config}` | {topology} | {name} | " + " | ".join(
+                f"{number:,.2f}" for number in numbers
+            )
+            limits += f" | {phase['limit']} |\n"
+        commands += command(config, topology, flags) + "\n"
+    return HEAD + rows + TAIL + limits + "\nOne at a time:\n```\n" + commands + "```\n"
+
+
+def main():
+    chosen = set(sys.argv[1:]) or {config for config, _, _ in PLANS}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for config, topology, flags in PLANS:
+        if config in chosen:
+            results[f"{config} {topology}"] = make(config, topology, flags)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            PAGE.write_text(page(results))
+
+
+if __name__ == "__main__":
+    main()
