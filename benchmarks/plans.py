@@ -27,22 +27,35 @@ GIB = 2**30
 
 HEAD = """# Plans
 
-What `passk_jax.plan` says of the shipped configs: a step compiled for the slice, without the TPU, at the longest prompts and completions that the
-config allows. Memory is that of a device at its fullest, in GiB, of what a program may use. Seconds are a roofline: the first number if computation,
-memory and interconnect overlap completely, the second if nothing does. Scoring and what the host does come on top. Nothing of this was
-run on a TPU. Made by `python -m benchmarks.plans`; all figures are in [plans.json](plans.json).
+What `passk_jax.plan` says of the shipped configs: a step compiled for the slice, without the TPU,
+at the longest prompts and completions that the config allows. Memory is that of a device at its
+fullest, in GiB, of what a program may use. Seconds are a roofline: the first number if computation,
+memory and interconnect overlap completely, the second if nothing does. Scoring and what the host
+does come on top. **Nothing of this was run on a TPU.** Made by `python -m benchmarks.plans`; all
+figures are in [plans.json](plans.json).
 
-| config | slice | chips | mesh data x fsdp x model | a step | sampling, GiB | update, GiB | of | sampling, s | update, s | a step, s |
-|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 TAIL = """
-What limits it, for a device and a step: matrix operations against 2 x parameters x tokens for each pass (attention comes on top; the update
-computes each period of layers twice, `remat = "full"`), bytes of HBM, bytes sent over the interconnect, and the seconds of each alone.
+What limits it, for a device and a step: matrix operations against 2 x parameters x tokens for each
+pass (attention comes on top; with `remat = "full"` the update makes each layer twice), bytes of
+HBM, bytes sent over the interconnect, and the seconds of each alone.
 
-| config | slice | program | TFLOP | expected | GB of HBM | GB sent | compute, s | memory, s | interconnect, s | limit |
-|---|---|---|---|---|---|---|---|---|---|---|
 """
+
+STEPS = (
+    "config", "slice", "chips", "mesh data x fsdp x model", "a step", "sampling, GiB",
+    "update, GiB", "of", "sampling, s", "update, s", "a step, s",
+)  # fmt: skip
+LIMITS = (
+    "config", "slice", "program", "TFLOP", "expected", "GB of HBM", "GB sent", "compute, s",
+    "memory, s", "interconnect, s", "limit",
+)  # fmt: skip
+
+
+def table(names, rows):
+    lines = [names, ["---"] * len(names), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def command(config, topology, flags):
@@ -64,22 +77,29 @@ def seconds(phase):
 
 
 def page(results):
-    rows, limits, commands = "", "", ""
+    rows, limits, commands = [], [], []
     for config, topology, flags in PLANS:
         plan = results.get(f"{config} {topology}")
         if plan is None:
             continue
-        phases, mesh = plan["phases"], " x ".join(map(str, plan["mesh"].values()))
+        name, phases = f"`{config}`", plan["phases"]
+        sampling, update = phases["sampling"], phases["update"]
         tokens = f"{plan['prompt_tokens']:,} + {plan['response_tokens']:,} tokens"
-        rows += (
-            f"| `{config}` | {topology} | {plan['devices']} | {mesh} "
-            f"| {plan['problems']} x {plan['samples']}, {tokens} "
-            f"| {phases['sampling']['peak_bytes'] / GIB:.1f} "
-            f"| {phases['update']['peak_bytes'] / GIB:.1f} | {plan['chip_bytes'] / GIB:.1f} "
-            f"| {seconds(phases['sampling'])} | {seconds(phases['update'])} "
-            f"| {plan['step_overlapped_s']:.2f} to {plan['step_sequential_s']:.2f} |\n"
+        gib = [sampling["peak_bytes"], update["peak_bytes"], plan["chip_bytes"]]
+        rows.append(
+            [
+                name,
+                topology,
+                plan["devices"],
+                " x ".join(map(str, plan["mesh"].values())),
+                f"{plan['problems']} x {plan['samples']}, {tokens}",
+                *[f"{size / GIB:.1f}" for size in gib],
+                seconds(sampling),
+                seconds(update),
+                f"{plan['step_overlapped_s']:.2f} to {plan['step_sequential_s']:.2f}",
+            ]
         )
-        for name, phase in phases.items():
+        for program, phase in phases.items():
             numbers = [
                 phase["matrix_flops"] / 1e12,
                 phase["expected_flops"] / 1e12,
@@ -89,12 +109,11 @@ def page(results):
                 phase["memory_s"],
                 phase["interconnect_s"],
             ]
-            limits += f"| `{config}` | {topology} | {name} | " + " | ".join(
-                f"{number:,.2f}" for number in numbers
-            )
-            limits += f" | {phase['limit']} |\n"
-        commands += command(config, topology, flags) + "\n"
-    return HEAD + rows + TAIL + limits + "\nOne at a time:\n```\n" + commands + "```\n"
+            words = [f"{number:,.2f}" for number in numbers]
+            limits.append([name, topology, program, *words, phase["limit"]])
+        commands.append(command(config, topology, flags))
+    steps = HEAD + table(STEPS, rows) + TAIL + table(LIMITS, limits)
+    return "\n".join([steps, "One at a time:", "```", *commands, "```", ""])
 
 
 def main():

@@ -3,7 +3,7 @@
 After PKPO, section 5.2 (arXiv 2505.15201): Gemma 2 2B, n = 16, v5litepod-128, 4 hours for 1,000
 steps there. Planned here, not run: docs/plans.md has memory and seconds of a step. Needs
 
-    --config.init_from=FOLDER       the weights: Hugging Face's gemma-2-2b-it, the gemma package's
+    --config.init_from=FOLDER       the weights, Hugging Face's gemma-2-2b-it
     --config.tokenizer.path=FILE    its tokenizer.model
 
 and `python -m passk_jax.tasks.download math math-train`. On other machines say how the devices are
@@ -39,6 +39,7 @@ def get_config():
     config.warm_start.steps = 0
     config.tokenizer.name = "sentencepiece"
     config.policy.update(dataclasses.asdict(GEMMA2_2B))
+    config.policy.vocab_size = 256_000  # rows at Hugging Face; 256_128 in the gemma package
     config.policy.dtype = "bfloat16"
     config.policy.remat = "full"
     config.logprob_chunk_tokens = 2048

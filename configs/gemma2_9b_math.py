@@ -15,5 +15,6 @@ def get_config():
     config = gemma2_2b_math.get_config()
     settings = dataclasses.replace(GEMMA2_9B, dtype=config.policy.dtype, remat=config.policy.remat)
     config.policy.update(dataclasses.asdict(settings))
+    config.policy.vocab_size = 256_000
     config.mesh.model = 8  # as many as there are key-value heads
     return config

@@ -84,3 +84,10 @@ def test_accelerator_extras_are_extras_of_jax(extra):
     added = {str(r) for r in declared(extra)} - {str(r) for r in declared("")}
     (backend,) = {requirements.Requirement(r).extras.pop() for r in added}
     assert backend in metadata.metadata("jax").get_all("Provides-Extra")
+
+
+def test_plans_are_compiled_by_the_version_that_jax_wants_on_a_tpu():
+    (libtpu,) = [r for r in declared("tpu-plan") if r.name == "libtpu"]
+    wanted = [requirements.Requirement(text) for text in metadata.requires("jax")]
+    (on_tpu,) = [r for r in wanted if r.name == "libtpu"]
+    assert libtpu.specifier == on_tpu.specifier
