@@ -68,6 +68,25 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(bucket, tmp_path):
     assert json.loads((tmp_path / "figures.json").read_text())["step"] == 2
 
 
+@pytest.mark.slow
+def test_a_run_begins_with_weights_in_a_bucket(bucket, tmp_path):
+    objects, env = bucket
+    result = run(train_command(tmp_path / "first", **SHORT), env)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "weights"
+    args = ["--format", "huggingface", "--dtype", "float32", "--out", str(folder)]
+    result = run(command("passk_jax.export", *args, workdir=tmp_path / "first"), env)
+    assert result.returncode == 0, result.stderr
+    for file in folder.iterdir():
+        objects[f"bucket/weights/{file.name}"] = file.read_bytes()
+    short = SHORT | {"warm_start__steps": 0}
+    for name, origin in (("local", folder), ("bucket", "gs://bucket/weights")):
+        result = run(train_command(tmp_path / name, **short, init_from=origin), env)
+        assert result.returncode == 0, result.stderr
+        assert f"from {origin}" in result.stderr
+    assert without_clock(tmp_path / "bucket") == without_clock(tmp_path / "local")
+
+
 def test_without_credentials_there_is_one_clear_error(monkeypatch, tmp_path):
     import google.auth
 

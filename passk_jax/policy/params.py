@@ -72,7 +72,7 @@ def read_config(folder: str | pathlib.Path) -> DecoderConfig:
     Raises:
       CheckpointError: the file is missing or corrupt, or describes what the decoder cannot be.
     """
-    return config_json.read(pathlib.Path(folder) / "config.json")
+    return config_json.read(epath.Path(folder) / "config.json")
 
 
 def save_gemma(
@@ -189,7 +189,7 @@ def _open(folder, config, shapes):
         except CheckpointError as error:
             raise CheckpointError(f"{folder}: {error}") from error
     if (path / safetensors.INDEX).exists() or any(path.glob("*.safetensors")):
-        return safetensors.SafetensorsFolder(pathlib.Path(folder)), layouts.huggingface(config)
+        return safetensors.SafetensorsFolder(path), layouts.huggingface(config)
     raise CheckpointError(
         f"{folder} is no checkpoint: neither one that orbax wrote (_METADATA), nor a run "
         "(checkpoints/), nor a folder of Hugging Face's with safetensors"

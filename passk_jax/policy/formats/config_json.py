@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+from etils import epath
 
 from passk_jax.policy.config import DecoderConfig, RopeScaling
 from passk_jax.policy.formats import CheckpointError
@@ -33,7 +34,7 @@ _ROPE_SCALING = {
 }
 
 
-def read(file: pathlib.Path) -> DecoderConfig:
+def read(file: epath.Path) -> DecoderConfig:
     """The decoder that a config.json describes.
 
     Raises:

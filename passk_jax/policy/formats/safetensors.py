@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
@@ -33,17 +34,32 @@ DTYPES = {
 class _Place:
     """Where a tensor lies: its file, its first byte there, its dtype and shape."""
 
-    file: pathlib.Path
+    file: epath.Path
     offset: int
     dtype: np.dtype
     shape: tuple[int, ...]
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of the tensor: of a local file just that, of one in a bucket its rows."""
+        if "://" not in str(self.file):
+            data = np.memmap(self.file, np.uint8, "r", self.offset, self._num_bytes(self.shape))
+            return np.array(data.view(self.dtype).reshape(self.shape)[index])
+        first, last, _ = index[0].indices(self.shape[0])
+        shape = (last - first, *self.shape[1:])
+        with self.file.open("rb") as opened:
+            opened.seek(self.offset + first * self._num_bytes(self.shape[1:]))
+            data = opened.read(self._num_bytes(shape))
+        return np.frombuffer(data, self.dtype).reshape(shape)[:, *index[1:]]
+
+    def _num_bytes(self, shape):
+        return math.prod(shape) * self.dtype.itemsize
 
 
 class SafetensorsFolder:
     """The tensors of a folder, all headers checked, nothing else read.
 
     Args:
-      folder: with model.safetensors, or with shards and their index.
+      folder: local or in a bucket, with model.safetensors, or with shards and their index.
 
     Attributes:
       shapes: of every tensor, by name.
@@ -52,7 +68,7 @@ class SafetensorsFolder:
       CheckpointError: no such files, a missing shard, or a file that is truncated or corrupt.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: epath.Path):
         self._places: dict[str, _Place] = {}
         if (folder / INDEX).exists():
             self._read_shards(folder)
@@ -64,15 +80,11 @@ class SafetensorsFolder:
 
     def read(self, name: str, sharding: Sharding) -> jax.Array:
         """Reads a tensor: each host what its devices need, and that once."""
-        place = self._places[name]
-        data = np.memmap(place.file, np.uint8, "r")
-        end = place.offset + math.prod(place.shape) * place.dtype.itemsize
-        tensor = data[place.offset : end].view(place.dtype).reshape(place.shape)
-        parts: dict[str, np.ndarray] = {}
+        place, parts = self._places[name], {}
 
         def part(index):
             if str(index) not in parts:
-                parts[str(index)] = np.array(tensor[index])
+                parts[str(index)] = place[index]
             return parts[str(index)]
 
         return jax.make_array_from_callback(place.shape, sharding, part)
@@ -83,7 +95,7 @@ class SafetensorsFolder:
             shards = sorted(set(files.values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{folder / INDEX} is corrupt: {error!r}") from error
-        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        missing = [shard for shard in shards if not (folder / shard).exists()]
         if missing:
             raise CheckpointError(
                 f"{folder} lacks {len(missing)} of the {len(shards)} shards that {INDEX} names: "
@@ -99,9 +111,9 @@ class SafetensorsFolder:
             )
 
 
-def _read_header(file: pathlib.Path) -> dict[str, _Place]:
+def _read_header(file: epath.Path) -> dict[str, _Place]:
     """The tensors of one file, their places checked against its size."""
-    size = file.stat().st_size
+    size = file.stat().length
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if size < 8 or size < 8 + length:
