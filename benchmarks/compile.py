@@ -3,14 +3,13 @@
     python -m benchmarks.compile [--quick]
 
 Gemma 2's 9B widths: the policy-gradient update and the sampler, lowered and compiled for the CPU
-from shapes alone, no array is made. Each compilation is of a process's own, so that nothing is
-shared; wall time and processor time, of which a loaded machine disturbs the latter less.
+from shapes alone, no array is made. Each compilation has a process of its own, so that nothing is
+shared. Wall time and processor time: a loaded machine disturbs the latter less.
 """
 
 import argparse
 import dataclasses
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -54,17 +53,13 @@ def in_a_process(phase, num_layers, quick):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small widths, one repetition")
+    parser.add_argument("--quick", action="store_true", help="small widths")
     quick = parser.parse_args().quick
     print(f"{'':10}{'layers':>8}{'wall s':>10}{'processor s':>13}")
     total = dict.fromkeys(NUM_LAYERS, (0.0, 0.0))
     for phase in PHASES:
-        times = {num_layers: [] for num_layers in NUM_LAYERS}
-        for _ in range(1 if quick else 3):
-            for num_layers in NUM_LAYERS:
-                times[num_layers].append(in_a_process(phase, num_layers, quick))
-        for num_layers, pairs in times.items():
-            wall, processor = map(statistics.median, zip(*pairs, strict=True))
+        for num_layers in NUM_LAYERS:
+            wall, processor = in_a_process(phase, num_layers, quick)
             total[num_layers] = total[num_layers][0] + wall, total[num_layers][1] + processor
             print(f"{phase:10}{num_layers:8}{wall:10.2f}{processor:13.2f}", flush=True)
     few, many = (total[num_layers] for num_layers in NUM_LAYERS)

@@ -100,10 +100,10 @@ def memory_rate(num_bytes):
 
 def sampling_bytes(programs, params):
     """What memory delivers from the second token to the last."""
-    config, tokens = programs.config, programs.sampling.max_response_tokens
+    tokens = programs.sampling.max_response_tokens
     of_prompts, of_completions = compiling.cache_bytes(programs)
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
-    # Token t, from 0, looks at t before it, and in this model no window is as short as a completion.
+    # Token t, from 0, looks at t before it: no window here is as short as a completion.
     so_far = sum(range(1, tokens)) * of_completions // tokens
     return (tokens - 1) * (weights + of_prompts) + so_far
 
