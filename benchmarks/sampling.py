@@ -1,9 +1,10 @@
-"""Group sampling against the gemma package's own sampling loop with tiled prompts.
+"""Group sampling against other samplers, and our own, that are given each prompt n times.
 
     python -m benchmarks.sampling [--quick]
 
-Same weights, sizes, prompts and number of new tokens, in one process, one after the other in turn.
-The gemma package has no notion of a group, so its batch holds each prompt n times.
+Same weights, sizes, prompts and number of new tokens, in one process, one after the other in turn;
+what compiles is not counted. "tiled" is our decoder with each prompt n times, as n problems of one
+sample. First the samplers' greedy completions are compared: all have the same model.
 """
 
 import argparse
@@ -11,130 +12,115 @@ import statistics
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from gemma.gm.nn import _config, _modules, _transformer
-from gemma.gm.text import _prefill, _sampler_loop, _sampling, _tokenizer
-from gemma.gm.utils import _types
 
+from benchmarks.sampling_peers import NEVER, PEERS
 from passk_jax.learner.train_state import init_params
-from passk_jax.policy.decoder import Decoder, DecoderConfig, prefill
-from passk_jax.policy.params import to_gemma
+from passk_jax.policy.config import DecoderConfig
+from passk_jax.policy.decoder import Decoder, prefill
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import SamplingConfig, sample
 
-CONFIG = DecoderConfig(259, 128, 512, 4, 4, 2, 32, sliding_window=64)
-NEVER = -1  # an end of sequence that is never drawn: every completion has its full length
+# The default decoder's widths in 2 layers, and 2 heads of 64 instead of 4 of 32: each tiled prefill
+# makes 16 x 4,096 x 4,096 attention logits, 1 GiB, for each head of a layer.
+CONFIG = DecoderConfig(259, 128, 512, 2, 2, 1, 64, sliding_window=64)
 
 
-def gemma_model():
-    kinds = (_modules.AttentionType.LOCAL_SLIDING, _modules.AttentionType.GLOBAL)
-    config = _config.TransformerConfig(
-        num_embed=CONFIG.vocab_size,
-        embed_dim=CONFIG.embed_dim,
-        hidden_dim=CONFIG.hidden_dim,
-        num_heads=CONFIG.num_heads,
-        head_dim=CONFIG.head_dim,
-        num_kv_heads=CONFIG.num_kv_heads,
-        final_logit_softcap=CONFIG.final_softcap,
-        use_post_attn_norm=True,
-        use_post_ffw_norm=True,
-        attention_types=kinds * CONFIG.num_periods,
-        attn_logits_soft_cap=CONFIG.attention_softcap,
-        sliding_window_size=CONFIG.sliding_window,
+class Ours:
+    def __init__(self, params, config, tokens_PxT, num_samples, new_tokens):
+        self.params, self.tokens, self.num_samples = params, tokens_PxT, num_samples
+        self.settings = {"decoder": Decoder(config), "config": SamplingConfig(new_tokens)}
+
+    def __call__(self, seed, temperature):
+        tokens = sample(
+            self.params,
+            Prompts(tokens=self.tokens, mask=np.ones(self.tokens.shape, bool)),
+            jax.random.key(seed),
+            temperature,
+            num_samples=self.num_samples,
+            stop_ids=(NEVER,),
+            pad_id=0,
+            **self.settings,
+        ).tokens
+        return np.asarray(tokens).reshape(-1, tokens.shape[-1])
+
+
+def tiled(params, config, tokens_PxT, num_samples, new_tokens):
+    return Ours(params, config, np.repeat(tokens_PxT, num_samples, axis=0), 1, new_tokens)
+
+
+SAMPLERS = {"passk_jax": Ours, "tiled": tiled} | PEERS
+
+
+def random_prompts(problems, length):
+    rng = np.random.default_rng(0)
+    return rng.integers(3, CONFIG.vocab_size, (problems, length), dtype=np.int32)
+
+
+def check_that_models_are_the_same(params):
+    tokens = random_prompts(2, CONFIG.sliding_window + 6)
+    expected = Ours(params, CONFIG, tokens, 2, 8)(0, 0.0)
+    for name, sampler in SAMPLERS.items():
+        found = sampler(params, CONFIG, tokens, 2, 8)(0, 0.0)
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+def cache_bytes(params, tokens_PxT, num_samples, new_tokens):
+    """Of the prompts, shared; and of the completions, of which a local layer keeps its window."""
+    kv = jax.eval_shape(
+        lambda *args: prefill(Decoder(CONFIG), *args), params, tokens_PxT, tokens_PxT > 0
+    ).kv
+    prompts = completions = 0
+    for kind, (keys, values) in kv.items():
+        size = (keys.size + values.size) * keys.dtype.itemsize
+        slots = min(new_tokens, (CONFIG.window(kind) or new_tokens + 1) - 1)
+        prompts += size
+        completions += size // keys.shape[2] * num_samples * slots
+    return prompts, completions
+
+
+def compare(params, names, problems, samples, prompt_tokens, new_tokens, repetitions):
+    tokens = random_prompts(problems, prompt_tokens)
+    runs = {name: SAMPLERS[name](params, CONFIG, tokens, samples, new_tokens) for name in names}
+    seconds, prefill_seconds = {name: [] for name in names}, []
+    for repetition in range(repetitions + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            drawn = run(repetition, 1.0)
+            if repetition:  # the first one compiles
+                seconds[name].append(time.perf_counter() - start)
+            assert drawn.shape == (problems * samples, new_tokens), (name, drawn.shape)
+        if "gemma" in runs and repetition:
+            prefill_seconds.append(runs["gemma"].prefill_seconds)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    prompts, completions = cache_bytes(params, tokens, samples, new_tokens)
+    total = problems * samples * new_tokens
+    print(f"\n{problems} x {samples} completions of {new_tokens} tokens after {prompt_tokens}")
+    print(f"{'':14}{'seconds':>10}{'tokens/s':>10}{'times ours':>12}")
+    for name, median in medians.items():
+        ratio = median / medians["passk_jax"]
+        print(f"{name:14}{median:10.3f}{total / median:10.0f}{ratio:12.2f}")
+    if prefill_seconds:
+        print(f"gemma's prefill alone: {statistics.median(prefill_seconds):.3f} s")
+    ours, of_tiled = prompts + completions, samples * prompts + completions
+    print(
+        f"keys and values: {ours / 2**20:.1f} MiB, tiled {of_tiled / 2**20:.1f} MiB, "
+        f"1/{of_tiled / ours:.1f}; of the prompts alone {prompts / 2**20:.1f} MiB, 1/{samples}",
+        flush=True,
     )
-    return _transformer.Transformer(config=config, dtype=jnp.float32, tokens="tokens")
-
-
-def bytes_of(tree):
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="fewer tokens, one repetition")
+    parser.add_argument("--quick", action="store_true", help="few tokens, one repetition")
     quick = parser.parse_args().quick
-    problems, samples = (2, 16) if quick else (16, 16)
-    prompt_tokens, new_tokens, repetitions = (512, 4, 1) if quick else (512, 32, 3)
-
     params = nn.meta.unbox(init_params(Decoder(CONFIG), jax.random.key(0)))
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(3, CONFIG.vocab_size, (problems, prompt_tokens), dtype=np.int32)
-    prompts = Prompts(tokens=tokens, mask=np.ones(tokens.shape, bool))
-
-    def ours(key):
-        return sample(
-            params,
-            prompts,
-            key,
-            1.0,
-            decoder=Decoder(CONFIG),
-            num_samples=samples,
-            config=SamplingConfig(new_tokens),
-            stop_ids=(NEVER,),
-            pad_id=0,
-        ).tokens
-
-    model, gemma_params = gemma_model(), to_gemma(params, CONFIG)
-    tiled = jnp.asarray(np.repeat(tokens, samples, axis=0))
-    loop = _sampler_loop.SamplerLoop(
-        model=model,
-        end_tokens=(NEVER,),
-        forbidden_tokens=None,
-        sampling=_sampling.RandomSampling(),
-        cache_length=prompt_tokens + new_tokens,
-        special_tokens=_tokenizer.Gemma3Tokenizer.special_tokens,
+    check_that_models_are_the_same(params)
+    compare(
+        params, ["passk_jax", "tiled"], *((2, 16, 128, 8, 1) if quick else (16, 16, 128, 32, 9))
     )
-    prefilled = {}
-
-    def gemma(key):
-        state = _prefill.prefill(
-            model=model,
-            params=gemma_params,
-            input=_types.Input(text=tiled, images=None, config=model.config.input_config),
-            last_state=None,
-            cache_length=prompt_tokens + new_tokens,
-            max_out_length=new_tokens,
-            rng=key,
-            sharding=None,
-        )
-        jax.block_until_ready(state.cache)
-        prefilled["cache"], prefilled["end"] = state.cache, time.perf_counter()
-        return loop.sample(
-            params=gemma_params, init_state=state, max_new_tokens=jnp.asarray(new_tokens)
-        ).predicted_tokens
-
-    seconds, gemma_prefill = {"passk_jax": [], "gemma": []}, []
-    for repetition in range(repetitions + 1):
-        for name, run in (("passk_jax", ours), ("gemma", gemma)):
-            start = time.perf_counter()
-            jax.block_until_ready(run(jax.random.key(repetition)))
-            if repetition:  # the first one compiles
-                seconds[name].append(time.perf_counter() - start)
-                if name == "gemma":
-                    gemma_prefill.append(prefilled["end"] - start)
-
-    shared = prefill(Decoder(CONFIG), params, tokens[:, :-1], prompts.mask[:, :-1]).kv
-    layers = prefilled["cache"].values()
-    tiled_bytes = bytes_of([(layer["k"], layer["v"]) for layer in layers])
-    tiled_bytes = tiled_bytes * prompt_tokens // (prompt_tokens + new_tokens)
-    total = problems * samples * new_tokens
-    print(f"{problems} x {samples} completions of {new_tokens} tokens after {prompt_tokens}")
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        print(f"{name:10s} {median:8.3f} s  {total / median:10.0f} tokens/s")
-    ratio = statistics.median(seconds["gemma"]) / statistics.median(seconds["passk_jax"])
-    decoding = statistics.median(seconds["gemma"]) - statistics.median(gemma_prefill)
-    print(f"ratio of tokens/s: {ratio:.1f}")
-    print(
-        f"gemma without its prefill: {decoding:.3f} s, still "
-        f"{decoding / statistics.median(seconds['passk_jax']):.1f} times ours with prefill"
-    )
-    print(
-        f"prompt keys and values: {bytes_of(shared) / 2**20:.1f} MiB shared, "
-        f"{tiled_bytes / 2**20:.1f} MiB tiled, 1/{tiled_bytes / bytes_of(shared):.1f}"
-    )
+    compare(params, SAMPLERS, *((1, 16, 256, 4, 1) if quick else (1, 16, 4096, 16, 1)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""Compile time of a step with 42 layers against one with 2: the layers are scanned.
+
+    python -m benchmarks.compile [--quick]
+
+Gemma 2's 9B widths: the policy-gradient update and the sampler, lowered and compiled for the CPU
+from shapes alone, no array is made. Each compilation has a process of its own, so that nothing is
+shared. Wall time and processor time: a loaded machine disturbs the latter less.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+
+NUM_LAYERS = (2, 42)
+PHASES = ("sampling", "update")
+
+
+def compile_once(phase, num_layers, quick):
+    """Wall and processor seconds from the function to its executable."""
+    from configs import default
+    from passk_jax.planning import compiling
+    from passk_jax.policy.config import GEMMA2_9B
+    from passk_jax.programs import build_programs
+
+    config = default.get_config()
+    config.policy.update(dataclasses.asdict(GEMMA2_9B))
+    if quick:
+        config.policy.update({"embed_dim": 64, "hidden_dim": 128, "head_dim": 16})
+    config.policy.num_layers = num_layers
+    config.policy.remat = "full"
+    config.policy.dtype = "bfloat16"
+    config.prompts_per_step = 16
+    config.sampling.max_prompt_tokens = 512
+    config.sampling.max_response_tokens = 1024
+    programs = build_programs(config, None)
+    start = time.perf_counter(), time.process_time()
+    if phase == "sampling":
+        compiling.compile_sampling(programs, 16, config.samples_per_prompt)
+    else:
+        compiling.compile_update(programs)
+    return time.perf_counter() - start[0], time.process_time() - start[1]
+
+
+def in_a_process(phase, num_layers, quick):
+    call = f"print(json.dumps(compile_once({phase!r}, {num_layers}, {quick})))"
+    code = f"import json; from benchmarks.compile import compile_once; {call}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small widths")
+    quick = parser.parse_args().quick
+    print(f"{'':10}{'layers':>8}{'wall s':>10}{'processor s':>13}")
+    total = dict.fromkeys(NUM_LAYERS, (0.0, 0.0))
+    for phase in PHASES:
+        for num_layers in NUM_LAYERS:
+            wall, processor = in_a_process(phase, num_layers, quick)
+            total[num_layers] = total[num_layers][0] + wall, total[num_layers][1] + processor
+            print(f"{phase:10}{num_layers:8}{wall:10.2f}{processor:13.2f}", flush=True)
+    few, many = (total[num_layers] for num_layers in NUM_LAYERS)
+    print(f"{'ratio':18}{many[0] / few[0]:10.2f}{many[1] / few[1]:13.2f}")
+
+
+if __name__ == "__main__":
+    main()

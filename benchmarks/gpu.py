@@ -1,0 +1,224 @@
+"""Gemma 2 2B on one GPU: shares of the rates at which the chip multiplies and reads memory.
+
+    python -m benchmarks.gpu [--quick]
+
+Needs jax, flax, optax, orbax-checkpoint, chex and ml-collections, no weights and no data: random
+parameters in bfloat16, Adafactor, 16 prompts of 512 tokens x 16 samples x 512 new tokens, and a GPU
+of 80 GB. First the chip is measured, a large product of bfloat16 matrices and a large copy; then
+
+- sampling: the bytes that memory must deliver (for every token all parameters, the prompts' keys
+  and values once for each group, and those of the completions so far), over the seconds of a token;
+- the update: 2 x parameters x tokens x 3 passes (forward, and two backward), over its seconds. The
+  embedding counts at completion tokens alone, where logits are made. What remat computes again, a
+  fourth pass, and the products of attention are not counted.
+
+`--quick` is a tiny model that shows, on any device, that the script runs.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import gemma2_2b_math
+from passk_jax.learner.micro_batch import MicroBatch
+from passk_jax.learner.train_state import init_state, sampling_params
+from passk_jax.learner.update import policy_gradient_update
+from passk_jax.planning import compiling
+from passk_jax.programs import build_programs
+from passk_jax.rollout.prompts import Prompts
+from passk_jax.rollout.sampler import SamplingConfig, sample
+
+NEVER = -1  # an end of sequence that is never drawn: every completion has its full length
+TINY = {
+    "policy.dtype": "float32",  # XLA's CPU lacks some products of bfloat16
+    "policy.param_dtype": "float32",
+    "policy.vocab_size": 259,
+    "policy.embed_dim": 64,
+    "policy.hidden_dim": 128,
+    "policy.num_layers": 2,
+    "policy.head_dim": 16,
+    "prompts_per_step": 2,
+    "samples_per_prompt": 4,
+    "sampling.max_prompt_tokens": 8,
+    "sampling.max_response_tokens": 8,
+    "sampling.response_buckets": (4,),
+}
+
+
+def make_config(quick):
+    config = gemma2_2b_math.get_config()
+    config.mesh.data = config.mesh.fsdp = config.mesh.model = 1
+    config.policy.param_dtype = "bfloat16"
+    config.optimizer.name = "adafactor"
+    config.optimizer.moment_dtype = "bfloat16"
+    config.sampling.max_response_tokens = 512
+    config.sampling.response_buckets = (128, 256)
+    config.sampling.prompt_buckets = None
+    config.micro_batch.problems = 1
+    config.logprob_chunk_tokens = 2048
+    if quick:
+        config.update_from_flattened_dict(TINY)
+    return config
+
+
+# --- the chip ---
+
+
+def seconds_each(function, count, repetitions=5):
+    """Of one call among `count` that are queued at once; the fastest of some repetitions."""
+    jax.block_until_ready(function())
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        for _ in range(count):
+            out = function()
+        jax.block_until_ready(out)
+        times.append((time.perf_counter() - start) / count)
+    return min(times)
+
+
+def matrix_rate(size):
+    """Operations a second of a product of two square bfloat16 matrices."""
+    a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.bfloat16)
+    product = jax.jit(jnp.matmul)
+    return 2 * size**3 / seconds_each(lambda: product(a, b), count=10)
+
+
+def memory_rate(num_bytes):
+    """Bytes a second, read and written, of a copy."""
+    x = jnp.zeros(num_bytes // 2, jnp.bfloat16)
+    copy = jax.jit(lambda x: x + 1)
+    return 2 * x.nbytes / seconds_each(lambda: copy(x), count=10)
+
+
+# --- the step ---
+
+
+def sampling_bytes(programs, params):
+    """What memory delivers from the second token to the last."""
+    tokens = programs.sampling.max_response_tokens
+    of_prompts, of_completions = compiling.cache_bytes(programs)
+    weights = sum(x.nbytes for x in jax.tree.leaves(params))
+    # Token t, from 0, looks at t before it: no window here is as short as a completion.
+    so_far = sum(range(1, tokens)) * of_completions // tokens
+    return (tokens - 1) * (weights + of_prompts) + so_far
+
+
+def update_flops(programs, params):
+    """2 x parameters x tokens x 3 passes; the prompts run once for each micro-batch of samples."""
+    config = programs.config
+    head = params["embedding"].size
+    layers = sum(x.size for x in jax.tree.leaves(params)) - head
+    completions = config.prompts_per_step * config.samples_per_prompt
+    completions *= config.sampling.max_response_tokens
+    prompts = config.prompts_per_step * (config.sampling.max_prompt_tokens - 1)
+    return 2 * 3 * (layers * (prompts + completions) + head * completions)
+
+
+def prompts_of(programs):
+    config = programs.config
+    shape = (config.prompts_per_step, config.sampling.max_prompt_tokens)
+    tokens = np.random.default_rng(0).integers(3, config.policy.vocab_size, shape, dtype=np.int32)
+    put = programs.sampling_decoder.layout.put
+    return Prompts(tokens=put(tokens, "problems"), mask=put(np.ones(shape, bool), "problems"))
+
+
+def time_sampling(programs, params, repetitions):
+    """A rollout, and the seconds from the second token to the last, without the prompts."""
+    prompts = prompts_of(programs)
+    whole, first = programs.sampling, SamplingConfig(1)
+    seconds = {whole: [], first: []}
+    for repetition in range(repetitions + 1):
+        for settings, values in seconds.items():
+            start = time.perf_counter()
+            rollout = sample(
+                params,
+                prompts,
+                jax.random.key(repetition),
+                1.0,
+                decoder=programs.sampling_decoder,
+                num_samples=programs.config.samples_per_prompt,
+                config=settings,
+                stop_ids=(NEVER,),
+                pad_id=0,
+            )
+            jax.block_until_ready(rollout)
+            if repetition:  # the first one compiles
+                values.append(time.perf_counter() - start)
+            if settings is whole:
+                full = rollout
+    both = (statistics.median(seconds[settings]) for settings in (whole, first))
+    return full, *both
+
+
+def time_update(programs, state, rollout, repetitions):
+    advantages = jnp.where(rollout.tokens[..., 0] % 2 == 0, 1.0, -1.0)
+    config, seconds = programs.config, []
+    for repetition in range(repetitions + 1):
+        start = time.perf_counter()
+        state, figures = policy_gradient_update(
+            state,
+            rollout,
+            advantages,
+            1.0,
+            decoder=programs.decoder,
+            optimizer=programs.optimizer,
+            chunk_tokens=config.logprob_chunk_tokens,
+            micro_batch=MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
+        )
+        jax.block_until_ready((state, figures))
+        if repetition:
+            seconds.append(time.perf_counter() - start)
+    assert np.isfinite(figures["loss"]), figures
+    return statistics.median(seconds)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny model, one repetition")
+    quick = parser.parse_args().quick
+    repetitions = 1 if quick else 3
+    device = jax.devices()[0]
+    flops_rate = matrix_rate(256 if quick else 8192)
+    bytes_rate = memory_rate(2**20 if quick else 2**31)
+    print(f"{device.device_kind}: {flops_rate / 1e12:.2f} TFLOP/s, {bytes_rate / 1e9:.1f} GB/s")
+
+    programs = build_programs(make_config(quick), None, [device])
+    config = programs.config
+    state = init_state(programs.decoder, programs.optimizer, 0)
+    params = sampling_params(state.params, programs.sampling_decoder)
+    count = sum(x.size for x in jax.tree.leaves(params))
+    print(
+        f"{count / 1e6:,.2f} million parameters, {config.prompts_per_step} prompts of "
+        f"{config.sampling.max_prompt_tokens} tokens x {config.samples_per_prompt} samples of "
+        f"{config.sampling.max_response_tokens}"
+    )
+    num_bytes, flops = sampling_bytes(programs, params), update_flops(programs, params)
+    rollout, whole, first = time_sampling(programs, params, repetitions)
+    del params  # the update is given the parameters' buffers
+    tokens = rollout.tokens.size
+    rate = num_bytes / (whole - first)
+    print(
+        f"sampling: {whole:.2f} s, {first:.2f} s to the first token, {tokens / whole:.0f} tokens/s"
+    )
+    print(
+        f"  {num_bytes / 1e9:.3f} GB after it, {rate / 1e9:.1f} GB/s: "
+        f"{rate / bytes_rate:.1%} of what memory delivers (target 60%)"
+    )
+    seconds = time_update(programs, state, rollout, repetitions)
+    rate = flops / seconds
+    print(f"update: {seconds:.2f} s, {tokens / seconds:.0f} tokens/s")
+    print(
+        f"  {flops / 1e12:.6f} TFLOP, {rate / 1e12:.3f} TFLOP/s: "
+        f"{rate / flops_rate:.1%} of what the chip multiplies (target 40%)"
+    )
+    if stats := device.memory_stats():  # a CPU keeps none
+        print(f"memory at its fullest: {stats['peak_bytes_in_use'] / 2**30:.1f} GiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Other samplers with our weights: each makes a function from a key and a temperature to tokens.
+
+None of them knows of groups, so each is given every prompt n times; they are called by their own
+interface for batches, with their own keys, caches and loops.
+"""
+
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import transformers
+from gemma.gm.nn import _config, _modules, _transformer
+from gemma.gm.text import _prefill, _sampler_loop, _sampling, _tokenizer
+from gemma.gm.utils import _types
+from tunix.generate.sampler import CacheConfig, Sampler
+from tunix.models.gemma import model as tunix_model
+from tunix.models.gemma import params_safetensors
+
+from passk_jax.policy.params import save_huggingface, to_gemma
+
+NEVER = -1  # an end of sequence that is never drawn: every completion has its full length
+
+
+class Gemma:
+    """The gemma package's prefill and sampling loop; `prefill_seconds` is what the former took."""
+
+    def __init__(self, params, config, tokens_PxT, num_samples, new_tokens):
+        kinds = (_modules.AttentionType.LOCAL_SLIDING, _modules.AttentionType.GLOBAL)
+        sizes = _config.TransformerConfig(
+            num_embed=config.vocab_size,
+            embed_dim=config.embed_dim,
+            hidden_dim=config.hidden_dim,
+            num_heads=config.num_heads,
+            head_dim=config.head_dim,
+            num_kv_heads=config.num_kv_heads,
+            final_logit_softcap=config.final_softcap,
+            use_post_attn_norm=True,
+            use_post_ffw_norm=True,
+            attention_types=kinds * config.num_periods,
+            attn_logits_soft_cap=config.attention_softcap,
+            sliding_window_size=config.sliding_window,
+        )
+        self.model = _transformer.Transformer(config=sizes, dtype=jnp.float32, tokens="tokens")
+        self.params = to_gemma(params, config)
+        self.tokens = jnp.asarray(np.repeat(tokens_PxT, num_samples, axis=0))
+        self.new_tokens = new_tokens
+        self.length = tokens_PxT.shape[1] + new_tokens
+        self.loops = {
+            greedy: _sampler_loop.SamplerLoop(
+                model=self.model,
+                end_tokens=(NEVER,),
+                forbidden_tokens=None,
+                sampling=_sampling.Greedy() if greedy else _sampling.RandomSampling(),
+                cache_length=self.length,
+                special_tokens=_tokenizer.Gemma3Tokenizer.special_tokens,
+            )
+            for greedy in (True, False)
+        }
+
+    def __call__(self, seed, temperature):
+        start = time.perf_counter()
+        state = _prefill.prefill(
+            model=self.model,
+            params=self.params,
+            input=_types.Input(
+                text=self.tokens, images=None, config=self.model.config.input_config
+            ),
+            last_state=None,
+            cache_length=self.length,
+            max_out_length=self.new_tokens,
+            rng=jax.random.key(seed),
+            sharding=None,
+        )
+        jax.block_until_ready(state.cache)
+        self.prefill_seconds = time.perf_counter() - start
+        state = self.loops[temperature == 0].sample(
+            params=self.params, init_state=state, max_new_tokens=jnp.asarray(self.new_tokens)
+        )
+        return np.asarray(state.predicted_tokens)
+
+
+class _Prompts:
+    """A tokenizer, as Tunix asks for one, whose texts are the numbers of prompts."""
+
+    def __init__(self, tokens_PxT):
+        self.tokens = tokens_PxT
+
+    def encode(self, text):
+        return self.tokens[int(text)].tolist()
+
+    def decode(self, ids):
+        return ""
+
+    def bos_id(self):
+        return None
+
+    def eos_id(self):
+        return NEVER
+
+    def pad_id(self):
+        return 0
+
+
+class Tunix:
+    """Tunix's sampler with its Gemma 2, read from a folder of `transformers`."""
+
+    def __init__(self, params, config, tokens_PxT, num_samples, new_tokens):
+        kinds = (tunix_model.AttentionType.LOCAL_SLIDING, tunix_model.AttentionType.GLOBAL)
+        sizes = tunix_model.ModelConfig(
+            num_layers=config.num_layers,
+            num_embed=config.vocab_size,
+            embed_dim=config.embed_dim,
+            hidden_dim=config.hidden_dim,
+            num_heads=config.num_heads,
+            head_dim=config.head_dim,
+            num_kv_heads=config.num_kv_heads,
+            final_logit_softcap=config.final_softcap,
+            use_post_attn_norm=True,
+            use_post_ffw_norm=True,
+            attention_types=kinds * config.num_periods,
+            attn_logits_soft_cap=config.attention_softcap,
+            sliding_window_size=config.sliding_window,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            save_huggingface(f"{folder}/model", params, config)
+            model = params_safetensors.create_model_from_safe_tensors(f"{folder}/model", sizes)
+        self.length, self.new_tokens = tokens_PxT.shape[1], new_tokens
+        cache = CacheConfig(
+            self.length + new_tokens, config.num_layers, config.num_kv_heads, config.head_dim
+        )
+        self.sampler = Sampler(model, _Prompts(tokens_PxT), cache)
+        self.texts = [str(p) for p in range(len(tokens_PxT)) for _ in range(num_samples)]
+
+    def __call__(self, seed, temperature):
+        drawn = {"temperature": temperature, "top_p": 1.0} if temperature else {}
+        tokens = self.sampler(
+            self.texts, self.new_tokens, self.length, seed=seed, eos_tokens=[NEVER], **drawn
+        ).tokens
+        return np.stack([row[: self.new_tokens] for row in tokens])
+
+
+class Transformers:
+    """`generate` of Gemma2ForCausalLM, in PyTorch."""
+
+    def __init__(self, params, config, tokens_PxT, num_samples, new_tokens):
+        with tempfile.TemporaryDirectory() as folder:
+            settings = {"max_position_embeddings": tokens_PxT.shape[1] + new_tokens}
+            save_huggingface(f"{folder}/model", params, config, settings)
+            self.model = transformers.Gemma2ForCausalLM.from_pretrained(
+                f"{folder}/model",
+                dtype=torch.float32,
+                attn_implementation="eager",  # the only one with the soft-cap
+            )
+        self.tokens = torch.from_numpy(tokens_PxT).long()
+        self.num_samples, self.new_tokens = num_samples, new_tokens
+
+    def __call__(self, seed, temperature):
+        torch.manual_seed(seed)
+        drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        tokens = self.tokens
+        if temperature:
+            drawn["num_return_sequences"] = self.num_samples
+        else:  # it refuses several greedy ones
+            drawn, tokens = {"do_sample": False}, tokens.repeat_interleave(self.num_samples, dim=0)
+        with torch.inference_mode():
+            out = self.model.generate(
+                tokens,
+                attention_mask=torch.ones_like(tokens),
+                max_new_tokens=self.new_tokens,
+                eos_token_id=None,
+                pad_token_id=0,
+                use_cache=True,
+                **drawn,
+            )
+        return out[:, tokens.shape[1] :].numpy()
+
+
+PEERS = {"gemma": Gemma, "tunix": Tunix, "transformers": Transformers}
