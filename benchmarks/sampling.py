@@ -115,7 +115,8 @@ def main():
                 if name == "gemma":
                     gemma_prefill.append(prefilled["end"] - start)
 
-    shared = prefill(Decoder(CONFIG), params, tokens[:, :-1], prompts.mask[:, :-1]).kv
+    variables = {"params": params}
+    shared = prefill(Decoder(CONFIG), variables, tokens[:, :-1], prompts.mask[:, :-1]).kv
     layers = prefilled["cache"].values()
     tiled_bytes = bytes_of([(layer["k"], layer["v"]) for layer in layers])
     tiled_bytes = tiled_bytes * prompt_tokens // (prompt_tokens + new_tokens)

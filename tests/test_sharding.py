@@ -24,9 +24,9 @@ experiment = build(tiny_config(
     prompts_per_step=8, evaluation__prompts_per_batch=8, policy__num_heads=8,
     policy__num_kv_heads=2, policy__sliding_window=6, **changes))
 layout = experiment.decoder.layout
-state = init_state(experiment.decoder, experiment.optimizer, 0)
+state = init_state(experiment.decoder, experiment.optimizer, 0).replace(frozen=experiment.base())
 problems = experiment.task.split("train")[:8]
-params = experiment.sampling_params(state.params)
+params = experiment.sampling_params(state.variables())
 rollout = experiment.sample(params, problems, jax.random.key(1))
 rewards = np.arange(32, dtype=np.float32).reshape(8, 4) % 5
 advantages = experiment.transform(rewards, 2, rollout, jax.random.key(2))
@@ -34,7 +34,7 @@ split = [{name for x in jax.tree.leaves(tree) for part in x.sharding.spec if par
           for name in ([part] if isinstance(part, str) else part)}
          for tree in (state.params, params, rollout.tokens)]
 prefix = jax.eval_shape(lambda p: prefill(
-    experiment.sampling_decoder, p, rollout.prompts.tokens, rollout.prompts.mask), params)
+    experiment.sampling_decoder, {"params": p}, *rollout.prompts.values()), params)
 state, figures = experiment.update(state, rollout, advantages)
 print(json.dumps({
     "tokens": np.asarray(rollout.tokens).tolist(),
