@@ -69,7 +69,10 @@ def check_that_models_are_the_same(params):
 def cache_bytes(params, tokens_PxT, num_samples, new_tokens):
     """Of the prompts, shared; and of the completions, of which a local layer keeps its window."""
     kv = jax.eval_shape(
-        lambda *args: prefill(Decoder(CONFIG), *args), params, tokens_PxT, tokens_PxT > 0
+        lambda params, *args: prefill(Decoder(CONFIG), {"params": params}, *args),
+        params,
+        tokens_PxT,
+        tokens_PxT > 0,
     ).kv
     prompts = completions = 0
     for kind, (keys, values) in kv.items():

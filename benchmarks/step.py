@@ -34,7 +34,8 @@ def main():
         for step in range(steps + 1):
             times = [time.perf_counter()]
             key = jax.random.key(step)
-            rollout = experiment.sample(experiment.sampling_params(state.params), problems, key)
+            params = experiment.sampling_params(state.variables())
+            rollout = experiment.sample(params, problems, key)
             jax.block_until_ready(rollout.tokens)
             times.append(time.perf_counter())
             scores = experiment.score(problems, rollout)

@@ -63,8 +63,14 @@ def get_config() -> config_dict.ConfigDict:
     config.tokenizer.path = optional(None, str)  # tokenizer.model, or tokenizer.json or its folder
 
     # The parameters to begin with: a folder of the gemma package, of Hugging Face or of a run. None
-    # for random ones.
+    # for random ones. LoRA reads them again whenever it goes on.
     config.init_from = optional(None, str)
+
+    # LoRA (arXiv 2106.09685): to every matrix of the layers alpha / rank times the product of two
+    # narrow ones is added, and these alone are trained. None: all parameters are trained.
+    config.lora = config_dict.ConfigDict()
+    config.lora.rank = optional(None, int)  # at least 1
+    config.lora.alpha = 16.0  # above 0
 
     # The decoder's sizes and constants. The published ones are in `policy.config`.
     config.policy = config_dict.ConfigDict()
@@ -89,7 +95,8 @@ def get_config() -> config_dict.ConfigDict:
     config.policy.norm_offset = 1.0
     config.policy.norm_eps = 1e-6
     config.policy.dtype = "float32"  # of the arithmetic; "bfloat16" on TPU and GPU
-    # As parameters are stored; "bfloat16", with updates rounded stochastically, for small memories.
+    # As what is trained is stored; "bfloat16", with updates rounded stochastically, for small
+    # memories. What LoRA adds to is stored in the arithmetic's dtype.
     config.policy.param_dtype = "float32"
     # What is computed again in the backward pass: None (nothing), "dots" (all but the products),
     # "full". "dots" is the fastest on a CPU.

@@ -17,7 +17,7 @@ from absl import app, flags
 from etils import epath
 
 from passk_jax import processes, workdir
-from passk_jax.evaluate import load_params
+from passk_jax.evaluate import load_variables
 from passk_jax.experiment import ConfigError, build
 from passk_jax.learner.checkpoint import CheckpointError, quiet_logs
 
@@ -70,9 +70,9 @@ def difficulty(
         raise ConfigError(f"--split: {error}") from error
     if not problems:
         raise ConfigError(f"--split: the task has no problems in {split!r}")
-    step, params = load_params(experiment, directory)
+    step, variables = load_variables(experiment, directory)
     scores = experiment.sample_and_score(
-        experiment.sampling_params(params),
+        experiment.sampling_params(variables),
         problems,
         jax.random.key(seed),
         num_samples=num_samples,

@@ -64,8 +64,8 @@ def evaluate(
         problems = experiment.task.split(split)[:num_problems]
     except ValueError as error:
         raise ConfigError(f"--split: {error}") from error
-    step, params = load_params(experiment, directory)
-    params = experiment.sampling_params(params)
+    step, variables = load_variables(experiment, directory)
+    params = experiment.sampling_params(variables)
     groups = {"all": list(range(len(problems))), **tasks.by_part(problems)}
     results = []
     for temperature in temperatures:
@@ -91,12 +91,12 @@ def evaluate(
     }
 
 
-def load_params(experiment: Experiment, directory: epath.Path) -> tuple[int, Any]:
-    """Returns the step and the parameters of a run's latest whole checkpoint.
+def load_variables(experiment: Experiment, directory: epath.Path) -> tuple[int, Any]:
+    """Returns the step and `TrainState.variables` of a run's latest whole checkpoint.
 
     Raises:
       ConfigError: there is none yet.
-      CheckpointError: none can be read.
+      CheckpointError: none can be read, or what LoRA adds to cannot.
     """
     if not (directory / "checkpoints").is_dir():
         raise ConfigError(f"{directory} holds no checkpoint yet")
@@ -115,7 +115,8 @@ def load_params(experiment: Experiment, directory: epath.Path) -> tuple[int, Any
     if restored is None:
         raise ConfigError(f"{directory} holds no checkpoint yet")
     _, arrays, figures = restored
-    return figures["step"], arrays["state"].params
+    state = arrays["state"].replace(frozen=experiment.base(figures["base"]))
+    return figures["step"], state.variables()
 
 
 def main(argv: Sequence[str]) -> int:

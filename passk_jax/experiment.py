@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -14,15 +14,22 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from passk_jax import processes, tasks, transforms
+from passk_jax.learner.checkpoint import CheckpointError, fingerprints
 from passk_jax.learner.loss import masked_mean
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.optimizer import parse_k_schedule, warmup_constant
-from passk_jax.learner.train_state import TrainState, sampling_params
+from passk_jax.learner.train_state import (
+    TrainState,
+    abstract_base,
+    base_params,
+    sampling_params,
+)
 from passk_jax.learner.update import (
     policy_gradient_update,
     reference_logprobs,
     supervised_update,
 )
+from passk_jax.policy.params import load
 from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
 from passk_jax.programs import ConfigError, Programs, build_programs, named
 from passk_jax.rollout.prompts import (
@@ -78,12 +85,45 @@ class Experiment(Programs):
     def _put_problems(self, array: np.ndarray) -> jax.Array:
         return self.decoder.layout.put(array, "problems")
 
-    def sampling_params(self, params: Any) -> Any:
+    def base(self, expected: Mapping[str, int] | None = None) -> Any:
+        """The parameters that LoRA adds to, for `TrainState.frozen`; `None` without LoRA.
+
+        Args:
+          expected: the fingerprints that they must have; `None` where a run begins.
+
+        Raises:
+          CheckpointError: they cannot be read, or are not those.
+        """
+        config = self.config
+        if config.lora.rank is None:
+            return None
+        where = f"config.init_from = {config.init_from!r}"
+        if config.init_from is None:
+            base = base_params(self.decoder, config.seed)
+        else:
+            try:
+                base = load(config.init_from, self.decoder.config, abstract_base(self.decoder))
+            except CheckpointError as error:
+                raise CheckpointError(
+                    f"{where}: LoRA needs it whenever it begins or goes on: {error}"
+                ) from error
+        if expected is not None:
+            found = fingerprints(base)
+            changed = [name for name in found if found[name] != expected.get(name)]
+            if changed:
+                raise CheckpointError(
+                    f"{where}: these are not the parameters that LoRA was trained on: "
+                    f"{len(changed)} of {len(found)} arrays differ, the first is {changed[0]}. "
+                    "Put back the folder that the run began with"
+                )
+        return base
+
+    def sampling_params(self, variables: Mapping[str, Any]) -> Any:
         """The update's parameters as `sample` wants them: in its layout, of the arithmetic's dtype.
 
         Where that makes a copy, it takes memory for as long as it is kept.
         """
-        return sampling_params(params, self.sampling_decoder)
+        return sampling_params(variables, self.sampling_decoder, self.decoder.config.lora_scale)
 
     def sample(
         self,
@@ -240,7 +280,7 @@ class Experiment(Programs):
         reference_logp_PxNxR = None
         if config.kl_coefficient is not None:
             reference_logp_PxNxR = reference_logprobs(
-                state.reference, rollout, temperature, **sizes
+                state.variables(state.reference), rollout, temperature, **sizes
             )
         return policy_gradient_update(
             state,

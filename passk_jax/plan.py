@@ -114,6 +114,7 @@ def _memory_kept(programs: Programs) -> dict[str, Any]:
         "parameters": sum(x.size for x in params),
         "parameters_bytes": compiling.tree_bytes(state.params),
         "optimizer_bytes": compiling.tree_bytes(state.optimizer_state),
+        "frozen_bytes": compiling.tree_bytes(state.frozen),
         "reference_bytes": compiling.tree_bytes(state.reference),
         "kept_bytes": compiling.tree_bytes(state),
         "sampling_parameters_bytes": compiling.tree_bytes(
@@ -129,7 +130,11 @@ def _memory(
 ) -> dict[str, Any]:
     """Memory at its fullest: what of the state a program is not given lies beside it."""
     state = compiling.training_state(programs)
-    given = {"sampling": None, "reference": state.reference, "update": state}[name]
+    given = {
+        "sampling": None,
+        "reference": compiling.reference_variables(programs),
+        "update": state,
+    }[name]
     beside = compiling.tree_bytes(state) - compiling.tree_bytes(given)
     peak = compiled.peak_bytes + beside
     fits = compiled.text is not None and (on is None or peak <= on.chip.hbm_bytes)
@@ -171,7 +176,10 @@ def _trips(programs: Programs, tokens: int) -> dict[str, float]:
 
 
 def _expected_flops(name: str, programs: Programs, tokens: int) -> float:
-    """2 x parameters x tokens, forward; the update's backward is two more, and remat repeats it."""
+    """2 x parameters x tokens, forward; the update's backward is two more, and remat repeats it.
+
+    With LoRA the backward is one more; its own matrices, and their products, are not counted.
+    """
     config, c = programs.config, programs.decoder.config
     head = c.vocab_size * c.embed_dim
     attention = c.embed_dim * c.head_dim * 2 * (c.num_heads + c.num_kv_heads)
@@ -181,9 +189,10 @@ def _expected_flops(name: str, programs: Programs, tokens: int) -> float:
     if name == "sampling":
         return 2 * (layers * (prompts + samples * tokens) + head * samples * tokens)
     responses = samples * config.sampling.max_response_tokens
-    passes = 1 if name == "reference" else 4 if c.remat == "full" else 3
+    lora = c.lora_rank is not None
+    passes = 1 if name == "reference" else (4 if c.remat == "full" else 3) - lora
     # The logits are made twice in any case.
-    head_passes = 1 if name == "reference" else 4
+    head_passes = 1 if name == "reference" else 4 - lora
     prompts *= config.samples_per_prompt // (
         config.micro_batch.samples or config.samples_per_prompt
     )
@@ -253,6 +262,7 @@ def describe(result: dict[str, Any]) -> str:
     ]
     rows = [
         ("parameters", result["parameters_bytes"]),
+        ("parameters that LoRA adds to", result["frozen_bytes"]),
         ("optimizer", result["optimizer_bytes"]),
         ("reference", result["reference_bytes"]),
         ("parameters as sampled from", result["sampling_parameters_bytes"]),

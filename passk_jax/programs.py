@@ -28,7 +28,7 @@ class Programs:
 
     config: ConfigDict
     decoder: Decoder  # in the layout of training
-    sampling_decoder: Decoder  # the same in that of sampling
+    sampling_decoder: Decoder  # the same in that of sampling, and without LoRA
     sampling: SamplingConfig
     optimizer: optax.GradientTransformation
     warm_start_optimizer: optax.GradientTransformation
@@ -56,6 +56,8 @@ def build_programs(
     )
     check_buckets("prompt", config.sampling.prompt_buckets or (), config.sampling.max_prompt_tokens)
     policy = named("policy", _decoder_config, config.policy, num_tokens)
+    lora = {"lora_rank": config.lora.rank, "lora_alpha": config.lora.alpha}
+    trained = named("lora", functools.partial(dataclasses.replace, policy), **lora)
     optimizer = make_optimizer(config.optimizer)
     warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
@@ -69,7 +71,7 @@ def build_programs(
     _check_attention(config, mesh)
     return Programs(
         config=config,
-        decoder=Decoder(policy, layouts["training"]),
+        decoder=Decoder(trained, layouts["training"]),
         sampling_decoder=Decoder(policy, layouts["sampling"]),
         sampling=sampling,
         optimizer=optimizer,

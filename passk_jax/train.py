@@ -24,7 +24,12 @@ from ml_collections import ConfigDict, config_flags
 
 from passk_jax import processes, tasks, tracking, workdir
 from passk_jax.experiment import ConfigError, Experiment, Scores, build
-from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, quiet_logs
+from passk_jax.learner.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    fingerprints,
+    quiet_logs,
+)
 from passk_jax.learner.optimizer import k_at
 from passk_jax.learner.train_state import (
     TrainState,
@@ -80,6 +85,7 @@ class Trainer:
             directory / "checkpoints", keep=self.config.checkpoints_to_keep
         )
         self.run_state, cursor = self._resume()
+        self.base_fingerprints = fingerprints(self.run_state.state.frozen)
         self.writer = processes.together(lambda: self._make_writer(cursor))
         self.stop_signal: signal.Signals | None = None
 
@@ -97,12 +103,15 @@ class Trainer:
     def describe(self) -> str:
         """What is trained, on what, from where: the first line of a run."""
         config, run = self.config, self.run_state
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+        size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+        parameters = f"{size(run.state.params):,} parameters"
+        if config.lora.rank is not None:
+            parameters += f" of LoRA, beside {size(run.state.frozen):,} frozen ones,"
         done = [f"{run.warm_start_step} warm-start"] if run.warm_start_step else []
         done += [f"{run.step} training"] if run.step else []
         origin = "the beginning" if config.init_from is None else config.init_from
         return (
-            f"{parameters:,} parameters on {jax.device_count()} {jax.default_backend()} device(s)"
+            f"{parameters} on {jax.device_count()} {jax.default_backend()} device(s)"
             f"{processes.describe()}; "
             f"{config.task.name}, {len(self.problems):,} training problems; "
             f"{config.estimator.name}, k = {config.estimator.k}, n = {config.samples_per_prompt}; "
@@ -124,7 +133,7 @@ class Trainer:
         k = k_at(experiment.k_schedule, run.step)
 
         start = time.perf_counter()
-        params = experiment.sampling_params(run.state.params)
+        params = experiment.sampling_params(run.state.variables())
         rollout = experiment.sample(params, problems, self._key(SAMPLING, run.step))
         del params  # the update needs the room
         sampled = self._when_ready(rollout)
@@ -196,7 +205,7 @@ class Trainer:
         """Held-out figures of the present parameters; the randomness depends on the step alone."""
         start = time.perf_counter()
         scores = self.experiment.sample_and_score(
-            self.experiment.sampling_params(self.run_state.state.params),
+            self.experiment.sampling_params(self.run_state.state.variables()),
             self.held_out,
             self._key(EVALUATION, self.run_state.step),
             num_samples=self.config.evaluation.samples_per_prompt,
@@ -285,12 +294,13 @@ class Trainer:
         processes.together(self.files.publish)  # first: a checkpoint points to what is there
         self.checkpoints.save(
             run.warm_start_step + run.step,
-            {"state": run.state, "solve_record": run.solve_record},
+            {"state": run.state.replace(frozen=None), "solve_record": run.solve_record},
             {
                 "warm_start_step": run.warm_start_step,
                 "step": run.step,
                 "position": run.position,
                 "cursor": cursor,
+                "base": self.base_fingerprints,
             },
         )
 
@@ -310,8 +320,8 @@ class Trainer:
         if restored is None:
             if not self.config.warm_start.steps:
                 optimizer = experiment.optimizer
-            params = None
-            if self.config.init_from is not None:
+            params, frozen = None, experiment.base()
+            if frozen is None and self.config.init_from is not None:
                 template = abstract_state(experiment.decoder, optimizer)
                 params = load(self.config.init_from, experiment.decoder.config, template.params)
             state = init_state(
@@ -321,9 +331,10 @@ class Trainer:
                 params,
                 keep_reference=keep_reference,
             )
-            return RunState(state=state, solve_record=record), None
+            return RunState(state=state.replace(frozen=frozen), solve_record=record), None
         _, arrays, figures = restored
-        cursor = figures.pop("cursor")
+        cursor, frozen = figures.pop("cursor"), experiment.base(figures.pop("base"))
+        arrays["state"] = arrays["state"].replace(frozen=frozen)
         return RunState(**arrays, **figures), cursor
 
 

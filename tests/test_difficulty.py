@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from passk_jax import difficulty, workdir
-from passk_jax.evaluate import load_params
+from passk_jax.evaluate import load_variables
 from passk_jax.experiment import ConfigError, build
 from passk_jax.tasks import data
 from passk_jax.tasks.subset import read_ids, with_ids
@@ -27,9 +27,9 @@ def test_rates_are_those_of_the_checkpoint_and_the_bounds_are_inclusive(trained)
     found = difficulty.difficulty(trained, num_samples=8, low=0.0, high=1.0)
     experiment = build(workdir.load_config(trained))
     problems = experiment.task.split("train")
-    step, params = load_params(experiment, trained)
+    step, variables = load_variables(experiment, trained)
     scores = experiment.sample_and_score(
-        params, problems, jax.random.key(0), num_samples=8, temperature=1.0
+        variables["params"], problems, jax.random.key(0), num_samples=8, temperature=1.0
     )
     assert found["step"] == step == 1
     assert list(found["rates"]) == [problem.id for problem in problems]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from passk_jax import workdir
-from passk_jax.evaluate import load_params
+from passk_jax.evaluate import load_variables
 from passk_jax.experiment import ConfigError, build
 from passk_jax.export import export
 from passk_jax.learner.checkpoint import CheckpointError
@@ -39,8 +39,10 @@ def assert_begins_with(folder, trained, directory):
     try:
         assert trainer.run_state.step == trainer.run_state.warm_start_step == 0
         assert f"; from {folder}" in trainer.describe()
-        _, expected = load_params(build(workdir.load_config(trained)), trained)
-        jax.tree.map(np.testing.assert_array_equal, trainer.run_state.state.params, expected)
+        _, expected = load_variables(build(workdir.load_config(trained)), trained)
+        jax.tree.map(
+            np.testing.assert_array_equal, trainer.run_state.state.params, expected["params"]
+        )
     finally:
         trainer.close()
 
@@ -51,7 +53,8 @@ def test_transformers_goes_on_as_the_policy_does(trained, tmp_path):
     out = tmp_path / "exported"
     export(trained, out, file_format="huggingface", dtype="float32")
     experiment = build(workdir.load_config(trained))
-    _, params = load_params(experiment, trained)
+    _, variables = load_variables(experiment, trained)
+    params = experiment.sampling_params(variables)
     problems = experiment.task.split("test")[:4]
     rollout = experiment.sample(params, problems, jax.random.key(0), num_samples=1, temperature=0.0)
     model = transformers.AutoModelForCausalLM.from_pretrained(out)

@@ -26,8 +26,9 @@ experiment = build(tiny_config(
     logprob_chunk_tokens=64, **changes))
 layout = experiment.decoder.layout
 state = init_state(experiment.decoder, experiment.optimizer, 0, keep_reference=True)
+state = state.replace(frozen=experiment.base())
 problems = experiment.task.split("train")[:8]
-params = experiment.sampling_params(state.params)
+params = experiment.sampling_params(state.variables())
 rollout = experiment.sample(params, problems, jax.random.key(1))
 rewards = np.arange(32, dtype=np.float32).reshape(8, 4) % 5
 advantages = experiment.transform(rewards, 2, rollout, jax.random.key(2))
@@ -35,8 +36,9 @@ split = [{name for x in jax.tree.leaves(tree) for part in x.sharding.spec if par
           for name in ([part] if isinstance(part, str) else part)}
          for tree in (state.params, params, rollout.tokens)]
 prefix = jax.eval_shape(lambda p: prefill(
-    experiment.sampling_decoder, p, rollout.prompts.tokens, rollout.prompts.mask), params)
-state, figures = experiment.update(state, rollout, advantages)
+    experiment.sampling_decoder, {"params": p}, *rollout.prompts.values()), params)
+for _ in range(2):  # LoRA's A has a gradient from the second one on
+    state, figures = experiment.update(state, rollout, advantages)
 print(json.dumps({
     "tokens": np.asarray(rollout.tokens).tolist(),
     "figures": {name: float(value) for name, value in figures.items()},
@@ -59,9 +61,20 @@ def run_on(devices, cache, **changes):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return run_on(1, tmp_path_factory.mktemp("cache"))
+    """A function from what decides about the numbers to what one device gives."""
+    found = {}
+
+    def on_one_device(changes):
+        key = json.dumps(changes)
+        if key not in found:
+            found[key] = run_on(1, tmp_path_factory.mktemp("cache"), **changes)
+        return found[key]
+
+    return on_one_device
 
 
+# Steps that are the gradients, so that how small these are is not lost, and large enough to see.
+LORA = {"lora__rank": 2, "optimizer__name": "sgd", "optimizer__learning_rate": 1.0}
 SAMPLES_TOO = {
     f"sharding__{use}__{axis}": axes
     for use in ("training", "sampling")
@@ -91,9 +104,11 @@ SAMPLES_TOO = {
             | {"sharding__training__embed": ("fsdp", "data"), "sharding__sampling__embed": "data"},
             [["data", "fsdp", "model"], ["data", "model"], ["data", "fsdp"]],
         ),
+        ((2, 2, 2), LORA, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
     ],
 )
 def test_a_mesh_of_eight_gives_what_one_device_gives(mesh, changes, split, alone, tmp_path):
+    alone = alone(changes if "lora__rank" in changes else {})
     axes = dict(zip(("mesh__data", "mesh__fsdp", "mesh__model"), mesh, strict=True))
     sharded = run_on(8, tmp_path, **axes, **changes)
     # A mesh axis of size 1 splits nothing, but is named.

@@ -7,6 +7,8 @@ are written out: what `jax.checkpoint` would repeat of the forward pass it need 
 
 import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import chex
 import jax
@@ -140,7 +142,7 @@ def _one_hot(tokens, logits):
 
 
 def response_logprobs(
-    params,
+    variables: Mapping[str, Any],
     prompts: Prompts,
     tokens_PxNxR: jax.Array,
     temperature: jax.Array | float,
@@ -151,7 +153,7 @@ def response_logprobs(
     """Log-probability and entropy at every response token, the prompt run once for each group.
 
     Args:
-      params: the decoder's parameters.
+      variables: the decoder's parameters, as `decoder.apply` takes them.
       prompts: (P, T), left-padded.
       tokens_PxNxR: responses; what stands after their end does not matter to what stands before.
       temperature: of the policy whose log-probabilities are wanted.
@@ -162,16 +164,16 @@ def response_logprobs(
       log-probabilities and entropies in nats, float32 (P, N, R).
     """
     chex.assert_rank(tokens_PxNxR, 3)
-    prefix = prefill(decoder, params, prompts.tokens[:, :-1], prompts.mask[:, :-1])
+    prefix = prefill(decoder, variables, prompts.tokens[:, :-1], prompts.mask[:, :-1])
     first = jnp.broadcast_to(prompts.tokens[:, -1:, None], (*tokens_PxNxR.shape[:2], 1))
     inputs_PxNxR = jnp.concatenate([first, tokens_PxNxR[..., :-1]], axis=-1)
     start_P = jnp.sum(prompts.mask, axis=-1) - 1
     positions = start_P[:, None, None] + jnp.arange(inputs_PxNxR.shape[-1])
     positions_PxNxR = jnp.broadcast_to(positions, inputs_PxNxR.shape)
-    hidden, _ = decoder.apply({"params": params}, inputs_PxNxR, positions_PxNxR, context=(prefix,))
+    hidden, _ = decoder.apply(variables, inputs_PxNxR, positions_PxNxR, context=(prefix,))
     return token_logprobs(
         hidden,
-        output_head(params),
+        output_head(variables["params"]),
         tokens_PxNxR,
         temperature,
         config=decoder.config,

@@ -1,6 +1,7 @@
 """What the update changes, and where its arrays live."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import chex
@@ -11,6 +12,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.lora import merged
 from passk_jax.policy.sharding import one_device
 
 
@@ -19,12 +21,14 @@ class TrainState:
     """Parameters and optimizer, and the key from which every step's randomness is derived.
 
     Attributes:
-      params: the decoder's parameters.
+      params: what is trained: the decoder's parameters, or with LoRA its matrices A and B.
       optimizer_state: optax's.
       key: raw data of the run's PRNG key (uint32), never consumed: step t uses `fold_in(key, t)`.
       updates: int32, the updates done, those of the warm start included.
-      reference: the parameters that training began with, in the arithmetic's dtype, for the KL
-        penalty; `None` where none is asked for.
+      reference: a copy of the params that training began with, in the arithmetic's dtype, for the
+        KL penalty; `None` where none is asked for.
+      frozen: the parameters that LoRA adds to, in the arithmetic's dtype, of `base_params`; `None`
+        without LoRA. No checkpoint has them: those that make a state leave them out.
     """
 
     params: Any
@@ -32,13 +36,47 @@ class TrainState:
     key: jax.Array
     updates: jax.Array
     reference: Any = None
+    frozen: Any = None
+
+    def variables(self, params: Any = None) -> dict[str, Any]:
+        """What `decoder.apply` takes, with these for what is trained; `None` for the state's."""
+        params = self.params if params is None else params
+        return (
+            {"params": params} if self.frozen is None else {"params": self.frozen, "lora": params}
+        )
 
 
 def init_params(decoder: Decoder, key: jax.Array) -> Any:
     """Random parameters in the decoder's tree, boxed with their logical axis names."""
+    return _init(decoder, key)["params"]
+
+
+def _init(decoder, key):
     token = jnp.zeros((1, 1, 1), jnp.int32)
-    params = decoder.init(key, token, token)["params"]
-    return jax.tree.map(lambda x: x.astype(decoder.config.param_dtype), params)
+    # LoRA's matrices have a key of their own, so that the others are what they are without.
+    variables = decoder.init({"params": key, "lora": jax.random.fold_in(key, 1)}, token, token)
+    return jax.tree.map(lambda x: x.astype(decoder.config.param_dtype), variables)
+
+
+def _init_trained(decoder, key):
+    """Random parameters of those that are trained, boxed."""
+    return _init(decoder, key)["params" if decoder.config.lora_rank is None else "lora"]
+
+
+def base_params(decoder: Decoder, seed: int) -> Any:
+    """The random parameters that LoRA adds to: those that a run of this seed begins with."""
+
+    def build():
+        _, init_key = _keys(seed)
+        params = nn.meta.unbox(init_params(decoder, init_key))
+        return jax.tree.map(lambda x: x.astype(decoder.config.dtype), params)
+
+    return jax.jit(build, out_shardings=_shardings(decoder))()
+
+
+def abstract_base(decoder: Decoder) -> Any:
+    """Shapes, dtypes and shardings of `base_params`, with nothing computed."""
+    return _in_arithmetic_dtype(decoder)
 
 
 def init_state(
@@ -55,7 +93,8 @@ def init_state(
       decoder: the module.
       optimizer: optax's.
       seed: of the run's key and of random parameters.
-      params: to begin with, in the shards of `abstract_state`; `None` for random ones.
+      params: to begin with, in the shards of `abstract_state`; `None` for random ones, or those
+        with which LoRA begins.
       keep_reference: whether a copy of the parameters is kept.
     """
     shardings = state_shardings(decoder, optimizer, keep_reference)
@@ -81,9 +120,9 @@ def abstract_state(
 
 
 def _build(decoder, optimizer, seed, keep_reference, params=None):
-    key, init_key = jax.random.split(jax.random.key(seed))
+    key, init_key = _keys(seed)
     if params is None:
-        params = nn.meta.unbox(init_params(decoder, init_key))
+        params = nn.meta.unbox(_init_trained(decoder, init_key))
     return TrainState(
         params=params,
         optimizer_state=optimizer.init(params),
@@ -91,6 +130,11 @@ def _build(decoder, optimizer, seed, keep_reference, params=None):
         updates=jnp.int32(0),
         reference=_reference(params, decoder) if keep_reference else None,
     )
+
+
+def _keys(seed):
+    """The run's key, and that of its random parameters."""
+    return jax.random.split(jax.random.key(seed))
 
 
 def _reference(params, decoder):
@@ -119,7 +163,7 @@ def state_shardings(
     decoder: Decoder, optimizer: optax.GradientTransformation, keep_reference: bool = False
 ) -> TrainState:
     """Sharding of each array of the state: the optimizer's lie as their parameters do."""
-    boxed = abstract_params(decoder)
+    boxed = jax.eval_shape(lambda: _init_trained(decoder, jax.random.key(0)))
     layout = decoder.layout or one_device()
     params, shardings = nn.meta.unbox(boxed), layout.parameters(boxed)
     whole = layout.sharding((), ())
@@ -162,42 +206,48 @@ def abstract_params(decoder: Decoder) -> Any:
 
 def abstract_sampling_params(decoder: Decoder) -> Any:
     """Shapes, dtypes and shardings of `sampling_params`, with nothing computed."""
+    return _in_arithmetic_dtype(decoder)
+
+
+def _in_arithmetic_dtype(decoder):
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, decoder.config.dtype, sharding=sharding),
         nn.meta.unbox(abstract_params(decoder)),
-        _sampling_shardings(decoder),
+        _shardings(decoder),
     )
 
 
-def sampling_params(params: Any, decoder: Decoder) -> Any:
+def sampling_params(
+    variables: Mapping[str, Any], decoder: Decoder, lora_scale: float | None = None
+) -> Any:
     """The parameters as sampling wants them: of the arithmetic's dtype, where its layout has them.
 
-    One compiled call, that moves each array once; where all are so already, none.
+    One compiled call, that moves each array once; where all are so already, none. What LoRA adds is
+    added, so that a token costs what it costs without.
 
     Args:
-      params: the update's.
+      variables: of `TrainState.variables`.
       decoder: the sampler's.
+      lora_scale: of the update's decoder.
     """
-    shardings = _sampling_shardings(decoder)
-    if all(
+    params, shardings = variables["params"], _shardings(decoder)
+    if "lora" not in variables and all(
         x.dtype == decoder.config.dtype and x.sharding.is_equivalent_to(sharding, x.ndim)
         for x, sharding in zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)
     ):
         return params
-    return _relay(params, decoder=decoder)
+    return _relay(variables, lora_scale, decoder=decoder)
 
 
 @functools.partial(jax.jit, static_argnames="decoder")
-def _relay(params, decoder):
+def _relay(variables, lora_scale, decoder):
     return jax.tree.map(
-        lambda x, sharding: jax.lax.with_sharding_constraint(
-            x.astype(decoder.config.dtype), sharding
-        ),
-        params,
-        _sampling_shardings(decoder),
+        jax.lax.with_sharding_constraint,
+        merged(variables, lora_scale, decoder.config.dtype),
+        _shardings(decoder),
     )
 
 
 @functools.cache
-def _sampling_shardings(decoder):
+def _shardings(decoder):
     return (decoder.layout or one_device()).parameters(abstract_params(decoder))

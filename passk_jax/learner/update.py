@@ -1,6 +1,7 @@
 """One gradient step: on sampled groups with their advantages, or on worked examples."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import chex
@@ -69,7 +70,12 @@ def policy_gradient_update(
     def loss_fn(params, prompts, arrays):
         tokens, mask, sampling_logp, advantages, reference_logp = arrays
         logp, entropy = response_logprobs(
-            params, prompts, tokens, temperature, decoder=decoder, chunk_tokens=chunk_tokens
+            state.variables(params),
+            prompts,
+            tokens,
+            temperature,
+            decoder=decoder,
+            chunk_tokens=chunk_tokens,
         )
         figures = {
             "entropy": masked_mean(entropy, mask, num_tokens),
@@ -124,7 +130,12 @@ def supervised_update(
     def loss_fn(params, prompts, arrays):
         tokens, mask = arrays
         logp, _ = response_logprobs(
-            params, prompts, tokens, 1.0, decoder=decoder, chunk_tokens=chunk_tokens
+            state.variables(params),
+            prompts,
+            tokens,
+            1.0,
+            decoder=decoder,
+            chunk_tokens=chunk_tokens,
         )
         return supervised_loss(logp, mask, num_tokens), {}
 
@@ -135,7 +146,7 @@ def supervised_update(
 
 @functools.partial(jax.jit, static_argnames=("decoder", "chunk_tokens", "micro_batch"))
 def reference_logprobs(
-    params: Any,
+    variables: Mapping[str, Any],
     rollout: Rollout,
     temperature: jax.Array | float,
     *,
@@ -146,7 +157,7 @@ def reference_logprobs(
     """Log-probabilities (P, N, R) of sampled tokens under other parameters, those of a reference.
 
     Args:
-      params: the reference's.
+      variables: the reference's parameters, as `decoder.apply` takes them.
       rollout: P groups of N samples.
       temperature: as in the update.
       decoder: the module.
@@ -156,7 +167,7 @@ def reference_logprobs(
 
     def logp(prompts, tokens):
         return response_logprobs(
-            params, prompts, tokens, temperature, decoder=decoder, chunk_tokens=chunk_tokens
+            variables, prompts, tokens, temperature, decoder=decoder, chunk_tokens=chunk_tokens
         )[0]
 
     return for_each(logp, rollout.prompts, rollout.tokens, micro_batch)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.train_state import (
     TrainState,
+    abstract_base,
     abstract_sampling_params,
     abstract_state,
 )
@@ -104,7 +105,7 @@ def compile_reference(programs: Programs) -> Compiled:
     """The reference's log-probabilities, for a KL penalty."""
     return _compile(
         reference_logprobs,
-        training_state(programs).reference,
+        reference_variables(programs),
         _rollout(programs),
         programs.config.sampling.temperature,
         **_sizes(programs),
@@ -113,11 +114,20 @@ def compile_reference(programs: Programs) -> Compiled:
 
 def training_state(programs: Programs) -> TrainState:
     """What is kept from step to step: shapes, dtypes and shardings."""
-    return abstract_state(
+    state = abstract_state(
         programs.decoder,
         programs.optimizer,
         keep_reference=programs.config.kl_coefficient is not None,
     )
+    if programs.config.lora.rank is None:
+        return state
+    return state.replace(frozen=abstract_base(programs.decoder))
+
+
+def reference_variables(programs: Programs) -> dict[str, Any]:
+    """What `compile_reference` is given of the state."""
+    state = training_state(programs)
+    return state.variables(state.reference)
 
 
 def cache_bytes(programs: Programs) -> tuple[int, int]:
@@ -126,7 +136,7 @@ def cache_bytes(programs: Programs) -> tuple[int, int]:
     params = abstract_sampling_params(decoder)
 
     def shared_segment(params, prompts):  # a prompt's last token is the first that the loop feeds
-        return prefill(decoder, params, prompts.tokens[:, :-1], prompts.mask[:, :-1])
+        return prefill(decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1])
 
     shared = jax.eval_shape(shared_segment, params, _prompts(programs))
     names = ("layers", "problems", None, "kv_heads", None)

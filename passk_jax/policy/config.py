@@ -71,6 +71,8 @@ class DecoderConfig:
     param_dtype: str = "float32"  # of the parameters as they are stored, a name in DTYPES
     remat: str | None = "dots"  # what the backward pass keeps: a name in REMAT_POLICIES
     attention: str = "reference"  # a name in ATTENTION
+    lora_rank: int | None = None  # of what is added to the matrices of the layers; None: nothing
+    lora_alpha: float = 16.0  # it is added times lora_alpha / lora_rank
 
     def __post_init__(self):
         """Checks what the arithmetic relies on."""
@@ -96,6 +98,10 @@ class DecoderConfig:
             raise ValueError(f"attention = {self.attention!r}: allowed are {list(ATTENTION)}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation = {self.activation!r}: allowed are {list(ACTIVATIONS)}")
+        if self.lora_rank is not None and self.lora_rank < 1:
+            raise ValueError(f"rank = {self.lora_rank}: must be at least 1, or None for no LoRA")
+        if not 0 < self.lora_alpha < float("inf"):
+            raise ValueError(f"alpha = {self.lora_alpha}: must be a positive number")
         if self.head_dim % 2:
             raise ValueError(f"head_dim = {self.head_dim} must be even: RoPE turns pairs")
 
@@ -103,6 +109,11 @@ class DecoderConfig:
     def layer_kinds(self) -> tuple[str, ...]:
         """The layers of one period, in order: the unit that is scanned."""
         return ("global",) if self.sliding_window is None else ("local", "global")
+
+    @property
+    def lora_scale(self) -> float | None:
+        """What the product of the LoRA matrices is multiplied by; `None` without LoRA."""
+        return None if self.lora_rank is None else self.lora_alpha / self.lora_rank
 
     def window(self, kind: str) -> int | None:
         """How many latest positions a layer of this kind sees, the token's own included."""

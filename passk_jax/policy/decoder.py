@@ -13,9 +13,10 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from passk_jax.policy.config import ACTIVATIONS, REMAT_POLICIES, DecoderConfig, RopeScaling
-from passk_jax.policy.linear import linear, lookup
+from passk_jax.policy.linear import PRODUCT, linear, lookup
 from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
 
 # As in the gemma package: finite, so that a row with nothing to look at is not nan.
@@ -225,8 +226,32 @@ class Layer(nn.Module):
         fan_in = math.prod(shape[:num_inputs])
         init = nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes)
         w = self.param(name, init, shape)
-        split = None if self.layout is None else WeightSplit(self.layout, axes)
-        return linear(x, w, num_inputs, split=split)
+        y = linear(x, w, num_inputs, split=self._split(axes))
+        if self.config.lora_rank is not None:
+            y += self.config.lora_scale * self._low_rank(x, name, shape, axes, num_inputs)
+        return checkpoint_name(y, PRODUCT)
+
+    def _low_rank(self, x, name, shape, axes, num_inputs):
+        """The product with A and B of LoRA (arXiv 2106.09685), which begins as zero.
+
+        As in its section 4.1, A is Gaussian, here of the variance that the matrix beside it has.
+        """
+        rank, fan_in = self.config.lora_rank, math.prod(shape[:num_inputs])
+
+        def product(x, part, init, shape, axes, num_inputs):
+            def begin():
+                return nn.with_logical_partitioning(init, axes)(self.make_rng("lora"), shape)
+
+            w = self.variable("lora", f"{name}_{part}", begin).value
+            return linear(x, w, num_inputs, split=self._split(axes))
+
+        gaussian, zeros = nn.initializers.normal(fan_in**-0.5), nn.initializers.zeros_init()
+        n = num_inputs
+        x = product(x, "a", gaussian, (*shape[:n], rank), (*axes[:n], "rank"), n)
+        return product(x, "b", zeros, (rank, *shape[n:]), ("rank", *axes[n:]), 1)
+
+    def _split(self, axes):
+        return None if self.layout is None else WeightSplit(self.layout, axes)
 
 
 class Period(nn.Module):
@@ -275,8 +300,8 @@ class Decoder(nn.Module):
         body = nn.remat(Period, prevent_cse=False, policy=REMAT_POLICIES[c.remat])
         self.layers = nn.scan(
             body,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True, "lora": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=c.num_periods,
             metadata_params={nn.PARTITION_NAME: "layers"},
@@ -351,12 +376,14 @@ def prompt_positions(mask_PxT: jax.Array) -> jax.Array:
     return jnp.maximum(jnp.cumsum(mask_PxT.astype(jnp.int32), axis=-1) - 1, 0)
 
 
-def prefill(decoder: Decoder, params: Any, tokens_PxT: jax.Array, mask_PxT: jax.Array) -> Segment:
+def prefill(
+    decoder: Decoder, variables: Mapping[str, Any], tokens_PxT: jax.Array, mask_PxT: jax.Array
+) -> Segment:
     """Runs prompts once and returns them as a segment that each group shares.
 
     Args:
       decoder: the module.
-      params: its parameters.
+      variables: its parameters, as `decoder.apply` takes them.
       tokens_PxT: left-padded prompt tokens.
       mask_PxT: True at real tokens.
 
@@ -366,7 +393,7 @@ def prefill(decoder: Decoder, params: Any, tokens_PxT: jax.Array, mask_PxT: jax.
     """
     positions_PxT = prompt_positions(mask_PxT)
     _, segment = decoder.apply(
-        {"params": params}, tokens_PxT[:, None], positions_PxT[:, None], mask_PxT[:, None]
+        variables, tokens_PxT[:, None], positions_PxT[:, None], mask_PxT[:, None]
     )
     kv, positions, valid = {}, {}, {}
     for kind, (keys, values) in segment.kv.items():

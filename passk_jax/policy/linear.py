@@ -5,13 +5,13 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
 from passk_jax.policy.sharding import WeightSplit
 
-PRODUCT = "product"  # the name by which a remat policy can keep the results
+PRODUCT = "product"  # the name by which a remat policy can keep what a layer makes of them
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def linear(
     x: jax.Array,
     w: jax.Array,
@@ -38,17 +38,12 @@ def linear(
     Returns:
       (..., *outputs).
     """
-    return checkpoint_name(_linear(x, w, num_inputs, dtype, split), PRODUCT)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _linear(x, w, num_inputs, dtype, split):
     x_axes = range(x.ndim - num_inputs, x.ndim)
     return _product(x, in_use(w, x.dtype, split), x_axes, range(num_inputs), dtype)
 
 
 def _forward(x, w, num_inputs, dtype, split):
-    return _linear(x, w, num_inputs, dtype, split), (x, w)
+    return linear(x, w, num_inputs, dtype, split), (x, w)
 
 
 def _backward(num_inputs, dtype, split, residuals, dy):
@@ -61,7 +56,7 @@ def _backward(num_inputs, dtype, split, residuals, dy):
     return dx, dw if split is None else split.stored(dw)
 
 
-_linear.defvjp(_forward, _backward)
+linear.defvjp(_forward, _backward)
 
 
 def in_use(w: jax.Array, dtype: jnp.dtype, split: WeightSplit | None) -> jax.Array:

@@ -5,6 +5,7 @@ more than the parts of that tensor which its devices need.
 """
 
 import functools
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -118,17 +119,52 @@ def save_huggingface(
       CheckpointError: `transformers` has no such model, or the folder exists or cannot be written.
     """
     leaves = layouts.flatten(params)
+    data = config_json.to_huggingface(config)
+    data |= {"torch_dtype": str(leaves["embedding"].dtype), **(settings or {})}
+    _write(folder, leaves, layouts.huggingface(config), data, max_shard_bytes)
+
+
+def save_peft(
+    folder: str | pathlib.Path, lora: Mapping[str, Any], config: DecoderConfig, base: str | None
+) -> None:
+    """Writes LoRA's matrices as the `peft` package reads them (its checkpoint format, LORA).
+
+    Args:
+      folder: a new one.
+      lora: the decoder's collection "lora".
+      config: the decoder's.
+      base: where the model is that they are added to, if that is a folder.
+
+    Raises:
+      CheckpointError: the folder exists or cannot be written.
+    """
+    leaves, layout = layouts.flatten(lora), layouts.peft(config)
+    config_json.to_huggingface(config)  # raises where `transformers` has no such model
+    targets = sorted({name.split(".")[-3] for entry in layout for name in entry.names})
+    data = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "target_modules": targets,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    _write(folder, leaves, layout, data, math.inf, prefix="adapter_")
+
+
+def _write(folder, leaves, layout, data, max_shard_bytes, prefix=""):
     shapes = {leaf: array.shape for leaf, array in leaves.items()}
-    layout = layouts.huggingface(config)
     tensors = {
         name: jax.ShapeDtypeStruct(entry.file_shape(shapes), leaves[entry.leaves[0]].dtype)
         for entry in layout
         for name in entry.names
     }
-    data = config_json.to_huggingface(config)
-    data |= {"torch_dtype": str(leaves["embedding"].dtype), **(settings or {})}
     arrays = (pair for entry in layout for pair in entry.to_file(leaves))
-    safetensors.write(pathlib.Path(folder), tensors, arrays, data, max_shard_bytes)
+    safetensors.write(pathlib.Path(folder), tensors, arrays, data, max_shard_bytes, prefix)
 
 
 def from_gemma(tree: Mapping[str, Any], config: DecoderConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ MESH_AXES = ("data", "fsdp", "model")
 # heads, key-value heads, feed-forward width. Of batches: problems and the samples of each. What is
 # computed from both has the axes of both; its model width is "features".
 LOGICAL_AXES = ("vocab", "embed", "heads", "kv_heads", "mlp", "problems", "samples", "features")
-_WHOLE = ("layers", "head_dim")  # never split
+_WHOLE = ("layers", "head_dim", "rank")  # never split
 
 
 @dataclasses.dataclass(frozen=True)

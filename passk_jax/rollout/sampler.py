@@ -202,7 +202,7 @@ def sample(
     chex.assert_rank([prompts.tokens, prompts.mask], 2)
     num_problems, length = prompts.tokens.shape[0], config.max_response_tokens
     shape = (num_problems, num_samples)
-    prefix = prefill(decoder, params, prompts.tokens[:, :-1], prompts.mask[:, :-1])
+    prefix = prefill(decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1])
     start_PxN = jnp.broadcast_to(jnp.sum(prompts.mask, axis=-1, keepdims=True) - 1, shape)
     keys_PxN = jax.vmap(
         lambda p: jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, p), i))(

@@ -61,7 +61,12 @@ def test_training_log_probabilities_are_the_samplers():
     )
     for temperature, expected in ((0.8, rollout.sampling_logp), (1.0, rollout.policy_logp)):
         logp, entropy = response_logprobs(
-            params, rollout.prompts, rollout.tokens, temperature, decoder=DECODER, chunk_tokens=50
+            {"params": params},
+            rollout.prompts,
+            rollout.tokens,
+            temperature,
+            decoder=DECODER,
+            chunk_tokens=50,
         )
         np.testing.assert_allclose(
             np.where(rollout.mask, logp, 0.0), np.asarray(expected), atol=2e-5
@@ -79,7 +84,7 @@ def test_full_logits_are_never_formed_at_gemmas_vocabulary():
 
     def loss(params, tokens, chunk_tokens):
         logp, entropy = response_logprobs(
-            params, prompts, tokens, 1.0, decoder=decoder, chunk_tokens=chunk_tokens
+            {"params": params}, prompts, tokens, 1.0, decoder=decoder, chunk_tokens=chunk_tokens
         )
         return jnp.sum(logp) + jnp.sum(entropy)
 

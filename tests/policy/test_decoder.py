@@ -61,7 +61,10 @@ def test_logits_token_by_token_are_gemmas(tokens_BxL, gemma_logits):
     # The prompt of 5 tokens as a shared segment, then one token at a time with a growing segment.
     decoder, params, prompt = Decoder(TINY), big_params(TINY), 5
     prefix = prefill(
-        decoder, params, tokens_BxL[:, :prompt], jnp.ones((len(tokens_BxL), prompt), bool)
+        decoder,
+        {"params": params},
+        tokens_BxL[:, :prompt],
+        jnp.ones((len(tokens_BxL), prompt), bool),
     )
     past, logits = None, []
     for t in range(prompt, LENGTH):
@@ -100,7 +103,7 @@ def test_left_padding_changes_nothing(tokens_BxL):
         (tokens_BxL[:, :prompt], mask),
         (jnp.pad(tokens_BxL[:, :prompt], widths, constant_values=9), jnp.pad(mask, widths)),
     ):
-        prefix = prefill(decoder, params, tokens, valid)
+        prefix = prefill(decoder, {"params": params}, tokens, valid)
         hidden.append(decoder.apply({"params": params}, rest, positions, context=[prefix])[0])
     np.testing.assert_allclose(hidden[0], hidden[1], atol=1e-5)
 
@@ -109,7 +112,7 @@ def test_a_shared_prompt_equals_one_of_its_own(tokens_BxL):
     # Two samples of one group share a prompt segment; each must see what it would see alone.
     decoder, params = Decoder(TINY), big_params(TINY)
     prompt, answers = tokens_BxL[:1, :5], tokens_BxL[:2, 5:]
-    prefix = prefill(decoder, params, prompt, jnp.ones(prompt.shape, bool))
+    prefix = prefill(decoder, {"params": params}, prompt, jnp.ones(prompt.shape, bool))
     positions = jnp.broadcast_to(jnp.arange(5, LENGTH), (1, *answers.shape))
     grouped, _ = decoder.apply({"params": params}, answers[None], positions, context=[prefix])
     for i in range(2):

@@ -138,7 +138,7 @@ def batch():
 def loss(params, config):
     prompts, tokens = batch()
     logp, entropy = response_logprobs(
-        params, prompts, tokens, 1.0, decoder=Decoder(config), chunk_tokens=64
+        {"params": params}, prompts, tokens, 1.0, decoder=Decoder(config), chunk_tokens=64
     )
     return jnp.sum(jnp.sin(logp)) + jnp.sum(entropy), logp
 

@@ -161,7 +161,12 @@ def test_the_other_families_are_sampled_from_as_they_are(config):
     np.testing.assert_array_equal(rollout.tokens[0, 0], jnp.argmax(log_p, axis=-1))
     np.testing.assert_allclose(rollout.policy_logp[0, 0], jnp.max(log_p, axis=-1), atol=1e-4)
     logp, _ = response_logprobs(
-        params, rollout.prompts, rollout.tokens, 1.0, decoder=Decoder(config), chunk_tokens=3
+        {"params": params},
+        rollout.prompts,
+        rollout.tokens,
+        1.0,
+        decoder=Decoder(config),
+        chunk_tokens=3,
     )
     np.testing.assert_allclose(logp, rollout.policy_logp, atol=1e-4)
 

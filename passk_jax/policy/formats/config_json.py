@@ -26,6 +26,8 @@ _SIZES = {
     "num_kv_heads": "num_key_value_heads",
     "norm_eps": "rms_norm_eps",
 }
+# What of a `DecoderConfig` does not belong to the model.
+_OF_A_RUN = ("dtype", "param_dtype", "remat", "attention", "lora_rank", "lora_alpha")
 _ROPE_SCALING = {
     "factor": "factor",
     "low_frequency_factor": "low_freq_factor",
@@ -130,9 +132,7 @@ def to_huggingface(config: DecoderConfig) -> dict[str, Any]:
 
 def differences(found: DecoderConfig, expected: DecoderConfig) -> list[str]:
     """What of two configs is not alike, of that which belongs to the model and not to a run."""
-    expected = dataclasses.replace(
-        expected, dtype=found.dtype, param_dtype=found.param_dtype, remat=found.remat
-    )
+    expected = dataclasses.replace(expected, **{name: getattr(found, name) for name in _OF_A_RUN})
     if expected.query_scale == expected.head_dim**-0.5:
         expected = dataclasses.replace(expected, query_scale=None)
     return [

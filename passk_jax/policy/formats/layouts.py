@@ -183,6 +183,27 @@ def huggingface(config: DecoderConfig) -> list[Entry]:
     ]
 
 
+def peft(config: DecoderConfig) -> list[Entry]:
+    """The layout of LoRA's matrices as the `peft` package has them for `huggingface`'s model.
+
+    A (rank, inputs) and B (outputs, rank), beside each kernel (outputs, inputs) of the layers.
+    """
+    entries = []
+    for kernel in huggingface(config):
+        if not kernel.in_layers or len(kernel.axes) != 2:
+            continue
+        num_outputs, num_inputs = map(len, kernel.axes)
+        for part, axes in (
+            ("A", ((num_inputs,), tuple(range(num_inputs)))),
+            ("B", (tuple(range(1, num_outputs + 1)), (0,))),
+        ):
+            stems = [name.removesuffix(".weight") for name in kernel.names]
+            names = tuple(f"base_model.model.{stem}.lora_{part}.weight" for stem in stems)
+            (leaf,) = kernel.leaves
+            entries.append(Entry(names, (f"{leaf}_{part.lower()}",), axes, in_layers=True))
+    return entries
+
+
 def _whole(name: str, leaf: str, axes: Axes) -> Entry:
     return Entry((name,), (leaf,), axes, in_layers=False)
 

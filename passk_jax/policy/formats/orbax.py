@@ -63,7 +63,7 @@ class OrbaxFolder:
         if not places:
             raise CheckpointError(
                 f"{folder} holds neither a model of the gemma package nor one of passk_jax: its "
-                f"arrays are {', '.join(list(paths)[:5])}, ..."
+                f"arrays are {', '.join(list(paths)[:5])}, ... Of a run with LoRA take the export"
             )
         self.layout, prefix, _ = places[0]
         self._paths = {

@@ -151,7 +151,8 @@ def write(
     tensors: Mapping[str, jax.ShapeDtypeStruct],
     arrays: Iterable[tuple[str, jax.Array]],
     config: Mapping[str, Any],
-    max_shard_bytes: int,
+    max_shard_bytes: float,
+    prefix: str = "",
 ) -> None:
     """Writes a folder, whole or not at all; of many hosts the first one writes.
 
@@ -161,6 +162,7 @@ def write(
       arrays: the tensors; one at a time is held on the host.
       config: the content of config.json.
       max_shard_bytes: a file has no more, except for one larger tensor.
+      prefix: of the files' names.
 
     Raises:
       CheckpointError: the folder exists, or could not be written.
@@ -173,11 +175,13 @@ def write(
         if writes:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            (part / f"{prefix}config.json").write_text(json.dumps(config, indent=2) + "\n")
         arrays = iter(arrays)
         shards = _shards(tensors, max_shard_bytes)
         for file, names in shards.items():
-            _write_file(part / file, {name: tensors[name] for name in names}, arrays, writes)
+            _write_file(
+                part / f"{prefix}{file}", {name: tensors[name] for name in names}, arrays, writes
+            )
         if writes:
             if len(shards) > 1:
                 _write_index(part, shards, tensors)
