@@ -143,7 +143,7 @@ def test_each_bucket_that_occurs_is_compiled_once():
         )
     )
     state = init_state(experiment.decoder, experiment.optimizer, 0)
-    params = experiment.sampling_params(state.params)
+    params = experiment.sampling_params(state.variables())
     problems = sorted(experiment.task.split("train"), key=lambda problem: len(problem.prompt))
     lengths = [len(problem.prompt) for problem in problems]
     assert lengths[0] <= 18 < lengths[-1]
@@ -171,7 +171,7 @@ def test_a_shorter_bucket_gives_the_same_update():
         experiment = build(tiny_config(sampling__response_buckets=buckets))
         state = init_state(experiment.decoder, experiment.optimizer, 0)
         problems = experiment.task.split("train")[:4]
-        rollout = experiment.sample(experiment.sampling_params(state.params), problems, KEY)
+        rollout = experiment.sample(experiment.sampling_params(state.variables()), problems, KEY)
         rollout = rollout.replace(mask=rollout.mask & (jnp.arange(10) < 3))
         advantages = experiment.transform(np.eye(4, dtype=np.float32), 2, rollout, KEY)
         state, figures = experiment.update(state, rollout, advantages)

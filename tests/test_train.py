@@ -200,7 +200,7 @@ def test_a_run_in_bfloat16_with_a_reference_goes_on_as_if_it_had_not_stopped(tmp
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     kl = [row["train/reference_kl"] for row in rows]
     assert 0 <= kl[0] < 0.01 * kl[-1]  # the reference is the policy after the warm start
-    assert evaluate.load_params(build(config), tmp_path / "whole")[0] == 6
+    assert evaluate.load_variables(build(config), tmp_path / "whole")[0] == 6
 
 
 @pytest.mark.slow
