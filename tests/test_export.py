@@ -35,7 +35,8 @@ def test_a_run_may_begin_with_another_run(trained, tmp_path):
 
 def assert_begins_with(folder, trained, directory):
     directory.mkdir()
-    trainer = Trainer(build(tiny_config(init_from=str(folder))), directory)
+    files = workdir.Files(directory)
+    trainer = Trainer(build(tiny_config(init_from=str(folder))), directory, files)
     try:
         assert trainer.run_state.step == trainer.run_state.warm_start_step == 0
         assert f"; from {folder}" in trainer.describe()
