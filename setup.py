@@ -25,6 +25,7 @@ setuptools.setup(
     install_requires=[
         "absl-py>=2.3.1",
         "chex>=0.1.91",
+        "etils>=1.12",
         "flax>=0.12.8",
         "gemma>=3.3.0",
         "jax>=0.10.0,<0.10.2",
@@ -67,6 +68,7 @@ setuptools.setup(
         "parity": ["torch==2.13.0"],
         "dev": [
             "google-tunix>=0.1.7",
+            "cryptography>=43",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",

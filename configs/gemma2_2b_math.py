@@ -10,12 +10,18 @@ and `python -m passk_jax.tasks.download math math-train`. On other machines say 
 to be used: `--config.mesh.model=1 --config.mesh.fsdp=1` on one GPU.
 """
 
-import dataclasses
-
 from ml_collections import config_dict
 
 from configs import default
 from passk_jax.policy.config import GEMMA2_2B
+
+
+def use_published(config, model):
+    """The sizes and constants of a published Gemma 2, as Hugging Face has it."""
+    sizes = ("embed_dim", "hidden_dim", "num_layers", "num_heads", "num_kv_heads", "head_dim")
+    constants = ("sliding_window", "query_scale", "attention_softcap", "final_softcap")
+    config.policy.update({name: getattr(model, name) for name in (*sizes, *constants)})
+    config.policy.vocab_size = 256_000  # rows at Hugging Face; 256_128 in the gemma package
 
 
 def get_config():
@@ -38,8 +44,7 @@ def get_config():
     config.evaluation.prompts_per_batch = 16  # with 16 samples: the program of a step
     config.warm_start.steps = 0
     config.tokenizer.name = "sentencepiece"
-    config.policy.update(dataclasses.asdict(GEMMA2_2B))
-    config.policy.vocab_size = 256_000  # rows at Hugging Face; 256_128 in the gemma package
+    use_published(config, GEMMA2_2B)
     config.policy.dtype = "bfloat16"
     config.policy.remat = "full"
     config.logprob_chunk_tokens = 2048

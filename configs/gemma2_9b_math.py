@@ -4,8 +4,6 @@ The method and the data are those of configs/gemma2_2b_math.py, which says what 
 64 chips of v5p: `--config.mesh.fsdp=1 --config.mesh.model=4`. Planned, not run: docs/plans.md.
 """
 
-import dataclasses
-
 from configs import gemma2_2b_math
 from passk_jax.policy.config import GEMMA2_9B
 
@@ -13,8 +11,6 @@ from passk_jax.policy.config import GEMMA2_9B
 def get_config():
     """Gemma 2 9B on all of MATH."""
     config = gemma2_2b_math.get_config()
-    settings = dataclasses.replace(GEMMA2_9B, dtype=config.policy.dtype, remat=config.policy.remat)
-    config.policy.update(dataclasses.asdict(settings))
-    config.policy.vocab_size = 256_000
+    gemma2_2b_math.use_published(config, GEMMA2_9B)
     config.mesh.model = 8  # as many as there are key-value heads
     return config

@@ -352,9 +352,9 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def _build(config: ConfigDict) -> Experiment:
-    k_schedule = _check_estimator(config)
     tokenizer = make_tokenizer(config.tokenizer.name, config.tokenizer.path)
     programs = build_programs(config, tokenizer.vocab_size)
+    k_schedule = _check_estimator(config)
     task = named(
         "task",
         tasks.make,

@@ -207,7 +207,7 @@ def load_config(workdir: epath.Path, mesh: Sequence[int] | None = None) -> Confi
             raise ConfigError(
                 f"--mesh = {list(mesh)}: the sizes of data, fsdp and model are wanted"
             )
-        config.mesh.update(zip(MESH_AXES, mesh, strict=True))
+        config.mesh.update(dict(zip(MESH_AXES, mesh, strict=True)))
     if jax.default_backend() != "tpu":
         config.policy.attention = "reference"
     return config

@@ -104,6 +104,12 @@ def _backward(config, layout, kept, cotangents):
     hidden, head_VxD, tokens, temperature, entropy, normalizer = kept
     head_in_use_VxD = in_use(head_VxD, hidden.dtype, head_split(layout))
 
+    def rows(x):
+        # XLA's CPU cannot run this product in bfloat16 over several axes of tokens. Where these are
+        # split over devices, as one axis they would have to be moved.
+        one_device = layout is None or layout.mesh.size == 1
+        return x.reshape(-1, x.shape[-1]) if one_device else x
+
     def chunk(by_head_DxV, parts):
         hidden, tokens, *others = parts
         entropy, normalizer, by_logp, by_entropy = (x[..., None] for x in others)
@@ -114,7 +120,7 @@ def _backward(config, layout, kept, cotangents):
         by_chosen = jnp.where(_one_hot(tokens, logits), by_logp, 0.0)
         (by_raw,) = pullback(by_chosen - jnp.exp(log_p) * by_p)
         by_raw = by_raw.astype(hidden.dtype)
-        part_DxV = weight_gradient(hidden, by_raw, 1, jnp.float32)
+        part_DxV = weight_gradient(*map(rows, (hidden, by_raw)), 1, jnp.float32)
         part_DxV = part_DxV if layout is None else layout.constrain(part_DxV, "embed", "vocab")
         return by_head_DxV + part_DxV, jnp.einsum("...v,vd->...d", by_raw, head_in_use_VxD)
 
@@ -128,7 +134,7 @@ _logprobs.defvjp(_forward, _backward)
 
 
 def _raw_logits(hidden, head_VxD, layout):
-    raw = jnp.einsum("...d,vd->...v", hidden, head_VxD, preferred_element_type=jnp.float32)
+    raw = jnp.einsum("...d,dv->...v", hidden, head_VxD.T, preferred_element_type=jnp.float32)
     return raw if layout is None else split_batch(layout, raw, None, "vocab")
 
 

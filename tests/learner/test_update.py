@@ -72,7 +72,7 @@ def whole():
     # Another policy than the one that is trained, so that the KL term does something.
     other = init_state(DECODER, SGD, 7).params
     reference = functools.partial(
-        reference_logprobs, other, rollout, 0.7, decoder=DECODER, chunk_tokens=50
+        reference_logprobs, {"params": other}, rollout, 0.7, decoder=DECODER, chunk_tokens=50
     )
     return state, reference, rollout, advantages
 
@@ -300,7 +300,7 @@ def test_the_optimizers_arrays_lie_as_their_parameters_do(name):
 def test_at_the_reference_itself_the_kl_changes_nothing(whole):
     state, _, rollout, advantages = whole
     fixed = dict(decoder=DECODER, chunk_tokens=50)
-    own = reference_logprobs(state().params, rollout, 0.7, **fixed)
+    own = reference_logprobs(state().variables(), rollout, 0.7, **fixed)
     without = policy_gradient_update(state(), rollout, advantages, 0.7, optimizer=SGD, **fixed)
     with_kl = policy_gradient_update(
         state(), rollout, advantages, 0.7, own, 10.0, optimizer=SGD, **fixed
