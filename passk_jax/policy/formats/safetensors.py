@@ -68,7 +68,8 @@ class SafetensorsFolder:
       CheckpointError: no such files, a missing shard, or a file that is truncated or corrupt.
     """
 
-    def __init__(self, folder: epath.Path):
+    def __init__(self, folder: str | pathlib.Path | epath.Path):
+        folder = epath.Path(folder)
         self._places: dict[str, _Place] = {}
         if (folder / INDEX).exists():
             self._read_shards(folder)
