@@ -234,7 +234,8 @@ def test_local_layers_keep_what_their_window_sees():
     # Of a window of 4 the token that looks is one: 3 of the prompt's 9 columns, 3 of 8 slots.
     params = nn.meta.unbox(init_params(DECODER, jax.random.key(0)))
     prompts = pad(PROMPTS, 9)
-    prefix = prefill(DECODER, params, jnp.array(prompts.tokens), jnp.array(prompts.mask))
+    variables = {"params": params}
+    prefix = prefill(DECODER, variables, jnp.array(prompts.tokens), jnp.array(prompts.mask))
     columns = {kind: keys.shape[2] for kind, (keys, _) in prefix.kv.items()}
     assert columns == {"local": 3, "global": 9}
     np.testing.assert_array_equal(prefix.positions["local"][0], [2, 3, 4])
