@@ -135,22 +135,18 @@ SMALL = {
 
 
 def test_each_bucket_that_occurs_is_compiled_once():
-    experiment = build(
-        tiny_config(
-            sampling__prompt_buckets=(18, 20),
-            sampling__response_buckets=(4, 8),
-            sampling__max_response_tokens=14,
-            task__options__max_n=30,
-        )
-    )
+    changes = {"sampling__max_response_tokens": 14, "task__options__max_n": 30}
+    by_length = lambda problem: len(problem.prompt)  # noqa: E731
+    problems = sorted(build(tiny_config(**changes)).task.split("train"), key=by_length)
+    short = by_length(problems[6])
+    assert short < by_length(problems[-5]) <= 24
+    changes |= {"sampling__prompt_buckets": (short,), "sampling__response_buckets": (4, 8)}
+    experiment = build(tiny_config(**changes))
     state = init_state(experiment.decoder, experiment.optimizer, 0)
-    params = experiment.sampling_params(state.variables())
-    problems = sorted(experiment.task.split("train"), key=lambda problem: len(problem.prompt))
-    lengths = [len(problem.prompt) for problem in problems]
-    assert lengths[0] <= 18 < lengths[-1]
     before = sample._cache_size(), policy_gradient_update._cache_size()
     shapes = set()
     for i in (0, 1, 2, len(problems) - 5, len(problems) - 4):
+        params = experiment.sampling_params(state.variables())
         rollout = experiment.sample(params, problems[i : i + 4], KEY)
         for ended_at in (3, 4, 7, 14):
             # As if all completions had ended by then.
@@ -160,7 +156,7 @@ def test_each_bucket_that_occurs_is_compiled_once():
             state, figures = experiment.update(state, ended, advantages)
             assert np.isfinite(figures["loss"])
         shapes.add(rollout.prompts.tokens.shape[1])
-    assert len(shapes) == 2 and 18 in shapes
+    assert shapes == {short, 24}
     # Two lengths of prompts; of each, completions of up to 4, 8 and 14 tokens.
     assert sample._cache_size() - before[0] == 2
     assert policy_gradient_update._cache_size() - before[1] == 6
