@@ -83,19 +83,20 @@ def test_the_words_have_the_numbers(local_plan):
 def test_on_a_slice_of_tpus():
     pytest.importorskip("libtpu", reason="libtpu compiles for TPUs; it is not installed")
     config = wide_config(
-        policy__dtype="bfloat16", mesh__data=2, mesh__fsdp=1, mesh__model=2, policy__num_kv_heads=2
+        policy__dtype="bfloat16",
+        mesh__data=2,
+        mesh__fsdp=1,
+        mesh__model=2,
+        policy__num_kv_heads=2,
+        evaluation__prompts_per_batch=4,
     )
     result = plan(config, "v5e:2x2")
     assert result["devices"] == 4 and result["mesh"] == {"data": 2, "fsdp": 1, "model": 2}
     for phase in result["phases"].values():
-        assert 1.0 <= phase["matrix_flops"] / phase["expected_flops"] < 1.2
+        assert 0.93 < phase["matrix_flops"] / phase["expected_flops"] < 1.07
         # The axis "model" sums activations, and "data" gradients.
         assert phase["sent_bytes"]["all-reduce"] > 0
         assert 0 < phase["overlapped_s"] <= phase["sequential_s"]
-    # Of a sampled token each device reads at least its half of the parameters, but the embedding,
-    # of which it reads the rows, and once more what the logits need.
-    half = result["sampling_parameters_bytes"]
-    assert result["phases"]["sampling"]["hbm_bytes"] > 8 * half
     assert "It fits. A step takes at least" in describe(result)
 
 
