@@ -109,27 +109,32 @@ def small_chip(monkeypatch, hbm_bytes):
 
 
 def test_what_does_not_fit_is_said_with_the_smallest_change_that_would(monkeypatch):
-    config = {"policy__remat": None, "samples_per_prompt": 32}
-    peaks = {
-        remat: {
-            name: phase["peak_bytes"]
-            for name, phase in plan(wide_config(**config | {"policy__remat": remat}), "local")[
-                "phases"
-            ].items()
-        }
-        for remat in (None, "full")
-    }
-    enough = max(*peaks["full"].values(), peaks[None]["sampling"])
-    assert enough < peaks[None]["update"]
-    small_chip(monkeypatch, (enough + peaks[None]["update"]) // 2)
+    def compile_update(programs):  # as large as its remat policy and its micro-batch make it
+        size = 4000 if programs.config.policy.remat is None else 3000
+        return compiling.Compiled("", size // 4 * (programs.config.micro_batch.samples or 4))
+
+    monkeypatch.setattr(plan_lib, "_phases", lambda config: {"update": compile_update})
     monkeypatch.setattr(plan_lib, "_cost", lambda *args: {})
-    result = plan(wide_config(**config), "v5e:1x1")
-    assert not result["fits"]
-    assert result["phases"]["sampling"]["fits"] and not result["phases"]["update"]["fits"]
-    assert result["suggestion"] == {"policy.remat": "full"}
-    words = describe(result)
-    assert "It does NOT fit: update." in words
-    assert "It would with --config.policy.remat='full'" in words
+    config = wide_config(policy__remat=None)
+    for hbm_bytes, change in (
+        (3500, {"policy.remat": "full"}),
+        (
+            2000,
+            {
+                "policy.remat": "full",
+                "sharding.training.embed": ("fsdp", "data"),
+                "micro_batch.samples": 2,
+            },
+        ),
+    ):
+        small_chip(monkeypatch, hbm_bytes)
+        result = plan(config, "v5e:1x1")
+        assert not result["fits"] and result["suggestion"] == change
+        words = describe(result)
+        assert "It does NOT fit: update." in words
+        assert "It would with --config.policy.remat='full'" in words
+    small_chip(monkeypatch, 4000)
+    assert plan(config, "v5e:1x1")["fits"]
 
 
 def test_nothing_helps_on_a_chip_that_is_far_too_small(monkeypatch):
