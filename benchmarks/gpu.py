@@ -190,7 +190,7 @@ def main():
     programs = build_programs(make_config(quick), None, [device])
     config = programs.config
     state = init_state(programs.decoder, programs.optimizer, 0)
-    params = sampling_params(state.params, programs.sampling_decoder)
+    params = sampling_params(state.variables(), programs.sampling_decoder)
     count = sum(x.size for x in jax.tree.leaves(params))
     print(
         f"{count / 1e6:,.2f} million parameters, {config.prompts_per_step} prompts of "

@@ -168,9 +168,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return 200, self._put(key, body), {}
 
     def _as_expected(self, key, query):
-        # A test may delete an object too.
-        present = self.server.generations[key] if key in self.server.objects else 0
+        present = self._generation(key) if key in self.server.objects else 0
         return int(query.get("ifGenerationMatch", present)) == present
+
+    def _generation(self, key):
+        # Tests put and delete objects too.
+        return self.server.generations.setdefault(key, next(self.server.next_generation))
 
     def _object(self, key, query, media):
         objects = self.server.objects
@@ -179,9 +182,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if key not in objects:
             return 404, {"error": {"code": 404, "message": f"no object {key}"}}, {}
         if self.command == "DELETE":
-            del objects[key], self.server.generations[key]
+            del objects[key]
+            self.server.generations.pop(key, None)
             return 204, b"", {}
-        generation = str(self.server.generations[key])
+        generation = str(self._generation(key))
         if query.get("ifGenerationNotMatch") == generation:
             return 304, b"", {}
         if not media:
@@ -202,7 +206,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _resource(self, key):
         bucket, _, name = key.partition("/")
-        generation = str(self.server.generations[key])
+        generation = str(self._generation(key))
         return {
             "kind": "storage#object",
             "name": name,
