@@ -2,13 +2,12 @@
 
     python -m benchmarks.compile [--quick]
 
-Gemma 2's 9B widths: the policy-gradient update and the sampler, lowered and compiled for the CPU
-from shapes alone, no array is made. Each compilation has a process of its own, so that nothing is
-shared. Wall time and processor time: a loaded machine disturbs the latter less.
+The policy-gradient update and the sampler of configs/gemma2_9b_math.py, lowered and compiled for
+the CPU from shapes alone, no array is made. Each compilation has a process of its own, so that
+nothing is shared. Wall time and processor time: a loaded machine disturbs the latter less.
 """
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
@@ -20,25 +19,19 @@ PHASES = ("sampling", "update")
 
 def compile_once(phase, num_layers, quick):
     """Wall and processor seconds from the function to its executable."""
-    from configs import default
+    from configs import gemma2_9b_math
     from passk_jax.planning import compiling
-    from passk_jax.policy.config import GEMMA2_9B
     from passk_jax.programs import build_programs
 
-    config = default.get_config()
-    config.policy.update(dataclasses.asdict(GEMMA2_9B))
+    config = gemma2_9b_math.get_config()
+    config.mesh.update({"fsdp": 1, "model": 1})
     if quick:
         config.policy.update({"embed_dim": 64, "hidden_dim": 128, "head_dim": 16})
     config.policy.num_layers = num_layers
-    config.policy.remat = "full"
-    config.policy.dtype = "bfloat16"
-    config.prompts_per_step = 16
-    config.sampling.max_prompt_tokens = 512
-    config.sampling.max_response_tokens = 1024
     programs = build_programs(config, None)
     start = time.perf_counter(), time.process_time()
     if phase == "sampling":
-        compiling.compile_sampling(programs, 16, config.samples_per_prompt)
+        compiling.compile_sampling(programs)
     else:
         compiling.compile_update(programs)
     return time.perf_counter() - start[0], time.process_time() - start[1]
@@ -47,7 +40,8 @@ def compile_once(phase, num_layers, quick):
 def in_a_process(phase, num_layers, quick):
     call = f"print(json.dumps(compile_once({phase!r}, {num_layers}, {quick})))"
     code = f"import json; from benchmarks.compile import compile_once; {call}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -17,8 +17,8 @@ from absl import app, flags
 from etils import epath
 
 from passk_jax import processes, workdir
-from passk_jax.evaluate import load_variables
-from passk_jax.experiment import ConfigError, build
+from passk_jax.evaluate import load_problems, load_variables
+from passk_jax.experiment import ConfigError
 from passk_jax.learner.checkpoint import CheckpointError, quiet_logs
 
 
@@ -55,21 +55,13 @@ def difficulty(
       ConfigError: an argument is out of range, or the folder holds no run or no checkpoint.
       CheckpointError: no checkpoint can be read.
     """
-    config = workdir.load_config(directory, mesh)
     if num_samples < 1:
         raise ConfigError(f"--n = {num_samples}: must be at least 1")
     if not 0 <= low <= high <= 1:
         raise ConfigError(f"--low = {low}, --high = {high}: 0 <= low <= high <= 1 is allowed")
     if not 0 < temperature < float("inf"):
         raise ConfigError(f"--temperature = {temperature}: must be a positive number")
-    experiment = processes.together(lambda: build(config), (ConfigError,))
-    workdir.check_same({"problems": experiment.digest()})
-    try:
-        problems = experiment.task.split(split)[:num_problems]
-    except ValueError as error:
-        raise ConfigError(f"--split: {error}") from error
-    if not problems:
-        raise ConfigError(f"--split: the task has no problems in {split!r}")
+    experiment, problems = load_problems(directory, split, num_problems, mesh)
     step, variables = load_variables(experiment, directory)
     scores = experiment.sample_and_score(
         experiment.sampling_params(variables),
@@ -82,7 +74,7 @@ def difficulty(
         zip([p.id for p in problems], scores.correct_PxN.mean(axis=1).tolist(), strict=True)
     )
     return {
-        "task": config.task.name,
+        "task": experiment.config.task.name,
         "split": split,
         "step": step,
         "num_samples": num_samples,

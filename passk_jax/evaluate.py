@@ -15,7 +15,7 @@ from etils import epath
 
 from passk_jax import processes, tasks, tracking, workdir
 from passk_jax.experiment import ConfigError, Experiment, build
-from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, quiet_logs
+from passk_jax.learner.checkpoint import LEFT_OUT, CheckpointError, Checkpoints, quiet_logs
 from passk_jax.learner.train_state import abstract_state
 
 
@@ -51,19 +51,13 @@ def evaluate(
       ConfigError: an argument is out of range, or the folder holds no run or no checkpoint.
       CheckpointError: no checkpoint can be read.
     """
-    config = workdir.load_config(directory, mesh)
     if num_samples < 1 or any(not 1 <= k <= num_samples for k in ks):
         raise ConfigError(f"--k = {list(ks)}: 1 <= k <= n = {num_samples} is allowed")
     if any(not 0 <= temperature < float("inf") for temperature in temperatures):
         raise ConfigError(
             f"--temperatures = {list(temperatures)}: numbers of at least 0 are allowed"
         )
-    experiment = processes.together(lambda: build(config), (ConfigError,))
-    workdir.check_same({"problems": experiment.digest()})
-    try:
-        problems = experiment.task.split(split)[:num_problems]
-    except ValueError as error:
-        raise ConfigError(f"--split: {error}") from error
+    experiment, problems = load_problems(directory, split, num_problems, mesh)
     step, variables = load_variables(experiment, directory)
     params = experiment.sampling_params(variables)
     groups = {"all": list(range(len(problems))), **tasks.by_part(problems)}
@@ -91,8 +85,30 @@ def evaluate(
     }
 
 
+def load_problems(
+    directory: epath.Path, split: str, num_problems: int | None, mesh: Sequence[int] | None
+) -> tuple[Experiment, Sequence[tasks.Problem]]:
+    """Returns what a run was, and the first problems of a split.
+
+    Raises:
+      ConfigError: the folder holds no run, or the split has no problems.
+    """
+    config = workdir.load_config(directory, mesh)
+    experiment = processes.together(lambda: build(config), (ConfigError,))
+    workdir.check_same({"problems": experiment.digest()})
+    try:
+        problems = experiment.task.split(split)[:num_problems]
+    except ValueError as error:
+        raise ConfigError(f"--split: {error}") from error
+    if not problems:
+        raise ConfigError(f"--split: the task has no problems in {split!r}")
+    return experiment, problems
+
+
 def load_variables(experiment: Experiment, directory: epath.Path) -> tuple[int, Any]:
     """Returns the step and `TrainState.variables` of a run's latest whole checkpoint.
+
+    Nothing else of it is read: the optimizer takes twice the memory.
 
     Raises:
       ConfigError: there is none yet.
@@ -100,18 +116,16 @@ def load_variables(experiment: Experiment, directory: epath.Path) -> tuple[int, 
     """
     if not (directory / "checkpoints").is_dir():
         raise ConfigError(f"{directory} holds no checkpoint yet")
-    checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
-    num_train = len(experiment.task.split("train"))
-    restored = checkpoints.restore_latest(
-        {
-            "state": abstract_state(
-                experiment.decoder,
-                experiment.optimizer,
-                keep_reference=experiment.config.kl_coefficient is not None,
-            ),
-            "solve_record": tracking.solve_record.empty(num_train),
-        }
+    state = abstract_state(
+        experiment.decoder,
+        experiment.optimizer,
+        keep_reference=experiment.config.kl_coefficient is not None,
     )
+    arrays = {"state": state, "solve_record": tracking.solve_record.empty(0)}
+    template = jax.tree.map(lambda _: LEFT_OUT, arrays)
+    template["state"] = template["state"].replace(params=state.params)
+    checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
+    restored = checkpoints.restore_latest(template)
     if restored is None:
         raise ConfigError(f"{directory} holds no checkpoint yet")
     _, arrays, figures = restored

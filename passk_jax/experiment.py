@@ -31,7 +31,7 @@ from passk_jax.learner.update import (
 )
 from passk_jax.policy.params import load
 from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
-from passk_jax.programs import ConfigError, Programs, build_programs, named
+from passk_jax.programs import ConfigError, Programs, build_programs, config_errors, named
 from passk_jax.rollout.prompts import (
     Prompts,
     bucket_for,
@@ -339,19 +339,13 @@ def _merge(shape: tuple[int, int], shares: Sequence[list[list]]) -> Scores:
     )
 
 
+@config_errors()
 def build(config: ConfigDict) -> Experiment:
     """Makes and checks every part that a config names.
 
     Raises:
       ConfigError: see the class.
     """
-    try:
-        return _build(config)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from error
-
-
-def _build(config: ConfigDict) -> Experiment:
     tokenizer = make_tokenizer(config.tokenizer.name, config.tokenizer.path)
     programs = build_programs(config, tokenizer.vocab_size)
     k_schedule = _check_estimator(config)

@@ -57,7 +57,7 @@ def plan(
         )
     on = None if topology == "local" else parse_slice(topology)
     devices = jax.devices() if on is None else compiling.slice_devices(on)
-    programs = _build(config, devices)
+    programs = build_programs(config, None, devices)
     result = _settings(programs, topology, tokens) | _memory_kept(programs)
     result["chip_bytes"] = None if on is None else on.chip.hbm_bytes
     phases = {}
@@ -74,13 +74,6 @@ def plan(
         for bound in ("overlapped_s", "sequential_s"):
             result[f"step_{bound}"] = sum(phase[bound] for phase in phases.values())
     return result
-
-
-def _build(config: ConfigDict, devices: Sequence[jax.Device]) -> Programs:
-    try:
-        return build_programs(config, None, devices)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(str(error)) from error
 
 
 def _phases(config: ConfigDict) -> dict[str, Callable[[Programs], compiling.Compiled]]:
@@ -207,7 +200,7 @@ def _suggestion(config, devices, on, phases) -> dict[str, Any] | None:
         with changed.ignore_type(), changed.unlocked():
             changed.update_from_flattened_dict(change)
         try:
-            programs = _build(changed, devices)
+            programs = build_programs(changed, None, devices)
         except ConfigError:
             continue
         print(f"trying {_words(change)} ...", file=sys.stderr)

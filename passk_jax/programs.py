@@ -1,8 +1,9 @@
 """From a config to what is compiled: no task, no tokenizer, and devices that need not be here."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,15 @@ class ConfigError(ValueError):
     """A config that cannot be run; the message names the key, its value and what is allowed."""
 
 
+@contextlib.contextmanager
+def config_errors() -> Iterator[None]:
+    """Makes a `ConfigError` of what a part says of its settings."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Programs:
     """What the compiled programs of a run depend on, made by `build_programs`."""
@@ -34,6 +44,7 @@ class Programs:
     warm_start_optimizer: optax.GradientTransformation
 
 
+@config_errors()
 def build_programs(
     config: ConfigDict, num_tokens: int | None, devices: Sequence[jax.Device] | None = None
 ) -> Programs:
@@ -45,7 +56,7 @@ def build_programs(
       devices: of the mesh; `None` for those that are here.
 
     Raises:
-      ValueError: a `ConfigError`, or what a part says of its settings.
+      ConfigError: see the class.
     """
     _check_counts(config)
     sampling = SamplingConfig(

@@ -1,9 +1,13 @@
 """A config and a command small enough that a whole run takes seconds."""
 
+import collections
+import contextlib
 import os
 import pathlib
 import subprocess
 import sys
+
+import jax
 
 from configs import default
 
@@ -69,3 +73,20 @@ def run(args, cache, **kwargs):
     return subprocess.run(
         args, cwd=ROOT, env=environment(cache), capture_output=True, text=True, **kwargs
     )
+
+
+@contextlib.contextmanager
+def compilations():
+    """Counts what is compiled here and now: {"jit(name)": times}, of nothing compiled before."""
+    counts = collections.Counter()
+
+    def listen(event, duration, **labels):
+        if event == "/jax/core/compile/backend_compile_duration":
+            counts[labels["fun_name"]] += 1
+
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield counts
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

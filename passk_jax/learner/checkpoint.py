@@ -26,6 +26,8 @@ from passk_jax.policy.formats import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
+LEFT_OUT = ocp.PLACEHOLDER  # in a restore's template, in the place of an array
+
 
 class Checkpoints:
     """The checkpoints of one run, numbered by its progress (warm-start and training updates).
@@ -96,7 +98,8 @@ class Checkpoints:
 
         Args:
           template: a tree like the saved one; jax arrays (or `ShapeDtypeStruct`s with shardings)
-            say where the arrays go, on whatever mesh; numpy arrays stay on the host.
+            say where the arrays go, on whatever mesh; numpy arrays stay on the host; what is
+            `LEFT_OUT` is not read.
 
         Returns:
           (progress, arrays, figures), or `None` where there is no checkpoint.
@@ -140,6 +143,9 @@ class Checkpoints:
 
         arrays, figures = processes.together(read)
         expected, found = figures.pop("fingerprints"), fingerprints(arrays)
+        for name, leaf in _named(template).items():
+            if leaf is LEFT_OUT:
+                del expected[name]
         changed = [name for name in expected if expected[name] != found.get(name)]
         if changed or len(expected) != len(found):
             raise ValueError(f"fingerprints differ: {changed[:5] or sorted(found)[:5]}")
@@ -199,15 +205,18 @@ def fingerprints(tree: Any) -> dict[str, int]:
     The sum, modulo 2^32, of each element's bits times an odd number that depends on its place: any
     change of one element changes it, and it is computed where the array lies.
     """
-    named = {
-        jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    named = {name: leaf for name, leaf in _named(tree).items() if leaf is not LEFT_OUT}
     on_device = {name: leaf for name, leaf in named.items() if isinstance(leaf, jax.Array)}
     found = jax.device_get(_fingerprints(on_device))
     return {
         name: int(found[name]) if name in found else _fingerprint_host(leaf)
         for name, leaf in named.items()
     }
+
+
+def _named(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 @jax.jit

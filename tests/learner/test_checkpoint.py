@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from passk_jax.learner.checkpoint import CheckpointError, Checkpoints, fingerprints
+from passk_jax.learner.checkpoint import LEFT_OUT, CheckpointError, Checkpoints, fingerprints
 
 
 def arrays(seed=0):
@@ -44,6 +44,19 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.steps() == [2, 3, 4]
     assert_restored(checkpoints.restore_latest(arrays()), 4)
+
+
+def test_what_is_left_out_is_not_read_and_the_rest_is_checked(tmp_path):
+    directory = tmp_path / "checkpoints"
+    save(directory)
+    checkpoints = Checkpoints(directory, read_only=True)
+    template = arrays() | {"half": LEFT_OUT, "counts": LEFT_OUT}
+    for step in (3, 2):
+        found_step, found, _ = checkpoints.restore_latest(template)
+        assert found_step == step
+        assert found.pop("half") is LEFT_OUT and found.pop("counts") is LEFT_OUT
+        jax.tree.map(np.testing.assert_array_equal, found, {n: arrays(step)[n] for n in found})
+        flip(largest_file(directory / "3"))
 
 
 def test_an_empty_directory_has_none(tmp_path):

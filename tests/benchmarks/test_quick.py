@@ -1,0 +1,35 @@
+"""Every benchmark, short: it ends, and prints its ratios."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny import ROOT, environment
+
+PRINTED = {
+    "compile": "ratio",
+    "sampling": "times ours",
+    "scoring": "programs/s",
+    "step": "16 x 16: ",
+    "transforms": "times",
+    "update": "of the full logits'",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRINTED)
+def test_it_runs_and_prints_its_ratios(name, tmp_path):
+    if name == "sampling":
+        pytest.importorskip("torch", reason="`make setup-parity` installs it")
+    if name == "scoring" and "PASSK_DATA" not in environment(tmp_path):
+        pytest.skip("PASSK_DATA is not set")
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert PRINTED[name] in done.stdout
