@@ -151,7 +151,7 @@ def cheap(name, count, **options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="50 programs")
+    parser.add_argument("--quick", action="store_true", help="50 programs, no training")
     quick = parser.parse_args().quick
     hanging_items(2.0)
     programs(50 if quick else 974)
@@ -159,8 +159,9 @@ def main():
     cheap("arithmetic", 1000)
     cheap("maze", 1000, sizes=(21,), num_train=1000)
     cheap("arc", 320)
-    shares("arithmetic", 4 if quick else 20)
-    shares("mbpp_small", 4 if quick else 12, **{"warm_start.steps": 20 if quick else 200})
+    if not quick:
+        shares("arithmetic", 20)
+        shares("mbpp_small", 12, **{"warm_start.steps": 200})
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def load_variables(experiment: Experiment, directory: epath.Path) -> tuple[int, 
         experiment.optimizer,
         keep_reference=experiment.config.kl_coefficient is not None,
     )
-    arrays = {"state": state, "solve_record": tracking.solve_record.empty(0)}
+    arrays = {"state": state, "solve_record": tracking.solve_record.empty(1)}  # of any length
     template = jax.tree.map(lambda _: LEFT_OUT, arrays)
     template["state"] = template["state"].replace(params=state.params)
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)

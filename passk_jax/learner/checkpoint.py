@@ -136,8 +136,11 @@ class Checkpoints:
         def read():
             # Not by the manager, which lets the processes wait for each other at the end: one that
             # cannot read would never come.
-            arrays = ocp.StandardCheckpointHandler().restore(
-                folder / "arrays", args=ocp.args.StandardRestore(template)
+            arrays = ocp.PyTreeCheckpointHandler().restore(
+                folder / "arrays",
+                args=ocp.args.PyTreeRestore(
+                    template, restore_args=ocp.checkpoint_utils.construct_restore_args(template)
+                ),
             )
             return arrays, dict(ocp.JsonCheckpointHandler().restore(folder / "figures"))
 

@@ -10,7 +10,7 @@ from tests.tiny import ROOT, environment
 PRINTED = {
     "compile": "ratio",
     "sampling": "times ours",
-    "scoring": "programs/s",
+    "scoring": "forked without a sandbox",
     "step": "16 x 16: ",
     "transforms": "times",
     "update": "of the full logits'",
