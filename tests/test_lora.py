@@ -104,6 +104,7 @@ def test_a_checkpoint_has_lora_and_its_optimizer_alone(trained):
     assert not any("embedding" in name or "norm" in name for name in names)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(trained, base, tmp_path):
     save = Trainer.save
 

@@ -244,6 +244,7 @@ def test_every_precision_trains_and_rounding_to_the_nearest_does_not(name, monke
     assert 0.009 < 0.95 * start < stuck <= start
 
 
+@pytest.mark.slow
 def test_rounding_is_a_function_of_the_runs_key_and_the_number_of_the_update(whole):
     state, _, rollout, advantages = whole
     decoder = with_dtypes("float32", "bfloat16")
