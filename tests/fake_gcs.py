@@ -182,8 +182,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if key not in objects:
             return 404, {"error": {"code": 404, "message": f"no object {key}"}}, {}
         if self.command == "DELETE":
-            del objects[key]
-            self.server.generations.pop(key, None)
+            del objects[key], self.server.generations[key]
             return 204, b"", {}
         generation = str(self._generation(key))
         if query.get("ifGenerationNotMatch") == generation:

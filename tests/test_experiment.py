@@ -151,7 +151,8 @@ def test_each_bucket_that_occurs_is_compiled_once():
                 # As if all completions had ended by then.
                 ended = rollout.replace(mask=jnp.arange(14) < jnp.full((4, 4, 1), ended_at))
                 advantages = experiment.transform(np.eye(4, dtype=np.float32), 2, ended, KEY)
-                state, _ = experiment.update(state, ended, advantages)
+                state, figures = experiment.update(state, ended, advantages)
+                assert np.isfinite(figures["loss"])
     # Two lengths of prompts; of each, completions of up to 4, 8 and 14 tokens.
     assert compiled["jit(sample)"] == 2
     assert compiled["jit(policy_gradient_update)"] == 6

@@ -1,12 +1,11 @@
 """The GPU benchmark, on what is here, tiny: it ends, and needs no more than the JAX stack."""
 
 import re
-import subprocess
 import sys
 
 import pytest
 
-from tests.tiny import ROOT, environment
+from tests.tiny import run
 
 # In place of a module None is one that cannot be imported.
 BARE = """
@@ -20,10 +19,7 @@ ABSENT = ["gemma", "seqio", "tensorflow", "torch", "transformers", "tokenizers",
 
 @pytest.mark.slow
 def test_it_runs_with_the_jax_stack_alone(tmp_path):
-    command = [sys.executable, "-c", BARE % ABSENT]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True
-    )
+    done = run([sys.executable, "-c", BARE % ABSENT], tmp_path)
     assert done.returncode == 0, done.stderr
     # Embedding 259 x 64; in each of 2 layers attention 64 x 16 x (2 x 8 + 2 x 4) and feed-forward
     # 3 x 64 x 128 and norms 4 x 64; the last norm.

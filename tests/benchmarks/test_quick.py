@@ -1,11 +1,11 @@
 """Every benchmark, short: it ends, and prints its ratios."""
 
-import subprocess
+import os
 import sys
 
 import pytest
 
-from tests.tiny import ROOT, environment
+from tests.tiny import run
 
 PRINTED = {
     "compile": "ratio",
@@ -22,14 +22,8 @@ PRINTED = {
 def test_it_runs_and_prints_its_ratios(name, tmp_path):
     if name == "sampling":
         pytest.importorskip("torch", reason="`make setup-parity` installs it")
-    if name == "scoring" and "PASSK_DATA" not in environment(tmp_path):
+    if name == "scoring" and "PASSK_DATA" not in os.environ:
         pytest.skip("PASSK_DATA is not set")
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
-        cwd=ROOT,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-    )
+    done = run([sys.executable, "-m", f"benchmarks.{name}", "--quick"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert PRINTED[name] in done.stdout
