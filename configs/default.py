@@ -47,6 +47,14 @@ def get_config() -> config_dict.ConfigDict:
     # `sampling` allows are left out; otherwise one of them is an error.
     config.drop_long_problems = False
 
+    # Which training problems come next: "epochs", each once in every epoch, or "prioritized", in
+    # proportion to 1 - the solve rate of the problem's last group (Kimi k1.5, arXiv 2501.12599).
+    config.order = "epochs"
+
+    # DAPO's dynamic sampling (arXiv 2503.14476): groups of equal rewards are replaced by those of
+    # further batches, until none is left or so many batches were sampled for the step. None: off.
+    config.dynamic_sampling_batches = optional(None, int)  # at least 2
+
     # What is asked. Options are the task's own: see `passk_jax/tasks/<name>.py`.
     config.task = config_dict.ConfigDict()
     config.task.name = "arithmetic"
@@ -115,12 +123,12 @@ def get_config() -> config_dict.ConfigDict:
     config.sampling.prompt_buckets = optional(None, object)
     config.sampling.response_buckets = optional(None, object)
 
-    # From the rewards of a group to its weights: `passk_jax.transforms.ESTIMATORS`.
+    # From the rewards of a group to its weights: `passk_jax.transforms.ESTIMATORS`, or the place
+    # "module:function" of a surrogate reward. The name and k may change in phases ((first step,
+    # value), ...), such as k = ((0, 8), (1500, 1)), steps counted from 0.
     config.estimator = config_dict.ConfigDict()
-    config.estimator.name = "sloo_minus_one"
-    # k of pass@k: a number, or ((first step, k), ...) such as ((0, 8), (1500, 1)), steps from 0.
-    # None for an estimator that takes no k.
-    config.estimator.k = optional(8, object)
+    config.estimator.name = optional("sloo_minus_one", object)
+    config.estimator.k = optional(8, object)  # of pass@k; None for an estimator that takes no k
     # What some estimators take beside k, None for their default; `python -m passk_jax.transforms`.
     config.estimator.gamma = optional(None, float)  # pkr: of the weight gamma (1 - rate)^(gamma-1)
     config.estimator.base = optional(None, str)  # pkr: "grpo", "reinforce" or "rft"
@@ -128,10 +136,29 @@ def get_config() -> config_dict.ConfigDict:
     config.estimator.max_solve_rate = optional(None, float)  # without_easy: share of successes
     config.estimator.num_sets = optional(None, int)  # bootstrap: sets drawn for each problem
     config.estimator.noise_share = optional(None, float)  # of the failures, rewarded as successes
+    # Completions cut off at max_response_tokens: whether they weigh nothing (DAPO's overlong
+    # filtering), and what is subtracted from their reward, None for nothing.
+    config.estimator.mask_truncated = False
+    config.estimator.truncated_penalty = optional(None, float)
+
+    # What an update climbs beside the advantages: `learner.objective` has each key's meaning.
+    config.objective = config_dict.ConfigDict()
+    config.objective.epochs = 1  # updates with each sample
+    config.objective.minibatches = 1  # of problems, in an epoch; must divide prompts_per_step
+    config.objective.clip_low = optional(None, float)  # PPO's; 0.2, say
+    config.objective.clip_high = optional(None, float)  # DAPO's 0.28
+    # Of tokens' losses: or "seq-mean-token-mean" (GRPO), "token-mean" (DAPO).
+    config.objective.aggregation = "seq-mean-token-sum"
+    config.objective.importance_cap = optional(None, float)  # of update / sampler; 2.0, say
+    # Weight of the KL divergence between the policy and the one that training began with, a mean
+    # over response tokens. None for no such term, and no copy of those parameters.
+    config.objective.kl_coefficient = optional(None, float)
+    config.objective.kl_estimator = "k3"  # or "k1"
+    config.objective.entropy_coefficient = optional(None, float)  # of the mean entropy of a token
 
     config.optimizer = config_dict.ConfigDict()
     config.optimizer.name = "adamw"  # or "adafactor", almost without a state; "sgd", without
-    config.optimizer.learning_rate = 1e-4
+    config.optimizer.learning_rate = optional(1e-4, object)  # or phases, as estimator.k
     config.optimizer.warmup_steps = 10  # linear, from learning_rate / warmup_steps
     config.optimizer.clip_gradient_norm = optional(1.0, float)  # global norm
     config.optimizer.b1 = 0.9  # adamw's alone, as b2 and eps
@@ -145,10 +172,6 @@ def get_config() -> config_dict.ConfigDict:
     config.micro_batch = config_dict.ConfigDict()
     config.micro_batch.problems = optional(None, int)  # also of the worked examples; must divide P
     config.micro_batch.samples = optional(None, int)  # of each problem; must divide n
-
-    # Weight of the KL divergence between the policy and the one that training began with, a mean
-    # over response tokens. None for no such term, and no copy of those parameters.
-    config.kl_coefficient = optional(None, float)
 
     # Supervised steps on the train split's worked examples, before training; 0 steps for none.
     config.warm_start = config_dict.ConfigDict()

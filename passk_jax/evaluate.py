@@ -119,7 +119,7 @@ def load_variables(experiment: Experiment, directory: epath.Path) -> tuple[int, 
     state = abstract_state(
         experiment.decoder,
         experiment.optimizer,
-        keep_reference=experiment.config.kl_coefficient is not None,
+        keep_reference=experiment.objective.keeps_reference,
     )
     arrays = {"state": state, "solve_record": tracking.solve_record.empty(1)}  # of any length
     template = jax.tree.map(lambda _: LEFT_OUT, arrays)

@@ -14,10 +14,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from passk_jax import processes, tasks, transforms
+from passk_jax.advantages import Transformation, make_transformation
+from passk_jax.groups import Scores
 from passk_jax.learner.checkpoint import CheckpointError, fingerprints
-from passk_jax.learner.loss import masked_mean
-from passk_jax.learner.micro_batch import MicroBatch
-from passk_jax.learner.optimizer import parse_k_schedule, warmup_constant
+from passk_jax.learner.micro_batch import MicroBatch, minibatch
+from passk_jax.learner.optimizer import learning_rate_schedule
 from passk_jax.learner.train_state import (
     TrainState,
     abstract_base,
@@ -26,12 +27,19 @@ from passk_jax.learner.train_state import (
 )
 from passk_jax.learner.update import (
     policy_gradient_update,
-    reference_logprobs,
+    rollout_logprobs,
     supervised_update,
 )
 from passk_jax.policy.params import load
 from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
-from passk_jax.programs import ConfigError, Programs, build_programs, config_errors, named
+from passk_jax.programs import (
+    ConfigError,
+    Programs,
+    build_programs,
+    config_errors,
+    learning_rate_phases,
+    named,
+)
 from passk_jax.rollout.prompts import (
     Prompts,
     bucket_for,
@@ -40,21 +48,9 @@ from passk_jax.rollout.prompts import (
 )
 from passk_jax.rollout.sampler import Rollout, sample, shortened
 from passk_jax.tasks import subset
+from passk_jax.tasks.order import ORDERS
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What a batch of groups earned: host arrays (P, N), and P lists of N texts and answers.
-
-    The same on every process; a text that was not asked for is None.
-    """
-
-    rewards_PxN: np.ndarray
-    correct_PxN: np.ndarray
-    texts: list[list[str | None]]
-    final_answers: list[list[str | None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Experiment(Programs):
 
     task: tasks.Task
     tokenizer: Tokenizer
-    k_schedule: tuple[tuple[int, float | None], ...]
+    transformation: Transformation
 
     def digest(self) -> int:
         """A number that changes with the problems: hosts with other data have another."""
@@ -232,66 +228,57 @@ class Experiment(Programs):
         return _merge((len(problems), num_samples), processes.together(own, share=True))
 
     def transform(
-        self, rewards_PxN: np.ndarray, k: float | None, rollout: Rollout, key: jax.Array
+        self, rewards_PxN: np.ndarray, rollout: Rollout, key: jax.Array, step: int
     ) -> jax.Array:
-        """Advantages (P, N) by the config's estimator; another k does not recompile.
+        """Advantages (P, N) by the estimator of update `step`, counted from 0.
 
-        The key is for an estimator that draws, the rollout for one that looks at the entropy.
+        The key is for an estimator that draws.
 
         Raises:
           ValueError: rewards that the estimator does not take.
         """
-        transforms.check_batch(self.config.estimator.name, rewards_PxN)
-        return self._estimator(self.decoder.layout.put(rewards_PxN), k, rollout, key)
+        self.transformation.check(rewards_PxN, step)
+        return self.transformation(self.decoder.layout.put(rewards_PxN), rollout, key, step)
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of update `step`, counted from 0."""
-        c = self.config.optimizer
-        return float(warmup_constant(c.learning_rate, c.warmup_steps)(step))
-
-    @functools.cached_property
-    def _estimator(self) -> Callable[..., jax.Array]:
-        config = self.config.estimator
-        estimator = transforms.make(config.name, **_estimator_options(config))
-
-        def advantages(rewards_PxN, k, rollout, key) -> jax.Array:
-            if config.noise_share is not None:
-                noise_key, key = jax.random.split(key)
-                keys_P = jax.random.split(noise_key, rewards_PxN.shape[0])
-                noisy = functools.partial(transforms.noise_rewards, share=config.noise_share)
-                rewards_PxN = jax.vmap(lambda g, key: noisy(g, key=key))(rewards_PxN, keys_P)
-            # minus the log-probability of what was drawn is the entropy, in expectation
-            entropy_P = jax.vmap(masked_mean)(-rollout.sampling_logp, rollout.mask)
-            return estimator(rewards_PxN, k, key=key, entropy=entropy_P)
-
-        return jax.jit(advantages)
+        """The learning rate of step `step`, counted from 0 (that of its last update)."""
+        warmup_steps = self.config.optimizer.warmup_steps
+        return float(learning_rate_schedule(learning_rate_phases(self.config), warmup_steps)(step))
 
     def update(
         self, state: TrainState, rollout: Rollout, advantages_PxN: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One policy-gradient step; `state` is donated."""
-        config, temperature = self.config, self.config.sampling.temperature
+        """The policy-gradient updates of one step; `state` is donated.
+
+        With several, the figures are means over them.
+        """
+        config, objective = self.config, self.objective
+        temperature = config.sampling.temperature
         sizes = {
             "decoder": self.decoder,
             "chunk_tokens": config.logprob_chunk_tokens,
             "micro_batch": MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
         }
         rollout = self._shortened(rollout)
-        reference_logp_PxNxR = None
-        if config.kl_coefficient is not None:
-            reference_logp_PxNxR = reference_logprobs(
-                state.variables(state.reference), rollout, temperature, **sizes
-            )
-        return policy_gradient_update(
-            state,
-            rollout,
-            advantages_PxN,
-            temperature,
-            reference_logp_PxNxR,
-            config.kl_coefficient,
-            optimizer=self.optimizer,
-            **sizes,
-        )
+        reference_logp_PxNxR = old_logp_PxNxR = None
+        if objective.keeps_reference:
+            reference = state.variables(state.reference)
+            reference_logp_PxNxR = rollout_logprobs(reference, rollout, temperature, **sizes)
+        if objective.updates_per_step > 1:
+            old_logp_PxNxR = rollout_logprobs(state.variables(), rollout, temperature, **sizes)
+        batch = (rollout, advantages_PxN, reference_logp_PxNxR, old_logp_PxNxR)
+        each = []
+        for update in range(objective.updates_per_step):
+            part = batch
+            if objective.minibatches > 1:
+                part = minibatch(batch, update % objective.minibatches, objective.minibatches)
+            rollout, advantages_PxN, *logps = part
+            state, figures = policy_gradient_update(
+                state, rollout, advantages_PxN, temperature, *logps,
+                optimizer=self.optimizer, objective=objective, **sizes,
+            )  # fmt: skip
+            each.append(figures)
+        return state, each[0] if len(each) == 1 else _mean(each)
 
     def _shortened(self, rollout: Rollout) -> Rollout:
         """Without the columns of padding beyond the bucket that the longest completion needs."""
@@ -321,6 +308,11 @@ class Experiment(Programs):
         )
 
 
+@jax.jit
+def _mean(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
+
+
 def _merge(shape: tuple[int, int], shares: Sequence[list[list]]) -> Scores:
     """The scores of all processes, each row at its place."""
     rows = sorted((row for share in shares for row in share), key=lambda row: row[:2])
@@ -348,7 +340,7 @@ def build(config: ConfigDict) -> Experiment:
     """
     tokenizer = make_tokenizer(config.tokenizer.name, config.tokenizer.path)
     programs = build_programs(config, tokenizer.vocab_size)
-    k_schedule = _check_estimator(config)
+    transformation = named(None, make_transformation, config, tokenizer.stop_ids)
     task = named(
         "task",
         tasks.make,
@@ -361,9 +353,11 @@ def build(config: ConfigDict) -> Experiment:
         task = named("keep_problems", _keep, task, config.keep_problems)
     if config.drop_long_problems:
         task = _without_long(config, task, tokenizer)
-    _check_rewards(config, task)
+    _check_rewards(config, task, transformation)
+    if config.order not in ORDERS:
+        raise ConfigError(f"config.order = {config.order!r}: must be one of {', '.join(ORDERS)}")
     parts = {field.name: getattr(programs, field.name) for field in dataclasses.fields(programs)}
-    experiment = Experiment(**parts, task=task, tokenizer=tokenizer, k_schedule=k_schedule)
+    experiment = Experiment(**parts, task=task, tokenizer=tokenizer, transformation=transformation)
     _check_problems(experiment)
     return experiment
 
@@ -409,40 +403,26 @@ def _works(function: Callable, *args: Any) -> bool:
     return True
 
 
-def _estimator_options(config: ConfigDict) -> dict[str, Any]:
-    """What `config.estimator` gives the estimator beside k: the keys that are not off."""
-    return {
-        name: value
-        for name, value in config.items()
-        if name not in ("name", "k", "noise_share") and value is not None
-    }
-
-
-def _check_estimator(config: ConfigDict) -> tuple[tuple[int, float | None], ...]:
-    """Checks the estimator with every k it will be given; returns the schedule of k."""
-    estimator, n = config.estimator, config.samples_per_prompt
-    schedule = parse_k_schedule(estimator.k)
-    for _, k in schedule:
-        named("estimator", transforms.check, estimator.name, n, k, **_estimator_options(estimator))
-    share = estimator.noise_share
-    if share is not None and not 0 <= share <= 1:
-        raise ConfigError(f"config.estimator.noise_share = {share}: must be in [0, 1], or None")
-    return schedule
-
-
-def _check_rewards(config: ConfigDict, task: tasks.Task) -> None:
+def _check_rewards(config: ConfigDict, task: tasks.Task, transformation: Transformation) -> None:
     """An estimator, or noise, for 0/1 rewards needs a task that gives no others."""
-    name = config.estimator.name
+    gives = f"task {config.task.name!r} gives others"
+    if config.estimator.truncated_penalty is not None:
+        gives = (
+            f"config.estimator.truncated_penalty = {transformation.truncated_penalty} makes others"
+        )
+    elif task.binary_rewards:
+        return
     wants = {
-        f"config.estimator.name = {name!r}": transforms.ESTIMATORS[name].binary,
-        "config.estimator.noise_share": config.estimator.noise_share is not None,
+        f"config.estimator.name = {name!r}": transforms.lookup(name).binary
+        for _, name in transformation.names
     }
+    wants["config.estimator.noise_share"] = config.estimator.noise_share is not None
     for key, binary in wants.items():
-        if binary and not task.binary_rewards:
+        if binary and not (key.endswith("noise_share") and task.binary_rewards):
             real = [row.name for row in transforms.ESTIMATORS.values() if not row.binary]
             raise ConfigError(
-                f"{key}: takes rewards of 0 and 1 only, and task {config.task.name!r} gives "
-                f"others. Any reward is taken by {', '.join(real)}"
+                f"{key}: takes rewards of 0 and 1 only, and {gives}. Any reward is taken by "
+                f"{', '.join(real)}"
             )
 
 

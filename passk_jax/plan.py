@@ -61,7 +61,7 @@ def plan(
     result = _settings(programs, topology, tokens) | _memory_kept(programs)
     result["chip_bytes"] = None if on is None else on.chip.hbm_bytes
     phases = {}
-    for name, compile_phase in _phases(config).items():
+    for name, compile_phase in _phases(programs).items():
         compiled = compile_phase(programs)
         phases[name] = _memory(name, compiled, programs, on)
         if compiled.text is not None:
@@ -76,11 +76,13 @@ def plan(
     return result
 
 
-def _phases(config: ConfigDict) -> dict[str, Callable[[Programs], compiling.Compiled]]:
+def _phases(programs: Programs) -> dict[str, Callable[[Programs], compiling.Compiled]]:
     """The programs of a step."""
     phases = {"sampling": compiling.compile_sampling}
-    if config.kl_coefficient is not None:
+    if programs.objective.keeps_reference:
         phases["reference"] = compiling.compile_reference
+    if programs.objective.updates_per_step > 1:
+        phases["old policy"] = compiling.compile_old_policy
     return phases | {"update": compiling.compile_update}
 
 
@@ -126,6 +128,7 @@ def _memory(
     given = {
         "sampling": None,
         "reference": compiling.reference_variables(programs),
+        "old policy": state.variables(),
         "update": state,
     }[name]
     beside = compiling.tree_bytes(state) - compiling.tree_bytes(given)
@@ -137,24 +140,27 @@ def _memory(
 def _cost(
     text: str, name: str, programs: Programs, tokens: int, on: Slice | None
 ) -> dict[str, Any]:
+    """What a program takes, as often as it runs in a step."""
     program = analyze(text, _trips(programs, tokens) if name == "sampling" else None)
     mesh = programs.decoder.layout.mesh
+    times = programs.objective.updates_per_step if name == "update" else 1
+    every = lambda counts: {kind: times * count for kind, count in counts.items()}  # noqa: E731
     cost = {
-        "matrix_flops": program.matrix_flops,
+        "matrix_flops": times * program.matrix_flops,
         "expected_flops": _expected_flops(name, programs, tokens) / mesh.size,
-        "hbm_bytes": program.hbm_bytes,
-        "sent_bytes": program.sent_bytes,
-        "uncounted": program.uncounted,
+        "hbm_bytes": times * program.hbm_bytes,
+        "sent_bytes": every(program.sent_bytes),
+        "uncounted": every(program.uncounted),
     }
     if on is None:
         return cost
     seconds = roofline(program, on, [device.coords for device in mesh.devices.flat])
     return cost | {
-        "compute_s": seconds.compute_s,
-        "memory_s": seconds.memory_s,
-        "interconnect_s": seconds.interconnect_s,
-        "overlapped_s": seconds.overlapped_s,
-        "sequential_s": seconds.sequential_s,
+        "compute_s": times * seconds.compute_s,
+        "memory_s": times * seconds.memory_s,
+        "interconnect_s": times * seconds.interconnect_s,
+        "overlapped_s": times * seconds.overlapped_s,
+        "sequential_s": times * seconds.sequential_s,
         "limit": seconds.limit,
     }
 
@@ -183,13 +189,14 @@ def _expected_flops(name: str, programs: Programs, tokens: int) -> float:
         return 2 * (layers * (prompts + samples * tokens) + head * samples * tokens)
     responses = samples * config.sampling.max_response_tokens
     lora = c.lora_rank is not None
-    passes = 1 if name == "reference" else (4 if c.remat == "full" else 3) - lora
-    # The logits are made twice in any case.
-    head_passes = 1 if name == "reference" else 4 - lora
+    forward_only = name in ("reference", "old policy")
+    passes = 1 if forward_only else (4 if c.remat == "full" else 3) - lora
+    head_passes = 1 if forward_only else 4 - lora  # the logits are made twice in any case
+    epochs = programs.objective.epochs if name == "update" else 1
     prompts *= config.samples_per_prompt // (
         config.micro_batch.samples or config.samples_per_prompt
     )
-    return 2 * (passes * layers * (prompts + responses) + head_passes * head * responses)
+    return 2 * epochs * (passes * layers * (prompts + responses) + head_passes * head * responses)
 
 
 def _suggestion(config, devices, on, phases) -> dict[str, Any] | None:
@@ -206,7 +213,7 @@ def _suggestion(config, devices, on, phases) -> dict[str, Any] | None:
         print(f"trying {_words(change)} ...", file=sys.stderr)
         if all(
             _memory(name, compile_phase(programs), programs, on)["fits"]
-            for name, compile_phase in _phases(changed).items()
+            for name, compile_phase in _phases(programs).items()
             if name in failing
         ):
             return change
@@ -217,7 +224,7 @@ def _changes(config: ConfigDict, failing: set[str]) -> Iterator[dict[str, Any]]:
     """Changes that cost little first: what is computed again, then smaller parts, then less."""
     problems, samples = config.prompts_per_step, config.samples_per_prompt
     change = {}
-    if "update" in failing or "reference" in failing:
+    if failing != {"sampling"}:
         if config.policy.remat != "full":
             change |= {"policy.remat": "full"}
             yield dict(change)

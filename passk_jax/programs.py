@@ -10,7 +10,9 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import make_optimizer
+from passk_jax.learner.schedule import Schedule, is_number, parse_schedule
 from passk_jax.policy.config import DecoderConfig, RopeScaling
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.sharding import Layout, make_layout, make_mesh
@@ -42,6 +44,7 @@ class Programs:
     sampling: SamplingConfig
     optimizer: optax.GradientTransformation
     warm_start_optimizer: optax.GradientTransformation
+    objective: Objective
 
 
 @config_errors()
@@ -69,14 +72,17 @@ def build_programs(
     policy = named("policy", _decoder_config, config.policy, num_tokens)
     lora = {"lora_rank": config.lora.rank, "lora_alpha": config.lora.alpha}
     trained = named("lora", functools.partial(dataclasses.replace, policy), **lora)
-    optimizer = make_optimizer(config.optimizer)
+    objective = named(None, lambda: Objective(**config.objective.to_dict()))
+    optimizer = make_optimizer(
+        config.optimizer, learning_rate_phases(config), objective.updates_per_step
+    )
     warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
     layouts = {
         use: named(f"sharding.{use}", make_layout, mesh, rules.to_dict())
         for use, rules in config.sharding.items()
     }
-    _check_micro_batches(config)
+    _check_parts(config)
     for use, layout in layouts.items():
         _check_batches(config, use, layout)
     _check_attention(config, mesh)
@@ -87,15 +93,35 @@ def build_programs(
         sampling=sampling,
         optimizer=optimizer,
         warm_start_optimizer=warm_start_optimizer,
+        objective=objective,
     )
 
 
-def named(section: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Calls a part's constructor; its complaint is given the config section it is about."""
+def learning_rate_phases(config: ConfigDict) -> Schedule:
+    """`config.optimizer.learning_rate` as ((first step, rate), ...)."""
+
+    def allowed(rate: Any) -> bool:
+        return is_number(rate) and 0 < rate < float("inf")
+
+    return parse_schedule(
+        "config.optimizer.learning_rate",
+        config.optimizer.learning_rate,
+        allowed,
+        "a positive number",
+        config.steps,
+    )
+
+
+def named(section: str | None, function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Calls a part's constructor; its complaint is given the config section it is about.
+
+    `None` for a complaint that names its key itself, as "optimizer.name = 'adm': ...".
+    """
     try:
         return function(*args, **kwargs)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"config.{section}: {error}") from error
+        where = "config." if section is None else f"config.{section}: "
+        raise ConfigError(f"{where}{error}") from error
 
 
 def _decoder_config(config: ConfigDict, num_tokens: int | None) -> DecoderConfig:
@@ -134,13 +160,15 @@ def _check_counts(config: ConfigDict) -> None:
         value = _value(config, name)
         if value < smallest:
             raise ConfigError(f"config.{name} = {value}: must be at least {smallest}")
-    for name in ("sampling.temperature", "optimizer.learning_rate", "warm_start.learning_rate"):
+    for name in ("sampling.temperature", "warm_start.learning_rate"):
         value = _value(config, name)
         if not 0 < value < float("inf"):
             raise ConfigError(f"config.{name} = {value}: must be a positive number")
-    kl = config.kl_coefficient
-    if kl is not None and not 0 < kl < float("inf"):
-        raise ConfigError(f"config.kl_coefficient = {kl}: must be a positive number, or None")
+    batches = config.dynamic_sampling_batches
+    if batches is not None and batches < 2:
+        raise ConfigError(
+            f"config.dynamic_sampling_batches = {batches}: must be at least 2, or None for off"
+        )
     if not 0 <= config.evaluation.temperature < float("inf"):
         raise ConfigError(
             f"config.evaluation.temperature = {config.evaluation.temperature}: must be a number of "
@@ -148,20 +176,29 @@ def _check_counts(config: ConfigDict) -> None:
         )
 
 
-def _check_micro_batches(config: ConfigDict) -> None:
-    wholes = {
-        "micro_batch.problems": ["prompts_per_step"],
-        "micro_batch.samples": ["samples_per_prompt"],
-    }
+def problems_per_update(config: ConfigDict) -> int:
+    """Problems in each update of the parameters: a minibatch."""
+    return config.prompts_per_step // config.objective.minibatches
+
+
+def _check_parts(config: ConfigDict) -> None:
+    """Checks that minibatches divide the batch, and micro-batches the minibatches."""
+    _check_divides(config, "objective.minibatches", "prompts_per_step", config.prompts_per_step)
+    whole, problems = "prompts_per_step", problems_per_update(config)
+    if config.objective.minibatches > 1:
+        whole += " / config.objective.minibatches"
+    _check_divides(config, "micro_batch.problems", whole, problems)
+    _check_divides(config, "micro_batch.samples", "samples_per_prompt", config.samples_per_prompt)
     if config.warm_start.steps:
-        wholes["micro_batch.problems"].append("warm_start.batch_size")
-    for name, of in wholes.items():
-        for whole in of:
-            part, size = _value(config, name), _value(config, whole)
-            if part is not None and (part < 1 or size % part):
-                raise ConfigError(
-                    f"config.{name} = {part}: must divide config.{whole} = {size}, or None for all"
-                )
+        size = config.warm_start.batch_size
+        _check_divides(config, "micro_batch.problems", "warm_start.batch_size", size)
+
+
+def _check_divides(config: ConfigDict, name: str, whole: str, size: int) -> None:
+    part = _value(config, name)
+    if part is not None and (part < 1 or size % part):
+        off = ", or None for all" if name.startswith("micro_batch") else ""
+        raise ConfigError(f"config.{name} = {part}: must divide config.{whole} = {size}{off}")
 
 
 def _check_batches(config: ConfigDict, use: str, layout: Layout) -> None:
@@ -177,6 +214,9 @@ def _check_batches(config: ConfigDict, use: str, layout: Layout) -> None:
         size, shares = _value(config, name), layout.shares(axis)
         if size is None:  # a micro-batch that is the batch
             continue
+        if use == "training" and name == "prompts_per_step":
+            size = problems_per_update(config)
+            name += " / config.objective.minibatches" if config.objective.minibatches > 1 else ""
         if size % shares:
             split = " x ".join(
                 f"{name} {layout.mesh.shape[name]}" for name in dict(layout.rules)[axis]

@@ -6,6 +6,7 @@ The same command again goes on where the run was stopped. On many hosts (a TPU p
 it, with --distributed; `passk_jax.processes` says how they find each other.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -13,24 +14,25 @@ import importlib.metadata
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from passk_jax import processes, tasks, tracking, workdir
-from passk_jax.experiment import ConfigError, Experiment, Scores, build
+from passk_jax.experiment import ConfigError, Experiment, build
+from passk_jax.groups import Groups, Scores, joined
 from passk_jax.learner.checkpoint import (
     CheckpointError,
     Checkpoints,
     fingerprints,
     quiet_logs,
 )
-from passk_jax.learner.optimizer import k_at
 from passk_jax.learner.train_state import (
     TrainState,
     abstract_state,
@@ -38,8 +40,8 @@ from passk_jax.learner.train_state import (
     init_state,
 )
 from passk_jax.policy.params import load
-from passk_jax.rollout.sampler import Rollout
-from passk_jax.tasks.order import Order
+from passk_jax.rollout.sampler import Rollout, ended
+from passk_jax.tasks.order import ORDERS, Order, Prioritized
 
 SAMPLING, EVALUATION, TRANSFORM = range(3)  # what a step's key is for
 
@@ -67,6 +69,40 @@ class RunState:
     position: int = 0
 
 
+class Drawn(NamedTuple):
+    """What is remembered of a batch that was sampled, once its samples are gone."""
+
+    scores: Scores
+    counts: dict[str, jax.Array]
+
+
+class Clock:
+    """How long the parts of a step take. The names of its figures end in `_s`."""
+
+    def __init__(self):
+        self._start = time.perf_counter()
+        self._seconds = collections.Counter()
+
+    @contextlib.contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Adds what is done inside to a part's time."""
+        start = time.perf_counter()
+        yield
+        self._seconds[part] += time.perf_counter() - start
+
+    def figures(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Speeds, now that the step is done; what was neither sampled nor scored was updated."""
+        step, sampling = time.perf_counter() - self._start, self._seconds["sampling"]
+        scoring = self._seconds["scoring"]
+        tokens = counts["response_tokens"] + counts["prompt_tokens"]
+        return {
+            "train/sampling_tokens_per_s": counts["response_tokens"] / sampling,
+            "train/update_tokens_per_s": tokens / (step - sampling - scoring),
+            "train/scoring_time_s": scoring,
+            "train/step_time_s": step,
+        }
+
+
 class Trainer:
     """One run: what it trains (`experiment`), how far it is (`run_state`), where it writes.
 
@@ -77,7 +113,7 @@ class Trainer:
         self.experiment = experiment
         self.config = experiment.config
         self.problems = experiment.task.split("train")
-        self.order = Order(self.problems, self.config.seed)
+        self.order = ORDERS[self.config.order](self.problems, self.config.seed)
         self.held_out = experiment.task.split(self.config.evaluation.split)
         self.held_out = self.held_out[: self.config.evaluation.num_problems]
         self.files = files
@@ -128,47 +164,77 @@ class Trainer:
     def _train_step(self) -> dict[str, Any]:
         """Sample, score, transform, update; then write down what happened."""
         experiment, run, config = self.experiment, self.run_state, self.config
-        indices = self.order.batch(run.position, config.prompts_per_step)
-        problems = [self.problems[i] for i in indices]
-        k = k_at(experiment.k_schedule, run.step)
-
-        start = time.perf_counter()
-        params = experiment.sampling_params(run.state.variables())
-        rollout = experiment.sample(params, problems, self._key(SAMPLING, run.step))
-        del params  # the update needs the room
-        sampled = self._when_ready(rollout)
         written = (run.step + 1) % config.log_samples_every_steps == 0
-        scores = experiment.score(
-            problems, rollout, num_texts=config.log_samples_problems if written else 0
-        )
-        scored = time.perf_counter()
+        clock = Clock()
+
+        groups, drawn = self._sample_and_score(clock, with_texts=written)
         advantages_PxN = experiment.transform(
-            scores.rewards_PxN, k, rollout, self._key(TRANSFORM, run.step)
+            groups.scores.rewards_PxN, groups.rollout, self._key(TRANSFORM, run.step), run.step
         )
-        counts = _count(rollout, experiment.tokenizer.stop_ids)
-        run.state, figures = experiment.update(run.state, rollout, advantages_PxN)
+        run.state, figures = experiment.update(run.state, groups.rollout, advantages_PxN)
 
         # The device works on the update; the host meanwhile counts what was sampled.
         run.step += 1
-        run.position += config.prompts_per_step
-        run.solve_record = tracking.solve_record.update(
-            run.solve_record, indices, scores.correct_PxN, run.step
-        )
-        counts = {name: int(value) for name, value in jax.device_get(counts).items()}
-        row = self._figures(scores, counts, k)
+        counts = collections.Counter()
+        for each in drawn:
+            counts.update({name: int(x) for name, x in jax.device_get(each.counts).items()})
+        row = self._figures(joined([each.scores for each in drawn]), counts)
+        if config.dynamic_sampling_batches is not None:
+            row["train/sampled_batches"] = len(drawn)
+            row["train/groups_silent"] = float(groups.silent().mean())
         if written:
-            self._write_samples(problems, scores, advantages_PxN)
+            self._write_samples(groups, advantages_PxN)
         figures = jax.device_get(figures)
         row |= {f"train/{name}": value for name, value in figures.items()}
-        row |= self._speed(counts, start, sampled, scored, time.perf_counter())
+        row |= clock.figures(counts)
         if run.step % config.eval_every_steps == 0 or run.step == config.steps:
             row |= self._evaluate()
         self.writer.write(run.step, row)
         return row
 
-    def _figures(self, scores: Scores, counts: dict[str, int], k: float | None) -> dict[str, Any]:
-        """What the step's samples were like."""
-        num_completions = scores.rewards_PxN.size
+    def _sample_and_score(self, clock: "Clock", with_texts: bool) -> tuple[Groups, list["Drawn"]]:
+        """The step's groups, and all that were drawn for them.
+
+        Dynamic sampling draws again while there are groups that say nothing, at most
+        `config.dynamic_sampling_batches` times.
+        """
+        experiment, run, config = self.experiment, self.run_state, self.config
+        num_texts, most = config.log_samples_problems if with_texts else 0, 1
+        if config.dynamic_sampling_batches is not None:
+            most = config.dynamic_sampling_batches
+            num_texts = None if with_texts else 0  # which groups are kept is not known yet
+        groups, drawn = None, []
+        params = experiment.sampling_params(run.state.variables())
+        while len(drawn) < most and (groups is None or groups.silent().any()):
+            indices = self._next_problems()
+            problems = [self.problems[i] for i in indices]
+            key = self._key(SAMPLING, run.step)
+            key = jax.random.fold_in(key, len(drawn)) if drawn else key
+            with clock.of("sampling"):
+                rollout = experiment.sample(params, problems, key)
+                jax.block_until_ready(rollout.tokens)  # scoring needs them anyway
+            with clock.of("scoring"):
+                scores = experiment.score(problems, rollout, num_texts)
+            more = Groups(indices, rollout, scores)
+            groups = more if groups is None else groups.refilled(more)
+            drawn.append(Drawn(scores, _count(rollout, experiment.tokenizer.stop_ids)))
+            run.position += config.prompts_per_step
+            run.solve_record = tracking.solve_record.update(
+                run.solve_record, indices, scores.correct_PxN, run.step + 1
+            )
+        return groups, drawn
+
+    def _next_problems(self) -> np.ndarray:
+        """The problems that come next, as positions in the train split."""
+        run, size = self.run_state, self.config.prompts_per_step
+        if isinstance(self.order, Prioritized):
+            return self.order.batch(run.position, size, run.solve_record.last_rate)
+        return self.order.batch(run.position, size)
+
+    def _figures(self, scores: Scores, counts: dict[str, int]) -> dict[str, Any]:
+        """What the samples of the step that has just been done were like."""
+        num_completions, step = scores.rewards_PxN.size, self.run_state.step - 1
+        k = self.experiment.transformation.k_at(step)
         return {
             **tracking.group_metrics(
                 scores.rewards_PxN, scores.correct_PxN, scores.final_answers, prefix="train"
@@ -179,27 +245,8 @@ class Trainer:
             "train/response_tokens": counts["response_tokens"] / num_completions,
             "train/truncated": 1.0 - counts["ended"] / num_completions,
             **({} if k is None else {"train/k": k}),
-            "train/learning_rate": self.experiment.learning_rate(self.run_state.step - 1),
+            "train/learning_rate": self.experiment.learning_rate(step),
         }
-
-    @staticmethod
-    def _speed(
-        counts: dict[str, int], start: float, sampled: float, scored: float, end: float
-    ) -> dict[str, Any]:
-        """Figures that depend on the clock; their names end in `_s`."""
-        tokens = counts["response_tokens"] + counts["prompt_tokens"]
-        return {
-            "train/sampling_tokens_per_s": counts["response_tokens"] / (sampled - start),
-            "train/update_tokens_per_s": tokens / (end - scored),
-            "train/scoring_time_s": scored - sampled,
-            "train/step_time_s": end - start,
-        }
-
-    @staticmethod
-    def _when_ready(rollout: Rollout) -> float:
-        """The time at which the device has sampled; scoring needs that anyway."""
-        jax.block_until_ready(rollout.tokens)
-        return time.perf_counter()
 
     def _evaluate(self) -> dict[str, Any]:
         """Held-out figures of the present parameters; the randomness depends on the step alone."""
@@ -248,11 +295,11 @@ class Trainer:
                     run.state = begin_training(run.state, experiment.decoder, experiment.optimizer)
                 self._save_if_due(step, steps)
 
-    def _write_samples(self, problems, scores: Scores, advantages_PxN: jax.Array) -> None:
-        count = self.config.log_samples_problems
+    def _write_samples(self, groups: Groups, advantages_PxN: jax.Array) -> None:
+        count, scores = self.config.log_samples_problems, groups.scores
         weights = processes.fetch(advantages_PxN)[:count]
         rows = []
-        for p, problem in enumerate(problems[:count]):
+        for p, problem in enumerate(self.problems[i] for i in groups.indices[:count]):
             completions = zip(
                 scores.texts[p],
                 scores.rewards_PxN[p].tolist(),
@@ -314,7 +361,7 @@ class Trainer:
         experiment = self.experiment
         record = tracking.solve_record.empty(len(self.problems))
         optimizer = experiment.warm_start_optimizer
-        keep_reference = self.config.kl_coefficient is not None
+        keep_reference = experiment.objective.keeps_reference
         template = abstract_state(experiment.decoder, optimizer, keep_reference=keep_reference)
         restored = self.checkpoints.restore_latest({"state": template, "solve_record": record})
         if restored is None:
@@ -344,7 +391,7 @@ def _count(rollout: Rollout, stop_ids: tuple[int, ...]) -> dict[str, jax.Array]:
     return {
         "response_tokens": jnp.sum(rollout.mask),
         "prompt_tokens": jnp.sum(rollout.prompts.mask),
-        "ended": jnp.sum(jnp.any(jnp.isin(rollout.tokens, jnp.array(stop_ids)), axis=-1)),
+        "ended": jnp.sum(ended(rollout, stop_ids)),
     }
 
 

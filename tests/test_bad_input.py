@@ -52,7 +52,68 @@ MISTAKES = [
         dict(micro_batch__problems=2, warm_start__batch_size=3),
         r"micro_batch.problems = 2.*warm_start.batch_size = 3",
     ),
-    (dict(kl_coefficient=0.0), r"config.kl_coefficient = 0.0: must be a positive number, or None"),
+    (dict(objective__kl_coefficient=0.0), r"config.objective.kl_coefficient = 0.0: must be a posi"),
+    (dict(objective__kl_estimator="k2"), r"objective.kl_estimator = 'k2': must be one of k1, k3"),
+    (
+        dict(objective__aggregation="mean"),
+        r"aggregation = 'mean': must be one of seq-mean-token-su",
+    ),
+    (dict(objective__epochs=0), r"config.objective.epochs = 0: must be at least 1"),
+    (
+        dict(objective__minibatches=3),
+        r"objective.minibatches = 3: must divide config.prompts_per_s",
+    ),
+    (
+        dict(objective__minibatches=2, micro_batch__problems=4),
+        r"micro_batch.problems = 4.*prompts_per_step / config.objective.minibatches = 2, or None",
+    ),
+    (dict(objective__epochs=2, objective__clip_low=1.5), r"clip_low = 1.5: must be in \(0, 1\]"),
+    (dict(objective__clip_high=0.2), r"clip_high = 0.2: with one update for each sampling"),
+    (dict(objective__entropy_coefficient=0.0), r"entropy_coefficient = 0.0: must be a number othe"),
+    (dict(objective__importance_cap=-1.0), r"importance_cap = -1.0: must be a positive number"),
+    (dict(order="kimi"), r"config.order = 'kimi': must be one of epochs, prioritized"),
+    (dict(dynamic_sampling_batches=1), r"dynamic_sampling_batches = 1: must be at least 2, or No"),
+    (dict(estimator__truncated_penalty=-1.0), r"config.estimator.truncated_penalty = -1.0: must"),
+    (
+        dict(estimator__name="grpo_k", estimator__truncated_penalty=0.5),
+        r"name = 'grpo_k': takes rewards of 0 and 1 only, and config.estimator.truncated_penalty",
+    ),
+    (
+        dict(estimator__k=((0, 2), (3, 1), (3, 4))),
+        r"config.estimator.k = .*: the phase k = 1 from step 3 has length 0, for k = 4 begins at",
+    ),
+    (
+        dict(estimator__k=((0, 2), (4, 1), (3, 4))),
+        r"config.estimator.k = .*: the phase k = 1 from step 4 overlaps the next, from step 3 on",
+    ),
+    (
+        dict(estimator__k=((2, 2), (4, 1))),
+        r"config.estimator.k = .*: the first phase begins at step 2, so the steps before it have n",
+    ),
+    (
+        dict(estimator__k=((0, 2), (6, 1))),
+        r"the phase k = 1 begins at step 6 and has length 0, for the run has config.steps = 6",
+    ),
+    (
+        dict(estimator__k=((0, 2), (3, 5))),
+        r"config.estimator: from step 3 on: sloo_minus_one: k = 5 with n = 4",
+    ),
+    (
+        dict(estimator__name=((0, "sloo_minus_one"), (3, "grpoo"))),
+        r"config.estimator: from step 3 on: unknown estimator 'grpoo'.*did you mean 'grpo'",
+    ),
+    (
+        dict(estimator__name=((0, "sloo_minus_one"), (3, "grpo"))),
+        r"config.estimator: from step 3 on: grpo: k = 2, allowed: None",
+    ),
+    (
+        dict(estimator__name=((0, "sloo"), (3, "loo_minus_one_partitioned")), estimator__gamma=2.0),
+        r"config.estimator.gamma = 2.0: none of the estimators sloo, loo_minus_one_partitioned tak",
+    ),
+    (
+        dict(optimizer__learning_rate=((0, 1e-3), (3, 0.0))),
+        r"config.optimizer.learning_rate = .*a positive number is allowed, or phases",
+    ),
     (dict(evaluation__split="dev"), r"config.evaluation.split.*dev"),
 ]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import operator
 import os
 
 import jax
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from passk_jax import tracking, transforms
+from passk_jax.advantages import make_transformation
 from passk_jax.experiment import ConfigError, build
 from passk_jax.learner.train_state import init_state
+from passk_jax.learner.update import rollout_logprobs
 from passk_jax.train import train
 from tests.tiny import ROOT, compilations, tiny_config
 
@@ -26,6 +29,12 @@ def with_estimator(name, **changes):
     return tiny_config(estimator__name=name, **changes)
 
 
+def having(experiment, config):
+    """The experiment with the estimator of another config."""
+    transformation = make_transformation(config, experiment.tokenizer.stop_ids)
+    return dataclasses.replace(experiment, config=config, transformation=transformation)
+
+
 @pytest.fixture(scope="module")
 def sampled():
     """An experiment, one rollout of it, and 0/1 rewards with groups of every kind."""
@@ -38,20 +47,19 @@ def sampled():
 @pytest.mark.parametrize("name", transforms.ESTIMATORS)
 def test_every_estimator_can_be_named_from_a_config(name, sampled):
     experiment, rollout, rewards_PxN = sampled
-    experiment = dataclasses.replace(experiment, config=build(with_estimator(name)).config)
-    k = 2 if transforms.ESTIMATORS[name].takes_k else None
-    advantages = np.asarray(experiment.transform(rewards_PxN, k, rollout, KEY))
+    experiment = having(experiment, build(with_estimator(name)).config)
+    advantages = np.asarray(experiment.transform(rewards_PxN, rollout, KEY, 0))
     assert advantages.shape == (4, 4) and np.isfinite(advantages).all()
     assert advantages[1:].any()
-    again = experiment.transform(rewards_PxN, k, rollout, KEY)
+    again = experiment.transform(rewards_PxN, rollout, KEY, 5)
     np.testing.assert_array_equal(again, advantages)
 
 
 def test_adaptive_sees_the_entropy_of_the_rollout(sampled):
     experiment, rollout, _ = sampled
-    experiment = dataclasses.replace(experiment, config=with_estimator("adaptive"))
+    experiment = having(experiment, with_estimator("adaptive", k=3))
     rewards_PxN = np.tile(np.array([[1, 0, 0, 0]], np.float32), (4, 1))
-    advantages = experiment.transform(rewards_PxN, 3, rollout, KEY)
+    advantages = experiment.transform(rewards_PxN, rollout, KEY, 0)
     drawn, mask = np.asarray(rollout.sampling_logp), np.asarray(rollout.mask)
     entropy_P = -(drawn * mask).sum(axis=(1, 2)) / mask.sum(axis=(1, 2))
     for problem in range(4):
@@ -64,19 +72,57 @@ def test_adaptive_sees_the_entropy_of_the_rollout(sampled):
 def test_noise_turns_failures_into_successes_before_the_estimator(sampled):
     experiment, rollout, rewards_PxN = sampled
     config = with_estimator("reinforce", noise_share=1.0)
-    noisy = dataclasses.replace(experiment, config=config)
-    np.testing.assert_array_equal(noisy.transform(rewards_PxN, None, rollout, KEY), np.ones((4, 4)))
+    noisy = having(experiment, config)
+    np.testing.assert_array_equal(noisy.transform(rewards_PxN, rollout, KEY, 0), np.ones((4, 4)))
     config = with_estimator("reinforce", noise_share=0.5)
-    noisy = dataclasses.replace(experiment, config=config)
-    some = np.asarray(noisy.transform(rewards_PxN, None, rollout, KEY))
+    noisy = having(experiment, config)
+    some = np.asarray(noisy.transform(rewards_PxN, rollout, KEY, 0))
     assert (some >= rewards_PxN).all() and (some != rewards_PxN).any() and (some == 0).any()
+
+
+def test_estimators_take_turns_each_with_its_own_options(sampled):
+    experiment, rollout, rewards_PxN = sampled
+    config = with_estimator("pkr", gamma=3.0)
+    config.estimator.name = ((0, "pkr"), (2, "sloo_minus_one"), (4, "pkr"))
+    config.estimator.k = ((0, None), (2, 3), (3, 2), (4, None))
+    experiment = having(experiment, config)
+    with compilations() as compiled:
+        found = [np.asarray(experiment.transform(rewards_PxN, rollout, KEY, t)) for t in range(6)]
+    expected = [
+        transforms.make("pkr", gamma=3.0)(rewards_PxN),
+        transforms.make("sloo_minus_one")(rewards_PxN, 3),
+        transforms.make("sloo_minus_one")(rewards_PxN, 2),
+    ]
+    for step, phase in enumerate((0, 0, 1, 2, 0, 0)):
+        np.testing.assert_allclose(found[step], expected[phase], rtol=1e-6, err_msg=str(step))
+    assert compiled["jit(advantages)"] == 2  # one for each estimator, whatever k and the phase
+
+
+def test_completions_that_were_cut_off_weigh_nothing_or_cost_something(sampled):
+    experiment, rollout, _ = sampled
+    stop = experiment.tokenizer.stop_ids[0]
+    # Of each group the samples 0 and 1 end with their third token, the others never do. Padding may
+    # hold the stop token as well (where a tokenizer pads with it).
+    tokens = jnp.full((4, 4, 10), 65).at[:, :, 3:].set(stop).at[:, :2, 2].set(stop)
+    mask = jnp.broadcast_to(jnp.arange(10) < 3, (4, 4, 10))
+    rollout = rollout.replace(tokens=tokens, mask=mask)
+    rewards_PxN = np.tile(np.array([[1, 0, 1, 0]], np.float32), (4, 1))
+    plain = np.asarray(experiment.transform(rewards_PxN, rollout, KEY, 0))
+    masked = having(experiment, tiny_config(estimator__mask_truncated=True))
+    np.testing.assert_array_equal(
+        masked.transform(rewards_PxN, rollout, KEY, 0), plain * [1, 1, 0, 0]
+    )
+    penalised = having(experiment, tiny_config(estimator__truncated_penalty=0.5))
+    expected = transforms.make("sloo_minus_one")(rewards_PxN - [0, 0, 0.5, 0.5], 2)
+    found = penalised.transform(rewards_PxN, rollout, KEY, 0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_rewards_that_the_estimator_does_not_take(sampled):
     experiment, rollout, rewards_PxN = sampled
-    experiment = dataclasses.replace(experiment, config=with_estimator("grpo_k"))
+    experiment = having(experiment, with_estimator("grpo_k"))
     with pytest.raises(ValueError, match=r"grpo_k: rewards must be 0 or 1, got 0\.5"):
-        experiment.transform(rewards_PxN / 2, 2, rollout, KEY)
+        experiment.transform(rewards_PxN / 2, rollout, KEY, 0)
 
 
 def test_a_task_of_other_rewards_is_refused_before_anything_is_compiled(monkeypatch):
@@ -150,12 +196,49 @@ def test_each_bucket_that_occurs_is_compiled_once():
             for ended_at in (3, 4, 7, 14):
                 # As if all completions had ended by then.
                 ended = rollout.replace(mask=jnp.arange(14) < jnp.full((4, 4, 1), ended_at))
-                advantages = experiment.transform(np.eye(4, dtype=np.float32), 2, ended, KEY)
+                advantages = experiment.transform(np.eye(4, dtype=np.float32), ended, KEY, 0)
                 state, figures = experiment.update(state, ended, advantages)
                 assert np.isfinite(figures["loss"])
     # Two lengths of prompts; of each, completions of up to 4, 8 and 14 tokens.
     assert compiled["jit(sample)"] == 2
     assert compiled["jit(policy_gradient_update)"] == 6
+
+
+@pytest.mark.parametrize("changes", [{}, {"objective__minibatches": 2}])
+def test_an_epoch_is_the_updates_of_its_minibatches(changes):
+    """Two epochs of SGD without a bound, against the loss's gradient written out."""
+    changes = {"optimizer__name": "sgd", "optimizer__learning_rate": 0.05, **changes}
+    changes |= {"optimizer__warmup_steps": 0, "optimizer__clip_gradient_norm": None}
+    experiment = build(tiny_config(objective__epochs=2, **changes))
+    parts = experiment.objective.minibatches
+    state = init_state(experiment.decoder, experiment.optimizer, 0)
+    params = jax.tree.map(jnp.copy, state.params)
+    rollout = experiment.sample(state.params, experiment.task.split("train")[:4], KEY)
+    advantages = experiment.transform(np.tri(4, k=-1, dtype=np.float32), rollout, KEY, 0)
+
+    def logp(params, rollout):
+        return rollout_logprobs(
+            {"params": params}, rollout, 1.0, decoder=experiment.decoder, chunk_tokens=64
+        )
+
+    def loss(params, rollout, advantages, old):
+        ratio = jnp.exp(logp(params, rollout) - old)
+        return -jnp.sum(ratio * rollout.mask * advantages[..., None]) / advantages.size
+
+    old = logp(params, rollout)
+    for update in range(2 * parts):
+        every = slice(update % parts, None, parts)
+        part = jax.tree.map(operator.itemgetter(every), (rollout, advantages, old))
+        gradient = jax.grad(loss)(params, *part)
+        params = jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient)
+    state, figures = experiment.update(state, rollout, advantages)
+    assert int(state.updates) == 2 * parts
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), state.params, params
+    )
+    assert figures["clip_fraction"] == 0 and abs(figures["ratio"] - 1) < 0.1
+    assert 0.9 < figures["effective_sample_size"] <= 1 + 1e-6
+    assert figures["old_kl"] != 0
 
 
 def test_a_shorter_bucket_gives_the_same_update():
@@ -166,7 +249,7 @@ def test_a_shorter_bucket_gives_the_same_update():
         problems = experiment.task.split("train")[:4]
         rollout = experiment.sample(experiment.sampling_params(state.variables()), problems, KEY)
         rollout = rollout.replace(mask=rollout.mask & (jnp.arange(10) < 3))
-        advantages = experiment.transform(np.eye(4, dtype=np.float32), 2, rollout, KEY)
+        advantages = experiment.transform(np.eye(4, dtype=np.float32), rollout, KEY, 0)
         state, figures = experiment.update(state, rollout, advantages)
         results.append((state.params, figures))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), *results)

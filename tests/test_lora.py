@@ -35,7 +35,9 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
     directory = tmp_path_factory.mktemp("trained")
-    train(tiny_config(**SHORT, **LORA, init_from=str(base), kl_coefficient=0.1), directory)
+    train(
+        tiny_config(**SHORT, **LORA, init_from=str(base), objective__kl_coefficient=0.1), directory
+    )
     return directory
 
 

@@ -66,7 +66,7 @@ def test_memory_that_is_kept_is_that_of_the_state(local_plan):
 
 
 def test_a_reference_is_planned_where_there_is_one(local_plan):
-    result = plan(wide_config(kl_coefficient=0.1), "local")
+    result = plan(wide_config(objective__kl_coefficient=0.1), "local")
     assert list(result["phases"]) == ["sampling", "reference", "update"]
     assert result["reference_bytes"] == local_plan["parameters_bytes"]
     assert local_plan["reference_bytes"] == 0

@@ -22,7 +22,7 @@ from tests.tiny import tiny_config
 changes = json.loads(sys.argv[1])
 experiment = build(tiny_config(
     prompts_per_step=8, evaluation__prompts_per_batch=8, policy__num_heads=8,
-    policy__num_kv_heads=2, policy__sliding_window=6, kl_coefficient=0.1,
+    policy__num_kv_heads=2, policy__sliding_window=6, objective__kl_coefficient=0.1,
     logprob_chunk_tokens=64, **changes))
 layout = experiment.decoder.layout
 state = init_state(experiment.decoder, experiment.optimizer, 0, keep_reference=True)

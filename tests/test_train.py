@@ -32,7 +32,7 @@ def final_arrays(workdir, config):
             "state": abstract_state(
                 experiment.decoder,
                 experiment.optimizer,
-                keep_reference=config.kl_coefficient is not None,
+                keep_reference=experiment.objective.keeps_reference,
             ),
             "solve_record": tracking.solve_record.empty(len(experiment.task.split("train"))),
         }
@@ -177,7 +177,7 @@ def test_a_run_in_bfloat16_with_a_reference_goes_on_as_if_it_had_not_stopped(tmp
         optimizer__weight_decay=0.5,  # moves the policy where no sample is right
         micro_batch__problems=2,
         micro_batch__samples=2,
-        kl_coefficient=0.1,
+        objective__kl_coefficient=0.1,
     )
     train(config, tmp_path / "whole")
     save = Trainer.save

@@ -1,6 +1,7 @@
 """A batch of P x N samples in parts, one after the other, where it does not fit at once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,18 @@ def for_each(
     p, m, *rest = parts.shape[1:]
     parts = parts.reshape(num_problems // p, num_samples // m, p, m, *rest)
     return jnp.moveaxis(parts, (2, 3), (0, 2)).reshape(num_problems, num_samples, *rest)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def minibatch(batch: Any, index: jax.Array | int, count: int) -> Any:
+    """Every count-th problem from `index` on: the part of a batch that one of its updates uses.
+
+    Args:
+      batch: a tree of arrays (P, ...), count dividing P.
+      index: which of the parts, from 0.
+      count: how many there are.
+    """
+    return jax.tree.map(lambda x: _every(x, count, index, axis=0), batch)
 
 
 def _parts(prompts, arrays, micro_batch):

@@ -1,14 +1,14 @@
-"""The optimizer that the config names, and the schedules of a run."""
+"""The optimizer that the config names, and its learning rate."""
 
 import difflib
-import operator
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from passk_jax.learner.rounding import round_like, to_float32
+from passk_jax.learner.schedule import Schedule, is_number
 
 
 def adafactor(learning_rate: optax.ScalarOrSchedule, weight_decay: float):
@@ -35,23 +35,41 @@ OPTIMIZERS = {
 MOMENT_DTYPES = ("float32", "bfloat16")
 
 
-def warmup_constant(learning_rate: float, warmup_steps: int) -> optax.Schedule:
-    """Rises linearly from learning_rate / warmup_steps in `warmup_steps` updates, then stays."""
+def learning_rate_schedule(
+    learning_rate: float | Schedule, warmup_steps: int, updates_per_step: int = 1
+) -> optax.Schedule:
+    """The learning rate of an update, counted from 0: constant in each phase after a warm-up.
+
+    Args:
+      learning_rate: a number, or ((first step, number), ...).
+      warmup_steps: steps in which it rises linearly, from 1 / warmup_steps of itself.
+      updates_per_step: updates of the parameters in a step of training.
+
+    >>> schedule = learning_rate_schedule(((0, 0.5), (4, 0.25)), warmup_steps=2)
+    >>> [float(schedule(count)) for count in range(6)]
+    [0.25, 0.5, 0.5, 0.5, 0.25, 0.25]
+    """
+    phases = ((0, learning_rate),) if is_number(learning_rate) else learning_rate
+    firsts, rates = (np.array(column) for column in zip(*phases, strict=True))
 
     def schedule(count):
-        share = jnp.minimum((count + 1) / max(warmup_steps, 1), 1.0)
-        return jnp.float32(learning_rate) * share
+        step = count // updates_per_step
+        rate = jnp.float32(rates)[jnp.searchsorted(firsts, step, side="right") - 1]
+        return rate * jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
 
     return schedule
 
 
-def make_optimizer(config, learning_rate: float | None = None) -> optax.GradientTransformation:
+def make_optimizer(
+    config, learning_rate: float | Schedule | None = None, updates_per_step: int = 1
+) -> optax.GradientTransformation:
     """Builds clip by global norm, then the named optimizer with its warm-up.
 
     Args:
       config: `config.optimizer` with `name`, `learning_rate`, `warmup_steps`,
         `clip_gradient_norm` (`None` for off), `b1`, `b2`, `eps`, `weight_decay`, `moment_dtype`.
       learning_rate: instead of the config's (the warm start has its own).
+      updates_per_step: see `learning_rate_schedule`.
 
     Returns:
       An optax transformation; see `stored_moments` for its state and its updates.
@@ -70,7 +88,8 @@ def make_optimizer(config, learning_rate: float | None = None) -> optax.Gradient
             f"optimizer.moment_dtype = {config.moment_dtype!r}: allowed are {MOMENT_DTYPES}"
         )
     rate = config.learning_rate if learning_rate is None else learning_rate
-    update = OPTIMIZERS[config.name](warmup_constant(rate, config.warmup_steps), config)
+    schedule = learning_rate_schedule(rate, config.warmup_steps, updates_per_step)
+    update = OPTIMIZERS[config.name](schedule, config)
     if config.clip_gradient_norm is not None:
         update = optax.chain(optax.clip_by_global_norm(config.clip_gradient_norm), update)
     return stored_moments(update, config.moment_dtype)
@@ -106,56 +125,3 @@ def stored_moments(
         return updates, round_like(key, new, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def parse_k_schedule(
-    k: float | Sequence[Sequence[float]] | None,
-) -> tuple[tuple[int, float | None], ...]:
-    """Returns a k of the config as ((first step, k), ...), the first at step 0, rising.
-
-    Args:
-      k: a number, such pairs, or None for an estimator that takes no k. Steps count from 0. Which
-        numbers are allowed the estimator says; if one has a fraction all become floats, so that a
-        change of k does not recompile.
-
-    Raises:
-      ValueError: anything else.
-
-    >>> parse_k_schedule(8)
-    ((0, 8),)
-    >>> parse_k_schedule([[0, 8], [1500, 1]])
-    ((0, 8), (1500, 1))
-    """
-    if k is None or _is_number(k):
-        return ((0, k),)
-    complaint = (
-        f"estimator.k = {k!r}: a number is allowed, or ((first step, k), ...) with rising first "
-        "steps from 0, such as ((0, 8), (1500, 1)), or None for an estimator that takes no k"
-    )
-    try:
-        schedule = tuple((operator.index(step), value) for step, value in k)
-    except (TypeError, ValueError):
-        raise ValueError(complaint) from None
-    steps = [step for step, _ in schedule]
-    if not steps or steps[0] != 0 or steps != sorted(set(steps)):
-        raise ValueError(complaint)
-    if not all(_is_number(value) for _, value in schedule):
-        raise ValueError(complaint)
-    if any(isinstance(value, float) for _, value in schedule):
-        return tuple((step, float(value)) for step, value in schedule)
-    return schedule
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def k_at(schedule: Sequence[tuple[int, float | None]], step: int) -> float | None:
-    """The k of update `step`, counted from 0.
-
-    It reaches the compiled transform as an argument, so a change of k never recompiles.
-
-    >>> [k_at(((0, 8), (1500, 1)), step) for step in (0, 1499, 1500)]
-    [8, 8, 1]
-    """
-    return [k for first, k in schedule if first <= step][-1]

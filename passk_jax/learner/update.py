@@ -11,12 +11,17 @@ import optax
 
 from passk_jax.learner.logprobs import response_logprobs
 from passk_jax.learner.loss import (
+    aggregation_weights,
+    importance_weights,
+    is_clipped,
     masked_mean,
     policy_gradient_loss,
+    probability_ratio,
     reference_kl,
     supervised_loss,
 )
 from passk_jax.learner.micro_batch import WHOLE, MicroBatch, accumulate, for_each
+from passk_jax.learner.objective import ON_POLICY, Objective
 from passk_jax.learner.rounding import round_like, to_float32
 from passk_jax.learner.train_state import TrainState
 from passk_jax.policy.decoder import Decoder
@@ -29,21 +34,22 @@ _STATIC = ("decoder", "optimizer", "chunk_tokens", "micro_batch")
 _ROUNDING = 2**31
 
 
-@functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=(*_STATIC, "objective"), donate_argnames="state")
 def policy_gradient_update(
     state: TrainState,
     rollout: Rollout,
     advantages_PxN: jax.Array,
     temperature: jax.Array | float,
     reference_logp_PxNxR: jax.Array | None = None,
-    kl_coefficient: jax.Array | float | None = None,
+    old_logp_PxNxR: jax.Array | None = None,
     *,
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
     chunk_tokens: int,
     micro_batch: MicroBatch = WHOLE,
+    objective: Objective = ON_POLICY,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One on-policy step on a batch of groups.
+    """One step on a batch of groups.
 
     Args:
       state: donated; use what is returned.
@@ -51,24 +57,33 @@ def policy_gradient_update(
       advantages_PxN: weights in the learner's convention (mean over the group).
       temperature: the log-probabilities are those of the policy at this temperature, the one that
         was sampled from.
-      reference_logp_PxNxR: of `reference_logprobs`, for a KL penalty; `None` for none.
-      kl_coefficient: of the penalty; `None` exactly where there is no reference.
+      reference_logp_PxNxR: of `rollout_logprobs`, for a KL penalty; `None` exactly where the
+        objective has none.
+      old_logp_PxNxR: those of the policy that sampled, where it is no more the one that is updated;
+        `None` for an on-policy step.
       decoder: the module.
       optimizer: the transformation that `state.optimizer_state` belongs to.
       chunk_tokens: see `learner.logprobs.token_logprobs`.
       micro_batch: how much of the batch is at work at once; the result does not depend on it.
+      objective: what the loss is made of.
 
     Returns:
       The new state, and figures: loss, entropy (nats a token), gradient_norm (before clipping) and
       sampling_kl, the mean over tokens of sampling minus training log-probability. At top_k =
-      top_p = None it is 0 but for rounding; otherwise it measures how much sampling cut off. With
-      a reference also reference_kl, nats a token.
+      top_p = None it is 0 but for rounding (and for what was learned since); otherwise it measures
+      how much sampling cut off. With a reference also reference_kl, nats a token. With old_logp
+      or an importance cap also ratio (the mean of a token's weight), old_kl (the mean of old minus
+      new log-probability), clip_fraction (of tokens) and effective_sample_size, the share of
+      tokens that as many equally weighted ones would be worth (Kish: mean squared over mean of
+      squares).
     """
     chex.assert_rank(advantages_PxN, 2)
-    num_samples, num_tokens = advantages_PxN.size, jnp.sum(rollout.mask)
+    num_tokens = jnp.sum(rollout.mask)
+    clip = (objective.clip_low, objective.clip_high)
+    weighted = old_logp_PxNxR is not None or objective.importance_cap is not None
 
     def loss_fn(params, prompts, arrays):
-        tokens, mask, sampling_logp, advantages, reference_logp = arrays
+        tokens, mask, sampling_logp, advantages, weights, reference_logp, old_logp = arrays
         logp, entropy = response_logprobs(
             state.variables(params),
             prompts,
@@ -77,14 +92,27 @@ def policy_gradient_update(
             decoder=decoder,
             chunk_tokens=chunk_tokens,
         )
-        figures = {
-            "entropy": masked_mean(entropy, mask, num_tokens),
-            "sampling_kl": masked_mean(sampling_logp - logp, mask, num_tokens),
-        }
-        loss = policy_gradient_loss(logp, mask, advantages, num_samples)
+        mean = functools.partial(masked_mean, mask=mask, count=num_tokens)
+        figures = {"entropy": mean(entropy), "sampling_kl": mean(sampling_logp - logp)}
+        old = logp if old_logp is None else old_logp
+        importance = jnp.float32(1.0)
+        if objective.importance_cap is not None:
+            importance = importance_weights(old, sampling_logp, objective.importance_cap)
+        if weighted:
+            ratio = probability_ratio(logp, old, mask)
+            figures |= {
+                "ratio": mean(ratio * importance),
+                "effective_sample_size": mean((ratio * importance) ** 2),  # not yet: see below
+                "old_kl": mean(old - logp),
+                "clip_fraction": mean(is_clipped(ratio, advantages, clip)),
+            }
+        loss = policy_gradient_loss(logp, advantages, weights * importance, old_logp, clip)
+        if objective.entropy_coefficient is not None:
+            loss -= objective.entropy_coefficient * figures["entropy"]
         if reference_logp is not None:
-            figures["reference_kl"] = reference_kl(logp, reference_logp, mask, num_tokens)
-            loss += kl_coefficient * figures["reference_kl"]
+            kl = reference_kl(logp, reference_logp, mask, num_tokens, objective.kl_estimator)
+            figures["reference_kl"] = kl
+            loss += objective.kl_coefficient * kl
         return loss, figures
 
     arrays = (
@@ -92,9 +120,15 @@ def policy_gradient_update(
         rollout.mask,
         rollout.sampling_logp,
         advantages_PxN,
+        aggregation_weights(rollout.mask, objective.aggregation),
         reference_logp_PxNxR,
+        old_logp_PxNxR,
     )
-    return _step(state, loss_fn, rollout.prompts, arrays, optimizer, micro_batch)
+    state, figures = _step(state, loss_fn, rollout.prompts, arrays, optimizer, micro_batch)
+    if weighted:  # of the whole batch, and not of each micro-batch
+        square = jnp.maximum(figures["effective_sample_size"], jnp.finfo(jnp.float32).tiny)
+        figures["effective_sample_size"] = figures["ratio"] ** 2 / square
+    return state, figures
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
@@ -145,7 +179,7 @@ def supervised_update(
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "chunk_tokens", "micro_batch"))
-def reference_logprobs(
+def rollout_logprobs(
     variables: Mapping[str, Any],
     rollout: Rollout,
     temperature: jax.Array | float,
@@ -154,10 +188,10 @@ def reference_logprobs(
     chunk_tokens: int,
     micro_batch: MicroBatch = WHOLE,
 ) -> jax.Array:
-    """Log-probabilities (P, N, R) of sampled tokens under other parameters, those of a reference.
+    """Log-probabilities (P, N, R) of sampled tokens, under a reference or before several updates.
 
     Args:
-      variables: the reference's parameters, as `decoder.apply` takes them.
+      variables: the parameters, as `decoder.apply` takes them.
       rollout: P groups of N samples.
       temperature: as in the update.
       decoder: the module.

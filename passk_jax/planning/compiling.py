@@ -16,10 +16,10 @@ from passk_jax.learner.train_state import (
     abstract_sampling_params,
     abstract_state,
 )
-from passk_jax.learner.update import policy_gradient_update, reference_logprobs
+from passk_jax.learner.update import policy_gradient_update, rollout_logprobs
 from passk_jax.planning.chips import Slice
 from passk_jax.policy.decoder import prefill
-from passk_jax.programs import Programs
+from passk_jax.programs import Programs, problems_per_update
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout, sample
 
@@ -69,7 +69,8 @@ def slice_devices(on: Slice) -> Sequence[jax.Device]:
 
 def compile_sampling(programs: Programs) -> Compiled:
     """The sampler at its longest prompts and completions."""
-    prompts, key = _prompts(programs), jax.eval_shape(lambda: jax.random.key(0))
+    prompts = _prompts(programs, programs.config.prompts_per_step)
+    key = jax.eval_shape(lambda: jax.random.key(0))
     return _compile(
         sample,
         abstract_sampling_params(programs.sampling_decoder),
@@ -85,28 +86,38 @@ def compile_sampling(programs: Programs) -> Compiled:
 
 
 def compile_update(programs: Programs) -> Compiled:
-    """The policy-gradient update at the longest prompts and completions."""
-    config, rollout = programs.config, _rollout(programs)
-    kl = config.kl_coefficient is not None
+    """One policy-gradient update at the longest prompts and completions."""
+    objective = programs.objective
+    rollout = _rollout(programs, problems_per_update(programs.config))
     return _compile(
         policy_gradient_update,
         training_state(programs),
         rollout,
         _array(programs, rollout.tokens.shape[:2], jnp.float32),
-        config.sampling.temperature,
-        rollout.policy_logp if kl else None,
-        config.kl_coefficient,
+        programs.config.sampling.temperature,
+        rollout.policy_logp if objective.keeps_reference else None,
+        rollout.policy_logp if objective.updates_per_step > 1 else None,
         optimizer=programs.optimizer,
+        objective=objective,
         **_sizes(programs),
     )
 
 
 def compile_reference(programs: Programs) -> Compiled:
     """The reference's log-probabilities, for a KL penalty."""
+    return _compile_logprobs(programs, reference_variables(programs))
+
+
+def compile_old_policy(programs: Programs) -> Compiled:
+    """The log-probabilities before several updates, for their ratios."""
+    return _compile_logprobs(programs, training_state(programs).variables())
+
+
+def _compile_logprobs(programs, variables):
     return _compile(
-        reference_logprobs,
-        reference_variables(programs),
-        _rollout(programs),
+        rollout_logprobs,
+        variables,
+        _rollout(programs, programs.config.prompts_per_step),
         programs.config.sampling.temperature,
         **_sizes(programs),
     )
@@ -117,7 +128,7 @@ def training_state(programs: Programs) -> TrainState:
     state = abstract_state(
         programs.decoder,
         programs.optimizer,
-        keep_reference=programs.config.kl_coefficient is not None,
+        keep_reference=programs.objective.keeps_reference,
     )
     if programs.config.lora.rank is None:
         return state
@@ -138,7 +149,7 @@ def cache_bytes(programs: Programs) -> tuple[int, int]:
     def shared_segment(params, prompts):  # a prompt's last token is the first that the loop feeds
         return prefill(decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1])
 
-    shared = jax.eval_shape(shared_segment, params, _prompts(programs))
+    shared = jax.eval_shape(shared_segment, params, _prompts(programs, config.prompts_per_step))
     names = ("layers", "problems", None, "kv_heads", None)
     of_prompts = of_completions = 0
     for kind, pair in shared.kv.items():
@@ -191,26 +202,21 @@ def _sizes(programs):
     }
 
 
-def _prompts(programs) -> Prompts:
-    config = programs.config
-    shape = (config.prompts_per_step, config.sampling.max_prompt_tokens)
+def _prompts(programs, num_problems) -> Prompts:
+    shape = (num_problems, programs.config.sampling.max_prompt_tokens)
     return Prompts(
         tokens=_array(programs, shape, jnp.int32, "problems"),
         mask=_array(programs, shape, jnp.bool_, "problems"),
     )
 
 
-def _rollout(programs) -> Rollout:
+def _rollout(programs, num_problems) -> Rollout:
     config, layout = programs.config, programs.sampling_decoder.layout
-    shape = (
-        config.prompts_per_step,
-        config.samples_per_prompt,
-        config.sampling.max_response_tokens,
-    )
+    shape = (num_problems, config.samples_per_prompt, config.sampling.max_response_tokens)
     sharding = layout.sharding(("problems", "samples", None), shape)
     array = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
     return Rollout(
-        prompts=_prompts(programs),
+        prompts=_prompts(programs, num_problems),
         tokens=array(jnp.int32),
         mask=array(jnp.bool_),
         sampling_logp=array(jnp.float32),

@@ -44,6 +44,11 @@ def shortened(rollout: Rollout, length: int) -> Rollout:
     return rollout.replace(**{name: rollout[name][..., :length] for name in columns})
 
 
+def ended(rollout: Rollout, stop_ids: tuple[int, ...]) -> jax.Array:
+    """Whether each completion (P, N) came to its end, bool; the others were cut off."""
+    return jnp.any(jnp.isin(rollout.tokens, jnp.array(stop_ids)) & rollout.mask, axis=-1)
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
     """How completions are drawn: the keys of `config.sampling` that the compiled loop depends on.

@@ -1,4 +1,4 @@
-"""The order in which problems come: a pure function of a seed and a position."""
+"""The order in which problems come: a pure function of a seed, a position, and what was solved."""
 
 from collections.abc import Sequence
 
@@ -32,14 +32,8 @@ class Order:
     """
 
     def __init__(self, problems: Sequence[base.Problem], seed: int) -> None:
-        if not problems:
-            raise ValueError("there are no problems to put in order")
-        members: dict[base.Part | None, list[int]] = {}
-        for index, problem in enumerate(problems):
-            members.setdefault(problem.part, []).append(index)
-        self._members = [np.array(indices, np.int64) for indices in members.values()]
+        self._members, rates = _by_part(problems)
         self._seed = seed
-        rates = np.array([1.0 if part is None else part.rate for part in members])
         if not (np.isfinite(rates) & (rates > 0)).all() or rates.min() * _CYCLE < rates.sum():
             raise ValueError(
                 f"the rates {rates.tolist()} of a mixture's parts must be positive, and none less "
@@ -92,3 +86,70 @@ class Order:
             for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
         ]
         return members[chosen]
+
+
+class Prioritized:
+    """Batches of problems that are solved less often come more often.
+
+    A problem is drawn in proportion to 1 - its last solve rate (Kimi k1.5, arXiv 2501.12599,
+    "prioritized sampling"); one that was never sampled counts as never solved. A batch has no
+    problem twice unless there are fewer than it takes. Where too few have any weight, it is filled
+    up from the others, each alike. In a mixture each draw is of a part as often as its rate says.
+
+    What is drawn is a function of (seed, position, solve rates): a run that goes on from its solve
+    record draws the same.
+
+    Args:
+        problems: of the split; those of one part of a mixture share their `part`.
+        seed: of all that is drawn.
+
+    Raises:
+        ValueError: there are no problems.
+
+    >>> order = Prioritized([base.Problem(str(i), "", None) for i in range(4)], seed=0)
+    >>> sorted(order.batch(0, 2, np.array([1.0, 0.5, 1.0, np.nan])).tolist())
+    [1, 3]
+    """
+
+    def __init__(self, problems: Sequence[base.Problem], seed: int) -> None:
+        self._members, self._rates = _by_part(problems)
+        self._seed = seed
+
+    def batch(self, position: int, size: int, solve_rates: np.ndarray) -> np.ndarray:
+        """Returns `size` indices, int64, of the problems that follow the first `position`.
+
+        Args:
+            position: how many were drawn before.
+            size: how many to draw.
+            solve_rates: (number of problems,), the last of each; nan where there is none.
+        """
+        weights = 1.0 - np.nan_to_num(np.asarray(solve_rates, np.float64), nan=0.0)
+        for members, rate in zip(self._members, self._rates, strict=True):
+            weights[members] *= rate / max(weights[members].sum(), np.finfo(np.float64).tiny)
+        rng = np.random.default_rng((self._seed, 2**33, position))
+        draws = [self._permutation(rng, weights) for _ in range(-(-size // len(weights)))]
+        return np.concatenate(draws)[:size]
+
+    @staticmethod
+    def _permutation(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
+        """All problems, as if drawn one after the other without putting back.
+
+        The order of log-weights with Gumbel noise is that of such draws; those of weight 0 come
+        last, in any order.
+        """
+        noisy = rng.gumbel(size=len(weights)) + np.log(np.where(weights > 0, weights, 1.0))
+        return np.lexsort((-noisy, weights <= 0))
+
+
+def _by_part(problems: Sequence[base.Problem]) -> tuple[list[np.ndarray], np.ndarray]:
+    """The indices of each part's problems, and its rate; a task that is no mixture is one part."""
+    if not problems:
+        raise ValueError("there are no problems to put in order")
+    members: dict[base.Part | None, list[int]] = {}
+    for index, problem in enumerate(problems):
+        members.setdefault(problem.part, []).append(index)
+    rates = [1.0 if part is None else part.rate for part in members]
+    return [np.array(indices, np.int64) for indices in members.values()], np.array(rates)
+
+
+ORDERS = {"epochs": Order, "prioritized": Prioritized}

@@ -66,6 +66,7 @@ from passk_jax.transforms.table import (
     check,
     check_batch,
     describe,
+    lookup,
     make,
 )
 
@@ -89,6 +90,7 @@ __all__ = [
     "grpo_k",
     "loo",
     "loo_minus_one_partitioned",
+    "lookup",
     "make",
     "naive_partitioned",
     "naive_partitioned_baselined",

@@ -8,6 +8,8 @@ k = 1 `sloo_centered` and `sloo_minus_one` are `rloo` (`sloo` keeps its baseline
 
 import difflib
 import functools
+import importlib
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from passk_jax.transforms import binary, inputs, pkpo, sampled, shaping
 from passk_jax.transforms.estimator import Estimator
+from passk_jax.transforms.surrogate import from_surrogate
 
 
 def _table(*functions: Callable[..., jax.Array]) -> Mapping[str, Estimator]:
@@ -67,12 +70,42 @@ ESTIMATORS = _table(
 _GIVEN_AT_EACH_STEP = ("k", "key", "high_entropy")
 
 
-def _row(name: str) -> Estimator:
+def lookup(name: str) -> Estimator:
+    """Returns a row of the table, or the estimator that "package.module:function" makes.
+
+    The function is a surrogate reward, of the success rate alone: see `from_surrogate`.
+
+    Args:
+      name: a key of `ESTIMATORS`, or the place of a function that can be imported.
+
+    Raises:
+      ValueError: if the name is unknown, or there is no such function, or JAX cannot differentiate
+        it at rate 1/2.
+    """
+    if ":" in str(name):
+        return _of_surrogate(name)
     if name not in ESTIMATORS:
         close = difflib.get_close_matches(str(name), ESTIMATORS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown estimator {name!r}, known: {', '.join(ESTIMATORS)}{hint}")
     return ESTIMATORS[name]
+
+
+@functools.cache
+def _of_surrogate(place: str) -> Estimator:
+    module, _, function = place.partition(":")
+    try:
+        surrogate = getattr(importlib.import_module(module), function)
+        slope = float(jax.grad(surrogate)(0.5))
+    except Exception as error:
+        raise ValueError(
+            f"estimator {place!r}: must be module:function, a differentiable function of the "
+            f"success rate: {type(error).__name__}: {error}"
+        ) from error
+    if not math.isfinite(slope):
+        raise ValueError(f"estimator {place!r}: its slope at rate 1/2 is {slope}, not a number")
+    estimator = from_surrogate(surrogate)
+    return Estimator(place, estimator, "AS, recipe", None, "mean", True, MappingProxyType({}))
 
 
 def _check_options(row: Estimator, n: int, options: Mapping[str, object]) -> None:
@@ -96,7 +129,7 @@ def make(name: str, **options: float | int | str) -> Callable[..., jax.Array]:
     """Returns the estimator of that name for whole batches, in the learner's convention.
 
     Args:
-      name: a key of `ESTIMATORS`.
+      name: of `lookup`.
       **options: its parameters other than k and the key, such as gamma of "pkr".
 
     Returns:
@@ -117,7 +150,7 @@ def make(name: str, **options: float | int | str) -> Callable[..., jax.Array]:
     >>> print((3 * advantages).round())  # n = 4 times 2/6
     [[0. 4. 0. 4.]]
     """
-    row = _row(name)
+    row = lookup(name)
     _check_options(row, 2, options)
 
     def advantages(rewards, k=None, *, key=None, entropy=None) -> jax.Array:
@@ -166,14 +199,14 @@ def check_batch(name: str, rewards_PxN) -> None:
     inside, bad rewards can only become nan.
 
     Args:
-      name: a key of `ESTIMATORS`.
+      name: of `lookup`.
       rewards_PxN: (P, n) array; the values of a traced one cannot be seen.
 
     Raises:
       ValueError: if the name is unknown, the rank is not 2, n < 2, or a concrete reward is nan,
         infinite or, for an estimator of 0/1 rewards, neither 0 nor 1.
     """
-    row = _row(name)
+    row = lookup(name)
     if np.ndim(rewards_PxN) != 2:
         raise ValueError(
             f"{name}: rewards must be a batch (P, n), got shape {np.shape(rewards_PxN)}"
@@ -189,7 +222,7 @@ def check(name: str, n: int, k: int | float | None, **options: float | int | str
     It is how a config is checked before anything is compiled: with each k that its schedule names.
 
     Args:
-      name: a key of `ESTIMATORS`.
+      name: of `lookup`.
       n: number of samples of one problem.
       k: size of the rewarded set; None, or 1, for an estimator that takes no k.
       **options: its other parameters.
@@ -203,7 +236,7 @@ def check(name: str, n: int, k: int | float | None, **options: float | int | str
     Traceback (most recent call last):
     ValueError: sloo: k = 16 with n = 16, allowed: 1 <= k <= 15; k = n leaves the baseline no sample
     """
-    row = _row(name)
+    row = lookup(name)
     n = inputs.check_size(row.name, n, smallest=2)
     if row.takes_k:
         row.parameters["k"].check(row.name, "k", k, n)

@@ -1,5 +1,6 @@
 """Losses by hand, and their gradient on a bandit whose exact gradient is known."""
 
+import functools
 import itertools
 
 import jax
@@ -9,39 +10,112 @@ import pytest
 
 from passk_jax import transforms
 from passk_jax.learner.loss import (
+    aggregation_weights,
+    importance_weights,
+    is_clipped,
     masked_mean,
     policy_gradient_loss,
     reference_kl,
     supervised_loss,
 )
+from passk_jax.learner.objective import AGGREGATIONS
+
+
+def on_policy(logp_PxNxR, mask_PxNxR, advantages_PxN):
+    weights_PxNxR = aggregation_weights(mask_PxNxR, "seq-mean-token-sum")
+    return policy_gradient_loss(logp_PxNxR, advantages_PxN, weights_PxNxR)
 
 
 def test_policy_gradient_loss_by_hand():
-    # One problem, two samples: log-probabilities -1 - 2 = -3, and -4 (its second token is padding).
-    # -(1/2) (2 * -3 + -1 * -4) = 1. A mean over tokens would give 0.5 * ..., padding counted 3.5.
+    # One problem, two samples of two tokens and one. At the policy itself each ratio is 1:
+    # -(1/2) (2 + 2 - 1) = -1.5; padding counted it would be -1. A token's gradient is -A / 2.
     logp = jnp.array([[[-1.0, -2.0], [-4.0, -5.0]]])
     mask = jnp.array([[[True, True], [True, False]]])
-    assert policy_gradient_loss(logp, mask, jnp.array([[2.0, -1.0]])) == 1.0
+    loss, by_logp = jax.value_and_grad(on_policy)(logp, mask, jnp.array([[2.0, -1.0]]))
+    assert loss == -1.5
+    np.testing.assert_array_equal(by_logp, [[[-1.0, -1.0], [0.5, 0.0]]])
 
 
 def test_policy_gradient_loss_averages_over_problems():
     logp, mask = jnp.full((3, 2, 1), -1.0), jnp.ones((3, 2, 1), bool)
     advantages = jnp.array([[1.0, 1.0], [0.0, 0.0], [2.0, 0.0]])
-    assert policy_gradient_loss(logp, mask, advantages) == pytest.approx((1 + 0 + 1) / 3)
+    assert on_policy(logp, mask, advantages) == pytest.approx(-(1 + 0 + 1) / 3)
+
+
+def test_clipping_by_hand():
+    # Ratios 2, 1/2, 1 and advantages of either sign; low 0.2, high 0.28 (DAPO's).
+    #   A = 1:  min(2, 1.28) = 1.28, no gradient; min(0.5, 0.8) = 0.5, gradient 0.5; 1, gradient 1
+    #   A = -1: min(-2, -1.28) = -2, gradient -2; min(-0.5, -0.8) = -0.8, none; -1, gradient -1
+    # A bound of 1.2 on both sides, or one that ignored the sign, gives other numbers.
+    logp = jnp.log(jnp.array([[[2.0, 0.5, 1.0], [2.0, 0.5, 1.0]]]))
+    old, weights = jnp.zeros_like(logp), jnp.full(logp.shape, 0.25)
+    arguments = (jnp.array([[1.0, -1.0]]), weights, old, (0.2, 0.28))
+    loss, by_logp = jax.value_and_grad(policy_gradient_loss)(logp, *arguments)
+    assert loss == pytest.approx(-0.25 * (1.28 + 0.5 + 1 - 2 - 0.8 - 1))
+    np.testing.assert_allclose(by_logp, -0.25 * np.array([[[0, 0.5, 1], [-2, 0, -1]]]), atol=1e-7)
+    clipped = is_clipped(jnp.exp(logp), jnp.array([[1.0, -1.0]]), (0.2, 0.28))
+    np.testing.assert_array_equal(clipped, [[[True, False, False], [False, True, False]]])
+    # Either bound alone, and none.
+    for clip, gain in (((None, 0.28), 1.28 - 0.5), ((0.2, None), 2 - 0.8), ((None, None), 2 - 0.5)):
+        loss = policy_gradient_loss(logp, *arguments[:3], clip)
+        assert loss == pytest.approx(-0.25 * (gain + 0.5 - 2)), clip
+
+
+def test_at_the_old_policy_the_clipped_loss_has_the_plain_gradient():
+    """AS, appendix A: whatever the advantages and the weights."""
+    keys = jax.random.split(jax.random.key(3), 3)
+    logp = -jax.random.exponential(keys[0], (3, 4, 5))
+    advantages, mask = (
+        jax.random.normal(keys[1], (3, 4)),
+        jax.random.bernoulli(keys[2], 0.7, (3, 4, 5)),
+    )
+    for aggregation in AGGREGATIONS:
+        weights = aggregation_weights(mask, aggregation)
+        clipped = jax.grad(policy_gradient_loss)(logp, advantages, weights, logp, (0.2, 0.28))
+        np.testing.assert_array_equal(clipped, -weights * advantages[..., None])
+
+
+def test_aggregations_by_hand():
+    # Two samples, of three tokens and of one.
+    mask = jnp.array([[[True, True, True], [True, False, False]]])
+    expected = {
+        "seq-mean-token-sum": [[1 / 2] * 3, [1 / 2, 0, 0]],
+        "seq-mean-token-mean": [[1 / 6] * 3, [1 / 2, 0, 0]],
+        "token-mean": [[1 / 4] * 3, [1 / 4, 0, 0]],
+    }
+    assert set(expected) == set(AGGREGATIONS)
+    for name, weights in expected.items():
+        np.testing.assert_allclose(aggregation_weights(mask, name), [weights], rtol=1e-6)
+        assert not aggregation_weights(jnp.zeros_like(mask), name).any()  # not nan
+
+
+def test_importance_weights_correct_the_sampler_up_to_the_cap():
+    """Exactly, by enumeration: samples of a sampler that is not the policy."""
+    policy, sampler = jnp.array([0.5, 0.3, 0.2]), jnp.array([0.2, 0.5, 0.3])
+    weights = importance_weights(jnp.log(policy), jnp.log(sampler), cap=10.0)
+    np.testing.assert_allclose(
+        jnp.sum(sampler * weights * jnp.arange(3.0)), policy @ np.arange(3.0)
+    )
+    np.testing.assert_allclose(
+        importance_weights(jnp.log(policy), jnp.log(sampler), cap=1.5), [1.5, 0.6, 2 / 3], rtol=1e-6
+    )
+    by_policy = jax.grad(lambda p: jnp.sum(importance_weights(p, jnp.log(sampler), 10.0)))
+    assert not by_policy(jnp.log(policy)).any()
 
 
 def test_no_gradient_flows_through_advantages_or_padding():
     logp, mask = jnp.full((1, 2, 2), -1.0), jnp.array([[[True, False], [True, True]]])
-    by_advantage = jax.grad(policy_gradient_loss, 2)(logp, mask, jnp.array([[2.0, -1.0]]))
+    by_advantage = jax.grad(on_policy, 2)(logp, mask, jnp.array([[2.0, -1.0]]))
     assert not by_advantage.any()
-    by_logp = jax.grad(policy_gradient_loss)(logp, mask, jnp.array([[2.0, -1.0]]))
+    by_logp = jax.grad(on_policy)(logp, mask, jnp.array([[2.0, -1.0]]))
     np.testing.assert_allclose(by_logp, [[[-1.0, 0.0], [0.5, 0.5]]])
 
 
 def test_padding_may_hold_anything():
     logp = jnp.array([[[-1.0, -jnp.inf]]])
     mask = jnp.array([[[True, False]]])
-    assert policy_gradient_loss(logp, mask, jnp.ones((1, 1))) == 1.0
+    loss, by_logp = jax.value_and_grad(on_policy)(logp, mask, jnp.ones((1, 1)))
+    assert loss == -1.0 and (by_logp == jnp.array([-1.0, 0.0])).all()
     assert supervised_loss(logp, mask) == 1.0
 
 
@@ -60,9 +134,7 @@ def test_gradient_is_that_of_pass_at_k(name, k):
         # Each outcome is a problem of its own; a response is one token, the arm.
         logp = jax.nn.log_softmax(theta)[outcomes_PxN][..., None]
         mask = jnp.ones_like(logp, bool)
-        losses = jax.vmap(policy_gradient_loss)(
-            logp[:, None], mask[:, None], advantages_PxN[:, None]
-        )
+        losses = jax.vmap(on_policy)(logp[:, None], mask[:, None], advantages_PxN[:, None])
         return jnp.sum(weights_P * losses)
 
     probabilities_P = jnp.prod(jax.nn.softmax(theta)[outcomes_PxN], axis=-1)
@@ -78,8 +150,9 @@ def test_parts_add_up_to_the_whole_by_its_counts():
     )
     advantages = jnp.array([[1.0, -2.0], [0.5, 3.0]])
     halves = [slice(0, 1), slice(1, 2)]
-    parts = [policy_gradient_loss(logp[h], mask[h], advantages[h], 4) for h in halves]
-    assert sum(parts) == policy_gradient_loss(logp, mask, advantages)
+    weights = aggregation_weights(mask, "token-mean")
+    parts = [policy_gradient_loss(logp[h], advantages[h], weights[h]) for h in halves]
+    assert sum(parts) == pytest.approx(float(policy_gradient_loss(logp, advantages, weights)))
     parts = [supervised_loss(logp[h], mask[h], 7) for h in halves]
     # 1 + 3 + 4 + 5 + 6 + 7 + 8 = 34 over seven tokens; the mean of the halves' means is 4.58.
     assert sum(parts) == pytest.approx(34 / 7) == supervised_loss(logp, mask)
@@ -97,15 +170,17 @@ def test_reference_kl_by_hand():
     assert not jax.grad(reference_kl, 1)(logp[..., :2], reference[..., :2], mask[..., :2]).any()
 
 
-def test_reference_kl_in_expectation():
-    """Over all responses: its value is KL(pi || ref), its gradient that of KL(ref || pi)."""
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_reference_kl_in_expectation(estimator):
+    """Over all responses: KL(pi || ref); k1's gradient is its own, k3's that of KL(ref || pi)."""
     theta, reference = jnp.array([0.4, -0.3, 0.9, 0.0]), jnp.array([0.1, 0.5, -0.2, 0.3])
     tokens = jnp.arange(4)  # each response once: one token
 
     def expected(theta, probabilities):
         logp = jax.nn.log_softmax(theta)[tokens][:, None, None, None]
         ref = jax.nn.log_softmax(reference)[tokens][:, None, None, None]
-        kls = jax.vmap(reference_kl)(logp, ref, jnp.ones_like(logp, bool))
+        of_one = functools.partial(reference_kl, estimator=estimator)
+        kls = jax.vmap(of_one)(logp, ref, jnp.ones_like(logp, bool))
         return jnp.sum(probabilities * kls)
 
     def kl(one, other):
@@ -114,6 +189,9 @@ def test_reference_kl_in_expectation():
 
     value, gradient = jax.value_and_grad(expected)(theta, jax.nn.softmax(theta))
     assert float(value) == pytest.approx(float(kl(theta, reference)), rel=1e-5)
+    if estimator == "k1":
+        np.testing.assert_allclose(gradient, jax.grad(kl)(theta, reference), atol=1e-6)
+        return
     np.testing.assert_allclose(gradient, jax.grad(kl, 1)(reference, theta), atol=1e-6)
     # Not that of KL(pi || ref), except near the reference, where both are small and agree.
     assert jnp.abs(gradient - jax.grad(kl)(theta, reference)).max() > 0.01

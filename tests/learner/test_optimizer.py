@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from passk_jax import transforms
-from passk_jax.learner.optimizer import k_at, make_optimizer, parse_k_schedule, warmup_constant
+from passk_jax.learner.optimizer import learning_rate_schedule, make_optimizer
 
 CONFIG = ConfigDict(
     dict(
@@ -25,9 +24,16 @@ CONFIG = ConfigDict(
 
 
 def test_warm_up_is_linear_then_constant():
-    rates = [float(warmup_constant(0.5, 4)(count)) for count in range(6)]
+    rates = [float(learning_rate_schedule(0.5, 4)(count)) for count in range(6)]
     np.testing.assert_allclose(rates, [0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
-    assert float(warmup_constant(0.5, 0)(0)) == 0.5
+    assert float(learning_rate_schedule(0.5, 0)(0)) == 0.5
+
+
+def test_the_learning_rate_changes_with_the_step_and_not_with_the_update():
+    # Two updates a step; the warm-up is of two steps, and 0.4 begins at step 3, update 6.
+    schedule = learning_rate_schedule(((0, 0.8), (3, 0.4)), 2, updates_per_step=2)
+    rates = [float(schedule(count)) for count in range(8)]
+    np.testing.assert_allclose(rates, [0.4, 0.4, 0.8, 0.8, 0.8, 0.8, 0.4, 0.4])
 
 
 def test_clips_by_the_global_norm_before_the_update():
@@ -85,28 +91,3 @@ def test_an_unknown_dtype_of_moments():
     config.moment_dtype = "float16"
     with pytest.raises(ValueError, match=r"optimizer.moment_dtype = 'float16': allowed are"):
         make_optimizer(config)
-
-
-@pytest.mark.parametrize(
-    "k", [True, "8", (), ((1, 8),), ((0, 8), (0, 4)), ((0, 8), (9, 4), (5, 2)), ((0, "8"),)]
-)
-def test_a_schedule_that_skips_or_repeats_steps_is_refused(k):
-    with pytest.raises(ValueError, match=r"estimator.k = "):
-        parse_k_schedule(k)
-
-
-def test_a_schedule_may_have_fractions_or_no_k():
-    assert parse_k_schedule(2.5) == ((0, 2.5),)
-    assert parse_k_schedule(None) == ((0, None),)
-    schedule = parse_k_schedule(((0, 8), (5, 1.5)))
-    assert schedule == ((0, 8.0), (5, 1.5)) and isinstance(schedule[0][1], float)
-
-
-def test_a_change_of_k_does_not_recompile():
-    schedule = parse_k_schedule(((0, 8), (3, 1)))
-    estimate = transforms.make("sloo_minus_one")
-    estimator = jax.jit(lambda rewards, k: estimate(rewards, k))  # with a cache of its own
-    rewards = jnp.array([[0.0] * 12 + [1.0] * 4])
-    seen = [np.asarray(estimator(rewards, k_at(schedule, step))) for step in range(5)]
-    assert estimator._cache_size() == 1
-    assert (seen[0] == seen[2]).all() and (seen[2] != seen[3]).any()

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from configs import default
 from passk_jax.learner import update as update_lib
 from passk_jax.learner.micro_batch import WHOLE, MicroBatch, accumulate, for_each
+from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import make_optimizer
 from passk_jax.learner.train_state import (
     TrainState,
@@ -25,7 +26,7 @@ from passk_jax.learner.train_state import (
 )
 from passk_jax.learner.update import (
     policy_gradient_update,
-    reference_logprobs,
+    rollout_logprobs,
     supervised_update,
 )
 from passk_jax.policy.config import DecoderConfig
@@ -44,6 +45,7 @@ def optimizer_config(**changes):
 
 
 SGD = make_optimizer(optimizer_config(learning_rate=0.1))
+KL = Objective(kl_coefficient=0.5)
 
 
 def batch():
@@ -72,7 +74,7 @@ def whole():
     # Another policy than the one that is trained, so that the KL term does something.
     other = init_state(DECODER, SGD, 7).params
     reference = functools.partial(
-        reference_logprobs, {"params": other}, rollout, 0.7, decoder=DECODER, chunk_tokens=50
+        rollout_logprobs, {"params": other}, rollout, 0.7, decoder=DECODER, chunk_tokens=50
     )
     return state, reference, rollout, advantages
 
@@ -93,8 +95,8 @@ def assert_same(one, other, atol=1e-6):
 def at_once(whole):
     state, reference, rollout, advantages = whole
     return policy_gradient_update(
-        state(), rollout, advantages, 0.7, reference(), 0.5,
-        decoder=DECODER, optimizer=SGD, chunk_tokens=50,
+        state(), rollout, advantages, 0.7, reference(),
+        decoder=DECODER, optimizer=SGD, chunk_tokens=50, objective=KL,
     )  # fmt: skip
 
 
@@ -105,8 +107,8 @@ def test_micro_batches_give_what_one_batch_gives(whole, at_once, problems, sampl
     logp = reference(micro_batch=parts)
     np.testing.assert_allclose(logp, reference(), atol=2e-6)  # each in its place
     found = policy_gradient_update(
-        state(), rollout, advantages, 0.7, logp, 0.5,
-        decoder=DECODER, optimizer=SGD, chunk_tokens=7, micro_batch=parts,
+        state(), rollout, advantages, 0.7, logp,
+        decoder=DECODER, optimizer=SGD, chunk_tokens=7, micro_batch=parts, objective=KL,
     )  # fmt: skip
     assert_same(at_once, found)
     start = state().params
@@ -301,10 +303,17 @@ def test_the_optimizers_arrays_lie_as_their_parameters_do(name):
 def test_at_the_reference_itself_the_kl_changes_nothing(whole):
     state, _, rollout, advantages = whole
     fixed = dict(decoder=DECODER, chunk_tokens=50)
-    own = reference_logprobs(state().variables(), rollout, 0.7, **fixed)
+    own = rollout_logprobs(state().variables(), rollout, 0.7, **fixed)
     without = policy_gradient_update(state(), rollout, advantages, 0.7, optimizer=SGD, **fixed)
     with_kl = policy_gradient_update(
-        state(), rollout, advantages, 0.7, own, 10.0, optimizer=SGD, **fixed
+        state(),
+        rollout,
+        advantages,
+        0.7,
+        own,
+        optimizer=SGD,
+        objective=Objective(kl_coefficient=10.0),
+        **fixed,
     )
     assert abs(float(with_kl[1].pop("reference_kl"))) < 1e-10
     assert_same(without, with_kl)
@@ -316,12 +325,69 @@ def test_the_kl_holds_the_policy_at_the_reference(whole, at_once):
     now, found = state(), []
     for _ in range(4):
         now, figures = policy_gradient_update(
-            now, rollout, 0 * advantages, 0.7, reference(), 0.5,
-            decoder=DECODER, optimizer=SGD, chunk_tokens=50,
+            now, rollout, 0 * advantages, 0.7, reference(),
+            decoder=DECODER, optimizer=SGD, chunk_tokens=50, objective=KL,
         )  # fmt: skip
         found.append(float(figures["reference_kl"]))
         assert float(figures["loss"]) == pytest.approx(0.5 * found[-1], rel=1e-5)
     assert found == sorted(found, reverse=True) and found[-1] < 0.9 * found[0]
+
+
+# The objective.
+
+EVERYTHING = Objective(
+    epochs=2,
+    clip_low=0.2,
+    clip_high=0.28,
+    aggregation="token-mean",
+    importance_cap=1.5,
+    kl_coefficient=0.5,
+    kl_estimator="k1",
+    entropy_coefficient=0.1,
+)
+
+
+@pytest.mark.parametrize(("problems", "samples"), SPLITS[:2])
+def test_every_term_is_the_same_in_micro_batches(whole, problems, samples):
+    state, reference, rollout, advantages = whole
+    old = (
+        rollout_logprobs(state().variables(), rollout, 0.7, decoder=DECODER, chunk_tokens=50) + 0.3
+    )
+    fixed = dict(decoder=DECODER, optimizer=SGD, chunk_tokens=50, objective=EVERYTHING)
+    results = [
+        policy_gradient_update(
+            state(), rollout, advantages, 0.7, reference(), old, micro_batch=parts, **fixed
+        )
+        for parts in (WHOLE, MicroBatch(problems, samples))
+    ]
+    assert_same(*results)
+    figures = results[0][1]
+    # new / old = exp(-0.3) = 0.74 is below 1 - 0.2: clipped where the advantage is negative.
+    negative = (np.asarray(advantages) < 0)[..., None] & np.asarray(rollout.mask)
+    assert float(figures["clip_fraction"]) == pytest.approx(
+        negative.sum() / np.asarray(rollout.mask).sum(), rel=1e-5
+    )
+    assert float(figures["old_kl"]) == pytest.approx(0.3, rel=1e-4)
+    weights = np.minimum(np.exp(old - rollout.sampling_logp), 1.5)[np.asarray(rollout.mask)]
+    assert float(figures["ratio"]) == pytest.approx(np.exp(-0.3) * weights.mean(), rel=1e-4)
+    size = weights.mean() ** 2 / (weights**2).mean()
+    assert float(figures["effective_sample_size"]) == pytest.approx(size, rel=1e-4)
+
+
+def test_the_entropy_bonus_raises_the_entropy_and_nothing_else_does(whole):
+    state, _, rollout, advantages = whole
+    fixed = dict(decoder=DECODER, optimizer=SGD, chunk_tokens=50)
+    now, found = state(), []
+    for _ in range(4):
+        objective = Objective(entropy_coefficient=1.0)
+        now, figures = policy_gradient_update(
+            now, rollout, 0 * advantages, 0.7, objective=objective, **fixed
+        )
+        found.append(float(figures["entropy"]))
+        assert float(figures["loss"]) == pytest.approx(-found[-1], rel=1e-5)
+    assert found == sorted(found) and found[-1] > found[0] + 1e-3
+    without, _ = policy_gradient_update(state(), rollout, 0 * advantages, 0.7, **fixed)
+    jax.tree.map(np.testing.assert_array_equal, without.params, state().params)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from passk_jax.tasks import base
-from passk_jax.tasks.order import Order
+from passk_jax.tasks.order import ORDERS, Order, Prioritized
 
 
 def problems(*sizes, rates=None):
@@ -103,6 +103,49 @@ def test_rates_that_make_no_sense(rates, message):
         Order(problems(2, 2, rates=rates), seed=0)
 
 
-def test_no_problems():
+@pytest.mark.parametrize("order", ORDERS.values())
+def test_no_problems(order):
     with pytest.raises(ValueError, match="no problems to put in order"):
-        Order([], seed=0)
+        order([], seed=0)
+
+
+def test_prioritized_draws_in_proportion_to_what_was_not_solved():
+    # Weights 1 (never sampled), 1, 0.5, 0.25, 0: of single draws 4/11, 4/11, 2/11, 1/11 and none.
+    rates = np.array([np.nan, 0.0, 0.5, 0.75, 1.0])
+    order = Prioritized(problems(5), seed=3)
+    drawn = np.array([order.batch(position, 1, rates)[0] for position in range(8000)])
+    shares = np.bincount(drawn, minlength=5) / 8000
+    np.testing.assert_allclose(shares, np.array([4, 4, 2, 1, 0]) / 11, atol=0.02)  # 3.7 errors
+
+
+def test_prioritized_batches_have_no_problem_twice_while_there_are_others():
+    rates = np.array([0.0, 1.0, 0.2, 1.0, 0.9])
+    order = Prioritized(problems(5), seed=0)
+    fillers = set()
+    for position in range(0, 400, 4):
+        batch = order.batch(position, 4, rates).tolist()
+        assert len(set(batch)) == 4 and set(batch[:3]) == {0, 2, 4}
+        fillers.add(batch[3])
+    assert fillers == {1, 3}
+    batch = order.batch(0, 12, rates).tolist()  # more than there are: each at least twice
+    assert sorted(set(batch)) == [0, 1, 2, 3, 4] and min(map(batch.count, set(batch))) == 2
+
+
+def test_prioritized_is_a_function_of_seed_position_and_rates():
+    rates = np.linspace(0, 0.9, 50)
+    one = Prioritized(problems(50), seed=1).batch(64, 20, rates)
+    np.testing.assert_array_equal(Prioritized(problems(50), seed=1).batch(64, 20, rates), one)
+    for other in (
+        Prioritized(problems(50), seed=2).batch(64, 20, rates),
+        Prioritized(problems(50), seed=1).batch(84, 20, rates),
+        Prioritized(problems(50), seed=1).batch(64, 20, rates[::-1]),
+    ):
+        assert (other != one).any()
+
+
+def test_prioritized_mixtures_keep_their_rates():
+    # Part 0 is solved by half and part 1 by nine tenths; draws of the two are 1 : 3 all the same.
+    order = Prioritized(problems(10, 30, rates=(1, 3)), seed=0)
+    rates = np.repeat([0.5, 0.9], [10, 30])
+    drawn = np.array([order.batch(position, 1, rates)[0] for position in range(4000)])
+    assert np.mean(drawn < 10) == pytest.approx(0.25, abs=0.025)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -214,3 +215,41 @@ def test_the_command_prints_every_name_with_its_paper():
         assert line.startswith(f"{row.name} ") and row.reference in line
         assert row.describe_parameters() in line
         assert len(line) <= 140
+
+
+def passes_at_three(rate):
+    return 1 - (1 - rate) ** 3
+
+
+def has_no_slope(rate):
+    return jnp.abs(rate - 0.5) ** 0.5
+
+
+def test_a_surrogate_is_named_by_its_place():
+    place = f"{__name__}:passes_at_three"
+    rewards = jnp.array([[0.0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1]])
+    found = transforms.make(place)(rewards)
+    by_hand = transforms.from_surrogate(passes_at_three)
+    np.testing.assert_array_equal(found, jax.vmap(by_hand)(rewards))
+    assert float(found[0, 1]) == pytest.approx(3 * 0.25 * 2 / 3)  # F'(1/2) times RLOO's 2/3
+    transforms.check(place, n=4, k=None)
+    with pytest.raises(ValueError, match=r"passes_at_three: rewards must be 0 or 1"):
+        transforms.check_batch(place, rewards / 2)
+    with pytest.raises(ValueError, match=r"takes no gamma"):
+        transforms.check(place, n=4, k=None, gamma=2.0)
+    with pytest.raises(ValueError, match=r"k = 2, allowed: None \(or 1\), for it takes no k"):
+        transforms.check(place, n=4, k=2)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("no_such_module:f", r"'no_such_module:f': must be module:function.*No module named"),
+        (f"{__name__}:nothing", r"must be module:function.*has no attribute 'nothing'"),
+        (f"{__name__}:OPTIONS", r"must be module:function.*TypeError"),
+        (f"{__name__}:has_no_slope", r"its slope at rate 1/2 is"),
+    ],
+)
+def test_a_surrogate_that_is_not_there_or_has_no_slope(place, message):
+    with pytest.raises(ValueError, match=message):
+        transforms.check(place, n=4, k=None)

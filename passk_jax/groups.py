@@ -1,0 +1,103 @@
+"""What a step learns from, P groups of N scored samples, and dynamic sampling of them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from passk_jax.rollout.prompts import Prompts
+from passk_jax.rollout.sampler import Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a batch of groups earned: host arrays (P, N), and P lists of N texts and answers.
+
+    The same on every process; a text that was not asked for is None.
+    """
+
+    rewards_PxN: np.ndarray
+    correct_PxN: np.ndarray
+    texts: list[list[str | None]]
+    final_answers: list[list[str | None]]
+
+    def rows(self, rows_P: Sequence[int]) -> "Scores":
+        """Those of some problems."""
+        return Scores(
+            self.rewards_PxN[rows_P],
+            self.correct_PxN[rows_P],
+            [self.texts[row] for row in rows_P],
+            [self.final_answers[row] for row in rows_P],
+        )
+
+
+def joined(scores: Sequence[Scores]) -> Scores:
+    """Those of several batches, one after the other."""
+    return Scores(
+        np.concatenate([each.rewards_PxN for each in scores]),
+        np.concatenate([each.correct_PxN for each in scores]),
+        [row for each in scores for row in each.texts],
+        [row for each in scores for row in each.final_answers],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """P groups: which problems of the train split they are of, their samples and what these earned.
+
+    Attributes:
+      indices: (P,) positions in the train split.
+      rollout: the samples, on the devices.
+      scores: of the same.
+    """
+
+    indices: np.ndarray
+    rollout: Rollout
+    scores: Scores
+
+    def silent(self) -> np.ndarray:
+        """Whether each group (P,) says nothing, all its rewards being equal."""
+        return np.ptp(self.scores.rewards_PxN, axis=1) == 0
+
+    def refilled(self, more: "Groups") -> "Groups":
+        """With its silent groups replaced by those of `more` that are not, as far as these go.
+
+        This is DAPO's dynamic sampling (arXiv 2503.14476, section 3.2): groups that are all right
+        or all wrong have no gradient, and would make the batch smaller than it looks.
+        """
+        out, into = np.flatnonzero(~more.silent()), np.flatnonzero(self.silent())
+        count = min(len(out), len(into))
+        size = len(self.indices)
+        rows_P = np.arange(size)
+        rows_P[into[:count]] = size + out[:count]
+        rollout = _take(_of_one_width(self.rollout, more.rollout), rows_P)
+        return Groups(
+            np.concatenate([self.indices, more.indices])[rows_P],
+            jax.device_put(rollout, jax.tree.map(lambda x: x.sharding, self.rollout)),
+            joined([self.scores, more.scores]).rows(rows_P.tolist()),
+        )
+
+
+def _of_one_width(*rollouts: Rollout) -> list[Rollout]:
+    """With prompts of one length: in buckets, those of two batches may differ."""
+    width = max(rollout.prompts.tokens.shape[1] for rollout in rollouts)
+
+    def wide(x):
+        return jnp.pad(x, ((0, 0), (width - x.shape[1], 0)))
+
+    return [
+        rollout
+        if rollout.prompts.tokens.shape[1] == width
+        else rollout.replace(
+            prompts=Prompts(tokens=wide(rollout.prompts.tokens), mask=wide(rollout.prompts.mask))
+        )
+        for rollout in rollouts
+    ]
+
+
+@jax.jit
+def _take(rollouts: Sequence[Rollout], rows_P: jax.Array) -> Rollout:
+    """Rows of several rollouts, counted through; compiled once, whichever they are."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[rows_P], *rollouts)

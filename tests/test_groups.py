@@ -1,0 +1,80 @@
+"""Dynamic sampling: which groups are replaced, by which, and what a run remembers of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from passk_jax import tracking
+from passk_jax.groups import Groups, Scores
+from passk_jax.rollout.prompts import Prompts
+from passk_jax.rollout.sampler import Rollout
+from passk_jax.train import train
+from tests.tiny import compilations, tiny_config
+
+
+def groups(first, rewards_PxN, width=3):
+    """P groups of the problems first, first + 1, ..., whose every array holds the problem."""
+    rewards_PxN = np.array(rewards_PxN, np.float32)
+    size, n = rewards_PxN.shape
+    indices = np.arange(first, first + size)
+    of = lambda shape, dtype: jnp.broadcast_to(  # noqa: E731
+        indices.reshape(-1, *[1] * (len(shape) - 1)), shape
+    ).astype(dtype)
+    shape = (size, n, 4)
+    rollout = Rollout(
+        prompts=Prompts(tokens=of((size, width), jnp.int32), mask=jnp.ones((size, width), bool)),
+        tokens=of(shape, jnp.int32),
+        mask=jnp.ones(shape, bool),
+        sampling_logp=of(shape, jnp.float32),
+        policy_logp=of(shape, jnp.float32),
+    )
+    names = [[f"{index}.{i}" for i in range(n)] for index in indices]
+    return Groups(indices, rollout, Scores(rewards_PxN, rewards_PxN > 0, names, names))
+
+
+def test_silent_groups_are_replaced_by_others_that_are_not():
+    # 0 and 3 are silent. Of the second batch 10 and 13 are not; of a third only one is needed.
+    batch = groups(0, [[1, 1], [1, 0], [0, 1], [0, 0]])
+    more = groups(10, [[0, 1], [0, 0], [1, 1], [0.5, 0.25]])
+    refilled = batch.refilled(more)
+    assert refilled.indices.tolist() == [10, 1, 2, 13] and not refilled.silent().any()
+    for array in jax.tree.leaves(refilled.rollout):
+        if array.dtype != bool:
+            assert (np.asarray(array).reshape(4, -1) == refilled.indices[:, None]).all()
+    np.testing.assert_array_equal(refilled.scores.rewards_PxN[[0, 3]], [[0, 1], [0.5, 0.25]])
+    assert [row[0] for row in refilled.scores.texts] == ["10.0", "1.0", "2.0", "13.0"]
+    assert batch.refilled(groups(20, [[0, 0], [0, 1], [0, 0], [1, 1]])).indices.tolist() == [
+        21, 1, 2, 3
+    ]  # fmt: skip
+    assert refilled.refilled(more).indices.tolist() == [10, 1, 2, 13]
+
+
+@pytest.mark.parametrize("widths", [(3, 5), (5, 3)])
+def test_prompts_in_buckets_are_brought_to_one_length(widths):
+    batch, more = groups(0, [[1, 1], [1, 0]], widths[0]), groups(10, [[0, 1], [0, 0]], widths[1])
+    prompts = batch.refilled(more).rollout.prompts
+    assert prompts.tokens.shape == prompts.mask.shape == (2, 5)
+    lengths = np.asarray(prompts.mask).sum(axis=1)
+    assert lengths.tolist() == [widths[1], widths[0]]
+    for row, length, problem in zip(prompts.tokens, lengths, (10, 1), strict=True):
+        assert (row[-length:] == problem).all()  # padded on the left
+
+
+def test_refilling_compiles_once_however_many_are_replaced():
+    with compilations() as compiled:
+        for rewards in ([[1, 1], [1, 0]], [[0, 0], [0, 0]], [[0, 1], [0, 1]]):
+            groups(0, rewards).refilled(groups(10, [[0, 1], [0, 1]]))
+    assert compiled["jit(_take)"] == 1
+
+
+def test_a_run_samples_again_and_counts_all_it_sampled(tmp_path):
+    config = tiny_config(
+        steps=2, dynamic_sampling_batches=3, warm_start__steps=0, evaluation__num_problems=2
+    )
+    train(config, tmp_path)
+    rows = [row for row in tracking.read_rows(tmp_path / "metrics.jsonl") if row["step"]]
+    # An untrained policy solves nothing: all groups stay silent, and the bound is reached.
+    assert [row["train/sampled_batches"] for row in rows] == [3, 3]
+    assert [row["train/groups_silent"] for row in rows] == [1, 1]
+    assert [row["train/samples_drawn"] for row in rows] == [3 * 16, 6 * 16]
