@@ -1,9 +1,10 @@
-"""Scores a run's checkpoint on held-out problems: pass@k with confidence intervals.
+"""Scores a run's checkpoint on held-out problems: pass@k and more, with confidence intervals.
 
 python -m passk_jax.evaluate --workdir runs/x --split test --n 64 --k 1,4,16 --temperatures 0.6,1.0
 """
 
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -36,16 +37,17 @@ def evaluate(
       directory: the run's folder.
       split: of the task.
       num_samples: n, samples for each problem.
-      ks: the k of pass@k, each at most n.
+      ks: the k of pass@k, distinct@k and majority@k, each at most n.
       temperatures: each is evaluated with the same random numbers; 0 is greedy.
       num_problems: the first so many of the split; `None` for all.
       seed: of the samples and of the bootstrap.
       mesh: see `workdir.load_config`.
 
     Returns:
-      {"step", "split", "num_problems", "num_samples", "results": [{"part", "temperature", "k",
-      "estimate", "low", "high"}, ...]}: unbiased pass@k with 95% bootstrap intervals over problems;
-      `part` is "all", or a part of a mixture.
+      {"step", "split", "num_problems", "num_samples", "results": [{"part", "temperature", "metric",
+      "estimate", "low", "high"}, ...]}: means with 95% bootstrap intervals over problems; the
+      metrics are those of `tracking.figures_by_problem`, such as "pass@4_n16", without those that
+      no problem has; `part` is "all", or a part of a mixture.
 
     Raises:
       ConfigError: an argument is out of range, or the folder holds no run or no checkpoint.
@@ -71,10 +73,13 @@ def evaluate(
             temperature=temperature,
         )
         for part, rows in groups.items():
-            intervals = tracking.bootstrap_pass_at_k(scores.correct_PxN[rows], ks=ks, seed=seed)
+            by_problem = tracking.figures_by_problem(
+                scores.correct_PxN[rows], [scores.final_answers[row] for row in rows], ks=ks
+            )
             results += [
-                {"part": part, "temperature": temperature, "k": k, **interval._asdict()}
-                for k, interval in intervals.items()
+                {"part": part, "temperature": temperature, "metric": name, **interval._asdict()}
+                for name, interval in tracking.bootstrap(by_problem, seed=seed).items()
+                if not math.isnan(interval.estimate)
             ]
     return {
         "step": step,
@@ -165,11 +170,12 @@ def _evaluate() -> int:
         f"step {result['step']}, {result['num_problems']} problems of the {result['split']} split, "
         f"n = {result['num_samples']}; 95% bootstrap intervals over problems"
     )
-    print("temperature    k  pass@k  interval")
+    width = max(len(row["metric"]) for row in result["results"])
+    print(f"temperature  {'metric':{width}}     mean  interval")
     for row in result["results"]:
         part = "" if row["part"] == "all" else f"  {row['part']}"
         print(
-            f"{row['temperature']:11g} {row['k']:4d}  {row['estimate']:.4f}  "
+            f"{row['temperature']:11g}  {row['metric']:{width}}  {row['estimate']:7.4f}  "
             f"[{row['low']:.4f}, {row['high']:.4f}]{part}"
         )
     if _JSON.value:
@@ -182,7 +188,7 @@ if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
     _SPLIT = flags.DEFINE_string("split", "test", "Which problems: train, validation or test.")
     _N = flags.DEFINE_integer("n", 16, "Samples for each problem.")
-    _K = flags.DEFINE_list("k", ["1", "2", "4", "8", "16"], "The k of pass@k, each at most n.")
+    _K = flags.DEFINE_list("k", ["1", "2", "4", "8", "16"], "The k of each figure, at most n.")
     _TEMPERATURES = flags.DEFINE_list("temperatures", ["1.0"], "0 is greedy.")
     _PROBLEMS = flags.DEFINE_integer("problems", None, "The first so many; all if not given.")
     _SEED = flags.DEFINE_integer("seed", 0, "Of the samples and of the bootstrap.")

@@ -56,7 +56,7 @@ class RunState:
 
     Attributes:
       state: parameters, optimizer and key, on the devices.
-      solve_record: which training problems were ever solved.
+      solve_record: which training problems were solved, when first and how often.
       warm_start_step: supervised updates done.
       step: policy-gradient updates done.
       position: training problems drawn by them.
@@ -242,6 +242,7 @@ class Trainer:
             "train/cumulative_solve_rate": tracking.solve_record.cumulative_solve_rate(
                 self.run_state.solve_record
             ),
+            "train/samples_drawn": tracking.solve_record.samples_drawn(self.run_state.solve_record),
             "train/response_tokens": counts["response_tokens"] / num_completions,
             "train/truncated": 1.0 - counts["ended"] / num_completions,
             **({} if k is None else {"train/k": k}),
@@ -258,6 +259,7 @@ class Trainer:
             num_samples=self.config.evaluation.samples_per_prompt,
             temperature=self.config.evaluation.temperature,
         )
+        self.writer.write_evaluation(self.run_state.step, self.held_out, scores.correct_PxN)
         figures = {"eval/time_s": time.perf_counter() - start}
         groups = {"eval": list(range(len(self.held_out)))}
         groups |= {f"eval/{part}": rows for part, rows in tasks.by_part(self.held_out).items()}
@@ -338,6 +340,7 @@ class Trainer:
     def save(self) -> None:
         """Starts writing a checkpoint of everything the run needs to go on."""
         run, cursor = self.run_state, self.writer.cursor()
+        self.writer.write_problems(self.problems, run.solve_record)
         processes.together(self.files.publish)  # first: a checkpoint points to what is there
         self.checkpoints.save(
             run.warm_start_step + run.step,

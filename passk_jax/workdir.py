@@ -21,7 +21,7 @@ from passk_jax.experiment import ConfigError
 from passk_jax.policy.sharding import MESH_AXES
 
 # What a run that goes on reads of what it wrote before.
-_READ_AGAIN = ("config.json", "metrics.jsonl", "samples.jsonl")
+_READ_AGAIN = ("config.json", "metrics.jsonl", "samples.jsonl", "evaluation.csv")
 
 
 def check_reachable(workdir: epath.Path) -> None:

@@ -79,7 +79,8 @@ def assert_close(one, other):
     for row, other_row in zip(rows, other_rows, strict=True):
         for name, value in row.items():
             assert other_row[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (name, row["step"])
-            if name.split("/")[-1].startswith(("pass@", "reward", "response", "distinct", "trunc")):
+            sampled = ("pass@", "reward", "response", "distinct", "majority", "wrong_", "trunc")
+            if name.split("/")[-1].startswith(sampled):
                 assert other_row[name] == value, (name, row["step"])
 
 
@@ -116,6 +117,8 @@ def test_several_processes_do_what_one_does(num_processes, devices_each, cache, 
     result = run_alone(train_command(alone, **mesh), cache, 4)
     assert result.returncode == 0, result.stderr
     assert_close(alone, workdir)
+    for name in ("evaluation.csv", "problems.csv"):
+        assert (workdir / name).read_bytes() == (alone / name).read_bytes()
     for row, other in zip(
         *(tracking.read_rows(each / "samples.jsonl") for each in (alone, workdir)), strict=True
     ):

@@ -1,5 +1,6 @@
 """Whole runs: what they write, that they resume, and that killing them changes nothing."""
 
+import csv
 import json
 import os
 import pathlib
@@ -25,6 +26,11 @@ def without_clock(workdir):
     return [{k: v for k, v in row.items() if not k.endswith("_s")} for row in rows]
 
 
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def final_arrays(workdir, config):
     experiment = build(config)
     restored = Checkpoints(workdir / "checkpoints", read_only=True).restore_latest(
@@ -42,7 +48,8 @@ def final_arrays(workdir, config):
 
 def assert_same_run(one, other, config):
     assert without_clock(one) == without_clock(other)
-    assert (one / "samples.jsonl").read_bytes() == (other / "samples.jsonl").read_bytes()
+    for name in ("samples.jsonl", "evaluation.csv", "problems.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
     (step, arrays), (other_step, other_arrays) = (
         final_arrays(workdir, config) for workdir in (one, other)
     )
@@ -66,9 +73,11 @@ def test_a_run_writes_what_it_promises(whole_run):
     assert [row["step"] for row in rows if "eval/pass@4_n4" in row] == [0, 3, 6]
     step = rows[6]
     for name in ("pass@1_n4", "pass@2_n4", "pass@4_n4", "reward_mean", "cumulative_solve_rate",
-                 "entropy", "response_tokens", "distinct_answers_n4", "groups_all_right",
-                 "groups_all_wrong", "gradient_norm", "loss", "k", "learning_rate"):  # fmt: skip
+                 "entropy", "response_tokens", "distinct@4_n4", "majority@4_n4",
+                 "wrong_answer_entropy_n4", "groups_all_right", "groups_all_wrong",
+                 "gradient_norm", "loss", "k", "learning_rate"):  # fmt: skip
         assert np.isfinite(step[f"train/{name}"]), name
+    assert step["train/samples_drawn"] == 4 * 4
     assert "train/pass@8_n4" not in step  # four samples say nothing about pass@8
     assert abs(step["train/sampling_kl"]) < 1e-4  # sampled and trained policy are the same
     assert "eval/pass@4_n4_stderr" in rows[-1]
@@ -76,6 +85,15 @@ def test_a_run_writes_what_it_promises(whole_run):
     assert [row["step"] for row in samples] == [2, 2, 4, 4, 6, 6]
     assert len(samples[0]["completions"]) == 4
     assert "data:image/png;base64" in (whole_run / "report.html").read_text()
+    problems = table(whole_run / "problems.csv")
+    assert len(problems) == 50
+    assert sum(int(row["times_sampled"]) for row in problems) == 6 * 16
+    solved = sum(int(row["times_solved"]) > 0 for row in problems) / 50
+    assert solved == rows[-1]["train/cumulative_solve_rate"]
+    evaluation = table(whole_run / "evaluation.csv")
+    assert [int(row["step"]) for row in evaluation] == [0] * 10 + [3] * 10 + [6] * 10
+    last = [int(row["num_correct"]) / int(row["num_samples"]) for row in evaluation[20:]]
+    assert np.mean(last) == pytest.approx(rows[-1]["eval/pass@1_n4"])
 
 
 def test_the_same_command_again_changes_nothing(whole_run, capsys):
@@ -250,8 +268,14 @@ def test_evaluate_scores_a_checkpoint(whole_run, tmp_path):
     assert result.returncode == 0, result.stderr
     figures = json.loads(path.read_text())
     assert figures["step"] == 6 and figures["num_problems"] == 10
-    rows = figures["results"]
-    assert [(row["temperature"], row["k"]) for row in rows] == [(0, 1), (0, 4), (1, 1), (1, 4)]
-    assert rows[0]["estimate"] == rows[1]["estimate"]  # greedy samples are all alike
-    assert all(row["low"] <= row["estimate"] <= row["high"] for row in rows)
+    rows = {(row["temperature"], row["metric"]): row for row in figures["results"]}
+    by_k = [f"{name}@{k}_n4" for name in ("pass", "distinct", "majority") for k in (1, 4)]
+    names = [*by_k, "wrong_answer_entropy_n4"]
+    assert list(rows) == [(temperature, name) for temperature in (0, 1) for name in names]
+    # Greedy samples are all alike.
+    assert rows[0, "pass@1_n4"]["estimate"] == rows[0, "pass@4_n4"]["estimate"]
+    assert rows[0, "distinct@4_n4"]["estimate"] == 1
+    assert all(row["low"] <= row["estimate"] <= row["high"] for row in rows.values())
+    for name in names:
+        assert result.stdout.count(f" {name} ") == 2
     assert before == sorted(path.name for path in whole_run.iterdir())

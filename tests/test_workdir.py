@@ -46,8 +46,8 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(bucket, tmp_path):
         copy.mkdir(exist_ok=True)
         (copy / "metrics.jsonl").write_bytes(objects["bucket/runs/x/metrics.jsonl"])
         assert without_clock(copy) == without_clock(local)
-        samples = objects["bucket/runs/x/samples.jsonl"]
-        assert samples == (local / "samples.jsonl").read_bytes()
+        for name in ("samples.jsonl", "evaluation.csv", "problems.csv"):
+            assert objects[f"bucket/runs/x/{name}"] == (local / name).read_bytes()
 
     assert_same()
     assert json.loads(objects["bucket/runs/x/config.json"])["steps"] == 2

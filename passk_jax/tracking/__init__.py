@@ -1,7 +1,14 @@
 """Tracking: what a run measures, remembers, writes down and reports."""
 
 from passk_jax.tracking import solve_record
-from passk_jax.tracking.metrics import KS, Interval, bootstrap_pass_at_k, group_metrics
+from passk_jax.tracking.metrics import (
+    KS,
+    Interval,
+    bootstrap,
+    bootstrap_pass_at_k,
+    figures_by_problem,
+    group_metrics,
+)
 from passk_jax.tracking.progress import Progress
 from passk_jax.tracking.report import write_report
 from passk_jax.tracking.solve_record import SolveRecord
@@ -15,7 +22,9 @@ __all__ = [
     "Progress",
     "SolveRecord",
     "Writer",
+    "bootstrap",
     "bootstrap_pass_at_k",
+    "figures_by_problem",
     "group_metrics",
     "read_rows",
     "solve_record",

@@ -13,6 +13,9 @@ class AppendFile:
         path: of the file; it is made where it is missing.
         size: what is kept of its present content, in bytes; the rest is cut off.
 
+    Attributes:
+        size: what it holds now, in bytes.
+
     Raises:
         ValueError: the file is shorter than `size`.
         OSError: the operating system refuses; `filename` is the path.
@@ -23,7 +26,7 @@ class AppendFile:
         check_size(self.path, size)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         os.ftruncate(self._descriptor, size)
-        self._size = size
+        self.size = size
 
     def append(self, record: bytes) -> None:
         """Writes `record` at the end; where that fails, the file is as it was before."""
@@ -33,11 +36,11 @@ class AppendFile:
                 rest = rest[os.write(self._descriptor, rest) :]
         except BaseException as error:
             # Cutting off a partial record needs no space, so this works on a full disk.
-            os.ftruncate(self._descriptor, self._size)
+            os.ftruncate(self._descriptor, self.size)
             if isinstance(error, OSError):
                 raise self._named(error) from error
             raise
-        self._size += len(record)
+        self.size += len(record)
 
     def sync(self) -> int:
         """Waits until the file is on the disk; returns its size in bytes."""
@@ -45,7 +48,7 @@ class AppendFile:
             os.fsync(self._descriptor)
         except OSError as error:
             raise self._named(error) from error
-        return self._size
+        return self.size
 
     def close(self) -> None:
         """Closes the file; closing it again does nothing."""

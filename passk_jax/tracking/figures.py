@@ -120,18 +120,18 @@ def _groups(axes: Axes, rows: Rows) -> None:
 
 
 def _distinct(axes: Axes, rows: Rows) -> None:
-    names = {name for row in rows for name in row if "/distinct_answers_n" in name}
-    train, held_out = (
-        next((name for name in sorted(names) if name.startswith(prefix)), "")
-        for prefix in ("train/", "eval/")
-    )
+    largest = {}  # k that there is, and its figure's name
+    for prefix in ("train", "eval"):
+        by_k = [metrics.by_k(row, f"{prefix}/distinct") for row in rows]
+        figures = {(k, name) for found in by_k for k, (name, _) in found.items()}
+        largest[prefix] = max(figures, default=(0, ""))
     curves = [
-        curve_of(rows, train, "training", BLUE, smoothed=True),
-        curve_of(rows, held_out, "held-out", ORANGE),
+        curve_of(rows, largest["train"][1], "training", BLUE, smoothed=True),
+        curve_of(rows, largest["eval"][1], "held-out", ORANGE),
     ]
-    draw_curves(axes, [curve for curve in curves if len(curve.steps)])
-    n = (train or held_out).rpartition("_n")[2]
-    axes.set_ylabel(f"different answers among n = {n}")
+    draw_curves(axes, curves)
+    ks = sorted({k for k, _ in largest.values() if k})
+    axes.set_ylabel(f"different answers among k = {', '.join(map(str, ks))}")
 
 
 def _throughput(axes: Axes, rows: Rows) -> None:
@@ -227,7 +227,7 @@ FIGURES: dict[str, tuple[str, str, Callable[[Axes, Rows], None]]] = {
     ),
     "distinct_answers": (
         "Different final answers in a group",
-        "Mean over groups; “no answer” counts as one answer.",
+        "Mean over random subsets of the groups; “no answer” counts as one answer.",
         _distinct,
     ),
     "groups": (

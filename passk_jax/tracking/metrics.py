@@ -1,4 +1,4 @@
-"""Figures of merit of groups of samples: pass@k, rewards, diversity, with their standard errors.
+"""Figures of merit of groups of samples: pass@k, rewards, diversity, with their uncertainty.
 
 Everything here works on host arrays of one step or of one evaluation: P problems, N samples each. A
 name says its estimator's k and n: `train/pass@4_n16` is the unbiased estimate of pass@4 from 16
@@ -6,14 +6,16 @@ samples, averaged over problems.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from passk_jax import transforms
+from passk_jax.tracking import answers
 
 KS = (1, 2, 4, 8, 16)
+_CHUNK = 500  # resamples of a bootstrap in memory at once
 
 
 class Interval(NamedTuple):
@@ -38,32 +40,34 @@ def group_metrics(
     Args:
         rewards_PxN: finite rewards.
         correct_PxN: booleans, or 0 and 1.
-        final_answers: P sequences of N normal forms; None, "no answer", counts as one answer.
+        final_answers: P sequences of N normal forms, or None for "no answer".
         prefix: of every name, "train" or "eval".
-        ks: the k of pass@k; those above N are left out, as N samples say nothing about them.
+        ks: see `figures_by_problem`.
         stderr: whether to add, under the name with "_stderr" appended, each figure's standard error
             over problems, (sample standard deviation) / sqrt(P); nan for P = 1.
 
     Returns:
-        `{prefix}/pass@{k}_n{N}` for each k, `reward_mean`, `distinct_answers_n{N}` (the mean number
-        of different answers in a group), `groups_all_right` and `groups_all_wrong` (fractions).
+        `{prefix}/{name}`: the means over problems of `figures_by_problem`, then `reward_mean`,
+        `groups_all_right` and `groups_all_wrong` (fractions). Problems without a figure (nan) are
+        left out of its mean; where all are, that is nan.
 
     Raises:
         ValueError: shapes disagree, there are no samples, or a reward is not finite.
 
     >>> group_metrics(np.eye(2), np.eye(2), [["4", "5"], ["5", "7"]], prefix="train", ks=(1, 2))
     ... # doctest: +NORMALIZE_WHITESPACE
-    {'train/pass@1_n2': 0.5, 'train/pass@2_n2': 1.0, 'train/reward_mean': 0.5,
-     'train/distinct_answers_n2': 2.0, 'train/groups_all_right': 0.0, 'train/groups_all_wrong': 0.0}
+    {'train/pass@1_n2': 0.5, 'train/pass@2_n2': 1.0,
+     'train/distinct@1_n2': 1.0, 'train/distinct@2_n2': 2.0,
+     'train/majority@1_n2': 0.5, 'train/majority@2_n2': 0.5, 'train/wrong_answer_entropy_n2': 0.0,
+     'train/reward_mean': 0.5, 'train/groups_all_right': 0.0, 'train/groups_all_wrong': 0.0}
     """
     rewards_PxN = np.asarray(rewards_PxN, dtype=np.float64)
-    correct_PxN = _check_correct(correct_PxN)
-    P, N = correct_PxN.shape
-    lengths = {len(answers) for answers in final_answers}
-    if rewards_PxN.shape != (P, N) or len(final_answers) != P or lengths != {N}:
+    by_problem = figures_by_problem(correct_PxN, final_answers, ks=ks)
+    correct_PxN = np.asarray(correct_PxN)
+    if rewards_PxN.shape != correct_PxN.shape:
         raise ValueError(
-            f"rewards, correct and final_answers must agree on (P, N), got {rewards_PxN.shape}, "
-            f"{(P, N)} and {len(final_answers)} groups of {sorted(lengths)} answers"
+            f"rewards and correct must have one shape (P, N), got {rewards_PxN.shape} and "
+            f"{correct_PxN.shape}"
         )
     if not np.isfinite(rewards_PxN).all():
         problem, sample = np.argwhere(~np.isfinite(rewards_PxN))[0]
@@ -71,71 +75,135 @@ def group_metrics(
             f"rewards must be finite, got {rewards_PxN[problem, sample]} for problem {problem} of "
             f"the batch, sample {sample}"
         )
-    num_correct_P = correct_PxN.sum(axis=1)
-    per_problem = {
-        **{f"pass@{k}_n{N}": pass_at_k_table(N, k)[num_correct_P] for k in ks if k <= N},
+    by_problem |= {
         "reward_mean": rewards_PxN.mean(axis=1),
-        f"distinct_answers_n{N}": np.array([float(len(set(row))) for row in final_answers]),
-        "groups_all_right": (num_correct_P == N).astype(np.float64),
-        "groups_all_wrong": (num_correct_P == 0).astype(np.float64),
+        "groups_all_right": np.all(correct_PxN, axis=1).astype(np.float64),
+        "groups_all_wrong": np.all(correct_PxN == 0, axis=1).astype(np.float64),
     }
-    metrics = {f"{prefix}/{name}": float(values.mean()) for name, values in per_problem.items()}
+    present = {name: values_P[~np.isnan(values_P)] for name, values_P in by_problem.items()}
+    metrics = {
+        f"{prefix}/{name}": float(values.mean()) if values.size else np.nan
+        for name, values in present.items()
+    }
     if stderr:
-        for name, values in per_problem.items():
-            error = values.std(ddof=1) / np.sqrt(P) if P > 1 else np.nan
+        for name, values in present.items():
+            error = values.std(ddof=1) / np.sqrt(values.size) if values.size > 1 else np.nan
             metrics[f"{prefix}/{name}_stderr"] = float(error)
     return metrics
 
 
-def bootstrap_pass_at_k(
+def figures_by_problem(
     correct_PxN: np.ndarray,
+    final_answers: Sequence[Sequence[str | None]],
     *,
     ks: Sequence[int] = KS,
-    confidence: float = 0.95,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-) -> dict[int, Interval]:
-    """Estimates pass@k with percentile bootstrap intervals over problems.
-
-    The problems are resampled, not their samples: the interval answers "how much would the figure
-    move with another set of problems and their samples". A problem counts only by its number of
-    correct samples, so resampling P problems is one multinomial draw over the N + 1 possible
-    numbers, whatever P is.
+) -> dict[str, np.ndarray]:
+    """Returns what N samples say of each of P problems, as arrays (P,) by name.
 
     Args:
         correct_PxN: booleans, or 0 and 1.
-        ks: the k of pass@k; those above N are left out.
-        confidence: the share of resamples between the interval's ends, in (0, 1).
-        num_resamples: how many sets of P problems are drawn.
-        seed: of the draws; all k share them.
+        final_answers: P sequences of N normal forms, or None for "no answer".
+        ks: those above N are left out, as N samples say nothing about them.
 
     Returns:
-        From k to the estimate and its interval.
+        `pass@{k}_n{N}`, `distinct@{k}_n{N}`, `majority@{k}_n{N}` for each k, and
+        `wrong_answer_entropy_n{N}` (nan where no answer is wrong); see `tracking.answers`.
+
+    Raises:
+        ValueError: shapes disagree, or there are no samples.
+
+    >>> figures_by_problem(np.eye(2), [["4", "5"], ["5", "7"]], ks=(2,))["distinct@2_n2"].tolist()
+    [2.0, 2.0]
+    """
+    correct_PxN = _check_correct(correct_PxN)
+    P, N = correct_PxN.shape
+    lengths = {len(group) for group in final_answers}
+    if len(final_answers) != P or lengths != {N}:
+        raise ValueError(
+            f"correct and final_answers must agree on (P, N), got {(P, N)} and "
+            f"{len(final_answers)} groups of {sorted(lengths)} answers"
+        )
+    ks = [k for k in ks if k <= N]
+    num_correct_P = correct_PxN.sum(axis=1)
+    groups = list(zip(final_answers, correct_PxN.tolist(), strict=True))
+    figures = {f"pass@{k}_n{N}": pass_at_k_table(N, k)[num_correct_P] for k in ks}
+    for k in ks:
+        figures[f"distinct@{k}_n{N}"] = [answers.distinct_at_k(group, k) for group, _ in groups]
+    for k in ks:
+        figures[f"majority@{k}_n{N}"] = [answers.majority_at_k(*group, k) for group in groups]
+    figures[f"wrong_answer_entropy_n{N}"] = [
+        answers.wrong_answer_entropy(*group) for group in groups
+    ]
+    return {name: np.array(values_P, np.float64) for name, values_P in figures.items()}
+
+
+def bootstrap(
+    by_problem: Mapping[Hashable, np.ndarray],
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> dict[Hashable, Interval]:
+    """Estimates means over problems with percentile bootstrap intervals over problems.
+
+    The problems are resampled, not their samples: the interval answers "how much would the figure
+    move with another set of problems and their samples". Problems with the same figures count as
+    one kind, so resampling is one multinomial draw over the kinds that there are.
+
+    Args:
+        by_problem: arrays (P,), such as those of `figures_by_problem`; a nan is left out.
+        confidence: the share of resamples between the interval's ends, in (0, 1).
+        num_resamples: how many sets of P problems are drawn.
+        seed: of the draws; all figures share them.
+
+    Returns:
+        The estimates and their intervals, by the same names; nan for a figure that is always nan.
 
     Raises:
         ValueError: an argument is out of range.
 
-    >>> bootstrap_pass_at_k(np.ones((3, 2), bool), ks=(1,))
-    {1: Interval(estimate=1.0, low=1.0, high=1.0)}
+    >>> bootstrap({"pass@1_n16": np.ones(3)})
+    {'pass@1_n16': Interval(estimate=1.0, low=1.0, high=1.0)}
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
-    correct_PxN = _check_correct(correct_PxN)
-    P, N = correct_PxN.shape
-    problems_by_num_correct = np.bincount(correct_PxN.sum(axis=1), minlength=N + 1)
-    resampled = np.random.default_rng(seed).multinomial(
-        P, problems_by_num_correct / P, size=num_resamples
+    values_PxM = np.stack(list(by_problem.values()), axis=1)
+    kinds_UxM, counts_U = np.unique(values_PxM, axis=0, return_counts=True)
+    present_UxM = ~np.isnan(kinds_UxM)
+    kinds_UxM = np.where(present_UxM, kinds_UxM, 0.0)
+
+    def means(counts_xU):
+        with np.errstate(invalid="ignore"):
+            return (counts_xU @ kinds_UxM) / (counts_xU @ present_UxM)
+
+    generator, P = np.random.default_rng(seed), len(values_PxM)
+    chunks = [min(_CHUNK, num_resamples - start) for start in range(0, num_resamples, _CHUNK)]
+    resampled = np.concatenate(
+        [means(generator.multinomial(P, counts_U / P, size=size)) for size in chunks]
     )
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     intervals = {}
-    for k in ks:
-        if k <= N:
-            table = pass_at_k_table(N, k)
-            tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-            low, high = np.quantile(resampled @ table / P, tails)
-            estimate = float(problems_by_num_correct @ table / P)
-            # The percentiles of few problems can miss the estimate, by rounding or by skewness.
-            intervals[k] = Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+    for name, estimate, column in zip(by_problem, means(counts_U), resampled.T, strict=True):
+        drawn = column[~np.isnan(column)]  # a resample may hold no problem with the figure
+        low, high = np.quantile(drawn, tails) if drawn.size else (np.nan, np.nan)
+        # The percentiles of few problems can miss the estimate, by rounding or by skewness.
+        ends = (float(np.minimum(low, estimate)), float(np.maximum(high, estimate)))
+        intervals[name] = Interval(float(estimate), *ends)
     return intervals
+
+
+def bootstrap_pass_at_k(
+    correct_PxN: np.ndarray, *, ks: Sequence[int] = KS, **options: float
+) -> dict[int, Interval]:
+    """Estimates pass@k as `bootstrap` does, which takes the options; those k above N are left out.
+
+    >>> bootstrap_pass_at_k(np.ones((3, 2), bool), ks=(1,))
+    {1: Interval(estimate=1.0, low=1.0, high=1.0)}
+    """
+    correct_PxN = _check_correct(correct_PxN)
+    N, num_correct_P = correct_PxN.shape[1], correct_PxN.sum(axis=1)
+    by_problem = {k: pass_at_k_table(N, k)[num_correct_P] for k in ks if k <= N}
+    return bootstrap(by_problem, **options)
 
 
 @functools.cache
@@ -160,12 +228,21 @@ def pass_at_k_by_k(metrics: Mapping[str, object], prefix: str) -> dict[int, tupl
     >>> pass_at_k_by_k({"eval/pass@8_n16": 0.7, "eval/pass@8_n16_stderr": 0.1}, "eval")
     {8: ('eval/pass@8_n16', 0.7)}
     """
+    return by_k(metrics, f"{prefix}/pass")
+
+
+def by_k(metrics: Mapping[str, object], name: str) -> dict[int, tuple[str, float]]:
+    """Returns the figures `{name}@{k}_n{n}` among `metrics`, from k to (full name, value), rising.
+
+    >>> by_k({"eval/majority@8_n16": 0.7, "eval/majority@8_n16_stderr": 0.1}, "eval/majority")
+    {8: ('eval/majority@8_n16', 0.7)}
+    """
     found = {}
-    for name, value in metrics.items():
-        head, _, tail = name.partition("/pass@")
+    for full_name, value in metrics.items():
+        head, _, tail = full_name.partition("@")
         k, _, n = tail.partition("_n")
-        if head == prefix and k.isdecimal() and n.isdecimal():
-            found[int(k)] = (name, value)
+        if head == name and k.isdecimal() and n.isdecimal():
+            found[int(k)] = (full_name, value)
     return dict(sorted(found.items()))
 
 

@@ -1,4 +1,4 @@
-"""The solve record: which training problems have been solved so far, and when first.
+"""The solve record: which training problems have been solved so far, when first, and how often.
 
 The cumulative solve rate is the fraction of training problems solved at least once. It can only
 grow, so unlike pass@k it shows whether training still reaches new problems (PKPO, section 5).
@@ -18,11 +18,15 @@ class SolveRecord:
         first_solved_step: int32, the step at which it was first solved, -1 for never.
         times_sampled: int32, how many samples were drawn for it.
         times_solved: int32, how many of them were correct.
+        last_step: int32, the last step at which it was sampled, -1 for never.
+        last_rate: float32, the fraction of that step's samples that were correct, nan for never.
     """
 
     first_solved_step: np.ndarray
     times_sampled: np.ndarray
     times_solved: np.ndarray
+    last_step: np.ndarray
+    last_rate: np.ndarray
 
 
 jax.tree_util.register_dataclass(
@@ -44,6 +48,8 @@ def empty(num_problems: int) -> SolveRecord:
         first_solved_step=np.full(num_problems, -1, np.int32),
         times_sampled=np.zeros(num_problems, np.int32),
         times_solved=np.zeros(num_problems, np.int32),
+        last_step=np.full(num_problems, -1, np.int32),
+        last_rate=np.full(num_problems, np.nan, np.float32),
     )
 
 
@@ -54,7 +60,8 @@ def update(
 
     Args:
         record: the record so far; it is left as it is.
-        problem_indices_P: positions in the train split; a problem may appear more than once.
+        problem_indices_P: positions in the train split; a problem may appear more than once, and
+            its last rate is then that of all its samples of the step.
         correct_PxN: booleans, N samples for each of them.
         step: the current step, at least 0.
 
@@ -65,8 +72,8 @@ def update(
         ValueError: shapes disagree, an index is outside the record, or the step is negative.
 
     >>> record = update(empty(3), np.array([2, 2]), np.array([[True, False], [True, True]]), step=7)
-    >>> record.first_solved_step.tolist(), record.times_solved.tolist()
-    ([-1, -1, 7], [0, 0, 3])
+    >>> record.first_solved_step.tolist(), record.times_solved.tolist(), record.last_rate.tolist()
+    ([-1, -1, 7], [0, 0, 3], [nan, nan, 0.75])
     """
     indices_P = np.asarray(problem_indices_P)
     correct_PxN = np.asarray(correct_PxN).astype(bool)
@@ -80,14 +87,21 @@ def update(
         raise ValueError(f"problem indices must be in [0, {num_problems}), got {indices_P}")
     if step < 0:
         raise ValueError(f"step must be at least 0, got {step}")
-    first_solved_step = np.array(record.first_solved_step)
-    times_sampled = np.array(record.times_sampled)
-    times_solved = np.array(record.times_solved)
-    # add.at and not +=, which counts a repeated index once.
-    np.add.at(times_sampled, indices_P, correct_PxN.shape[1])
-    np.add.at(times_solved, indices_P, correct_PxN.sum(axis=1, dtype=np.int32))
-    first_solved_step[(first_solved_step < 0) & (times_solved > 0)] = step
-    return SolveRecord(first_solved_step, times_sampled, times_solved)
+    # Sums of this step. add.at and not +=, which counts a repeated index once.
+    sampled, solved = np.zeros((2, num_problems), np.int32)
+    np.add.at(sampled, indices_P, correct_PxN.shape[1])
+    np.add.at(solved, indices_P, correct_PxN.sum(axis=1, dtype=np.int32))
+    seen = sampled > 0
+    first = np.asarray(record.first_solved_step)
+    last_rate = np.array(record.last_rate)
+    last_rate[seen] = solved[seen] / sampled[seen]
+    return SolveRecord(
+        first_solved_step=np.where((first < 0) & (solved > 0), np.int32(step), first),
+        times_sampled=record.times_sampled + sampled,
+        times_solved=record.times_solved + solved,
+        last_step=np.where(seen, np.int32(step), record.last_step),
+        last_rate=last_rate,
+    )
 
 
 def cumulative_solve_rate(record: SolveRecord) -> float:
@@ -97,3 +111,12 @@ def cumulative_solve_rate(record: SolveRecord) -> float:
     0.25
     """
     return float(np.mean(np.asarray(record.first_solved_step) >= 0))
+
+
+def samples_drawn(record: SolveRecord) -> int:
+    """Returns how many samples were drawn so far, of all problems together.
+
+    >>> samples_drawn(update(empty(4), np.array([1, 2]), np.zeros((2, 8)), step=1))
+    16
+    """
+    return int(np.sum(record.times_sampled, dtype=np.int64))

@@ -1,8 +1,9 @@
-"""Where a run's figures go: metrics.jsonl, samples.jsonl and TensorBoard's event files.
+"""Where a run's figures go: JSON lines, CSV and TensorBoard's event files.
 
-A run that was killed must end with the metrics.jsonl of a run that was not. So the two files only
-grow, a checkpoint holds their sizes (`Writer.cursor`), and a run that goes on from the checkpoint
-first cuts the files back to those sizes: the lines after them are then written again.
+A run that was killed must end with the metrics.jsonl of a run that was not. So the files only grow
+(but problems.csv, a function of what is in a checkpoint), a checkpoint holds their sizes
+(`Writer.cursor`), and a run that goes on from the checkpoint first cuts them back to those sizes:
+the lines after them are then written again.
 """
 
 import json
@@ -12,14 +13,22 @@ import operator
 import os
 import pathlib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from passk_jax.tracking import append_file, event_file
+import numpy as np
+
+from passk_jax.tasks import Problem
+from passk_jax.tracking import append_file, event_file, tables
+from passk_jax.tracking.solve_record import SolveRecord
 
 _logger = logging.getLogger(__name__)
 
 _BEFORE_ANY_STEP = -(2**62)
-_FILES = {"metrics_bytes": "metrics.jsonl", "samples_bytes": "samples.jsonl"}
+_FILES = {
+    "metrics_bytes": "metrics.jsonl",
+    "samples_bytes": "samples.jsonl",
+    "evaluation_bytes": "evaluation.csv",
+}
 
 
 class Writer:
@@ -45,6 +54,7 @@ class Writer:
     ) -> None:
         workdir = pathlib.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
+        self._workdir = workdir
         sizes = dict.fromkeys(_FILES, 0) if cursor is None else _check_cursor(cursor)
         for key, name in _FILES.items():  # all of them, before any is cut
             _check_cut(workdir / name, sizes[key])
@@ -117,8 +127,26 @@ class Writer:
             line = {"step": operator.index(step), **_plain("row", row)}
             self._files["samples_bytes"].append(_json_line(line))
 
+    def write_evaluation(
+        self, step: int, problems: Sequence[Problem], correct_PxN: np.ndarray
+    ) -> None:
+        """Appends an evaluation to evaluation.csv, all of it or nothing: a line for each problem.
+
+        Args:
+            step: of the training loop.
+            problems: the held-out problems.
+            correct_PxN: booleans, N samples of each.
+        """
+        file = self._files["evaluation_bytes"]
+        header = file.size == 0
+        file.append(tables.evaluation_lines(step, problems, correct_PxN, header=header))
+
+    def write_problems(self, problems: Sequence[Problem], record: SolveRecord) -> None:
+        """Writes problems.csv again; see `tables.write_problems`."""
+        tables.write_problems(self._workdir / "problems.csv", problems, record)
+
     def cursor(self) -> dict[str, int]:
-        """Returns the files' sizes, once everything written so far is on the disk.
+        """Returns the growing files' sizes, once everything written so far is on the disk.
 
         A checkpoint holds it, so save it with what the run had *before* the next `write`.
         """
@@ -150,6 +178,12 @@ class NoWriter:
         """Does nothing."""
 
     def write_samples(self, step, rows) -> None:
+        """Does nothing."""
+
+    def write_evaluation(self, step, problems, correct_PxN) -> None:
+        """Does nothing."""
+
+    def write_problems(self, problems, record) -> None:
         """Does nothing."""
 
     def cursor(self) -> dict[str, int]:

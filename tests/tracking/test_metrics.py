@@ -28,7 +28,19 @@ def test_figures_worked_out_by_hand():
             # 5 of 12 are worth 1.5, 7 are worth -0.5.
             "train/reward_mean": (5 * 1.5 - 7 * 0.5) / 12,
             # 3, 1 and (None, 3, 4) 3 answers; None counts once, not twice and not never.
-            "train/distinct_answers_n4": 7 / 3,
+            "train/distinct@4_n4": 7 / 3,
+            # One of 6 pairs is equal, all are, one is: (11/6 + 1 + 11/6) / 3.
+            "train/distinct@2_n4": 14 / 9,
+            "train/distinct@1_n4": 1,
+            # k = 1 is pass@1.
+            "train/majority@1_n4": 5 / 12,
+            # 42 is in 3 of 6 pairs, and wins half of these ties.
+            "train/majority@2_n4": (1 / 4 + 1) / 3,
+            # Of all four, 1 has two votes and 42 one.
+            "train/majority@4_n4": 1 / 3,
+            # (1, 2, 1) and (None, None, 3, 4); the second group has none wrong and is left out.
+            "train/wrong_answer_entropy_n4": (math.log(3) - 2 / 3 * math.log(2) + 1.5 * math.log(2))
+            / 2,
             "train/groups_all_right": 1 / 3,
             "train/groups_all_wrong": 1 / 3,
         },
@@ -46,13 +58,27 @@ def test_all_right_and_all_wrong_mean_all():
 
 def test_standard_errors_are_over_problems():
     got = metrics.group_metrics(CORRECT, CORRECT, ANSWERS, prefix="eval", ks=(1,), stderr=True)
-    assert len(got) == 10
+    assert len(got) == 14
+    # Two groups have wrong answers: half their difference.
+    entropies = [math.log(3) - 2 / 3 * math.log(2), 1.5 * math.log(2)]
+    assert got["eval/wrong_answer_entropy_n4_stderr"] == pytest.approx(
+        (entropies[1] - entropies[0]) / 2
+    )
     # 1/4, 1, 0 around 5/12: squares 1/36 + 49/144 + 25/144 = 78/144; /2, root, /sqrt(3).
     expected = math.sqrt(78 / 144 / 2 / 3)
     assert got["eval/pass@1_n4_stderr"] == pytest.approx(expected, rel=1e-6)
     assert got["eval/reward_mean_stderr"] == pytest.approx(expected, rel=1e-6)
     # 1, 0, 0 around 1/3: squares sum to 2/3.
     assert got["eval/groups_all_wrong_stderr"] == pytest.approx(1 / 3)
+
+
+def test_where_no_answer_is_wrong_there_is_no_entropy():
+    got = metrics.group_metrics(
+        CORRECT[1:2], CORRECT[1:2], ANSWERS[1:2], prefix="e", ks=(1,), stderr=True
+    )
+    assert math.isnan(got["e/wrong_answer_entropy_n4"])
+    assert math.isnan(got["e/wrong_answer_entropy_n4_stderr"])
+    assert got["e/majority@1_n4"] == 1.0
 
 
 def test_one_problem_has_no_standard_error():
@@ -75,7 +101,7 @@ def test_pass_at_k_is_the_mean_over_all_subsets(n):
 @pytest.mark.parametrize(
     ("rewards", "correct", "answers", "message"),
     [
-        (CORRECT[:2], CORRECT, ANSWERS, r"\(2, 4\), \(3, 4\) and 3 groups"),
+        (CORRECT[:2], CORRECT, ANSWERS, r"got \(2, 4\) and \(3, 4\)"),
         (CORRECT, CORRECT, ANSWERS[:2], "2 groups of"),
         (CORRECT, CORRECT, [*ANSWERS[:2], ["1"]], r"\[1, 4\] answers"),
         (CORRECT[0], CORRECT[0], ANSWERS, r"shape \(P, N\).*got \(4,\)"),
@@ -90,16 +116,37 @@ def test_bad_input(rewards, correct, answers, message):
         metrics.group_metrics(rewards, correct, answers, prefix="train")
 
 
-def test_bootstrap_estimate_is_the_metric():
+def test_bootstrap_estimates_are_the_metrics():
     rng = np.random.default_rng(3)
     correct = rng.random((40, 16)) < rng.beta(0.3, 1.0, size=(40, 1))
-    answers = [["1"] * 16] * 40
+    wrong = rng.integers(0, 5, size=(40, 16)).astype(str)
+    answers = np.where(correct, "right", wrong).tolist()
     plain = metrics.group_metrics(correct, correct, answers, prefix="eval")
-    intervals = metrics.bootstrap_pass_at_k(correct, ks=(1, 2, 4, 8, 16, 32))
-    assert list(intervals) == [1, 2, 4, 8, 16]
-    for k, interval in intervals.items():
+    intervals = metrics.bootstrap(metrics.figures_by_problem(correct, answers))
+    assert len(intervals) == 3 * 5 + 1
+    for name, interval in intervals.items():
+        assert interval.estimate == pytest.approx(plain[f"eval/{name}"], rel=1e-9)
+        if name != "distinct@1_n16":  # is 1
+            assert interval.low < interval.estimate < interval.high
+    by_k = metrics.bootstrap_pass_at_k(correct, ks=(1, 2, 4, 8, 16, 32))
+    assert list(by_k) == [1, 2, 4, 8, 16]
+    for k, interval in by_k.items():
         assert interval.estimate == pytest.approx(plain[f"eval/pass@{k}_n16"], rel=1e-9)
-        assert interval.low < interval.estimate < interval.high
+        assert interval == pytest.approx(intervals[f"pass@{k}_n16"], abs=0.01)
+
+
+def test_bootstrap_leaves_out_problems_without_a_figure():
+    # Of 60 problems every third has none: the interval is that of the 40 others, a little wider as
+    # their number is drawn too. Were a nan a 0, the estimate would be 1/3 and not 1/2.
+    values = np.tile([0.0, 1.0, np.nan], 20)
+    interval = metrics.bootstrap({"x": values})["x"]
+    assert interval.estimate == 0.5
+    error = 0.5 / math.sqrt(40)
+    assert interval.low == pytest.approx(0.5 - 1.96 * error, abs=0.02)
+    assert interval.high == pytest.approx(0.5 + 1.96 * error, abs=0.02)
+    assert np.isnan(metrics.bootstrap({"x": values * np.nan})["x"]).all()
+    # A resample of two problems is without the figure in a quarter of the cases.
+    assert metrics.bootstrap({"x": np.array([np.nan, 3.0])})["x"] == (3.0, 3.0, 3.0)
 
 
 def test_bootstrap_interval_is_that_of_resampled_problems():
@@ -157,3 +204,4 @@ def test_pass_at_k_by_k_skips_everything_else():
         2: ("eval/pass@2_n16", 0.25),
         16: ("eval/pass@16_n16", 0.5),
     }
+    assert metrics.by_k(row, "train/pass") == {4: ("train/pass@4_n16", 0.9)}

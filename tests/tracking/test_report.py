@@ -142,6 +142,18 @@ def test_held_out_curves_and_bands():
     assert [text.get_text() for text in axes.texts] == ["k = 1", "k = 4"]
 
 
+def test_different_answers_are_those_of_the_largest_k():
+    rows = [
+        {"step": step, "train/distinct@4_n16": 3.0, "train/distinct@16_n16": 7.0 + step}
+        for step in range(2)
+    ]
+    rows[1] |= {"eval/distinct@8_n8": 5.0, "eval/distinct@8_n8_stderr": 0.5}
+    axes = axes_of("distinct_answers", rows)
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[0, 1], [1]]
+    assert axes.lines[0].get_ydata()[0] > 6
+    assert axes.get_ylabel() == "different answers among k = 8, 16"
+
+
 def test_before_and_after_are_the_first_and_last_evaluation():
     rows = [
         {"step": step, "eval/pass@1_n2": 0.1 * step, "eval/pass@2_n2": 0.2 * step}

@@ -5,6 +5,8 @@ import pytest
 
 from passk_jax.tracking import solve_record
 
+nan = np.nan
+
 
 def test_three_steps_worked_out_by_hand():
     record = solve_record.empty(5)
@@ -16,6 +18,10 @@ def test_three_steps_worked_out_by_hand():
     assert record.first_solved_step.tolist() == [4, -1, -1, 0, -1]
     assert record.times_sampled.tolist() == [4, 0, 0, 4, 2]
     assert record.times_solved.tolist() == [1, 0, 0, 3, 0]
+    assert record.last_step.tolist() == [4, -1, -1, 4, 9]
+    # Of the last group alone: all groups of problem 0 together would give 1/4.
+    assert record.last_rate.tolist() == pytest.approx([1 / 2, nan, nan, 1, 0], nan_ok=True)
+    assert solve_record.samples_drawn(record) == 10
     # Of all five problems, not of the three that were drawn.
     assert solve_record.cumulative_solve_rate(record) == 2 / 5
 
@@ -27,6 +33,9 @@ def test_a_problem_twice_in_one_step_counts_twice():
     assert record.times_sampled.tolist() == [3, 9, 0]
     assert record.times_solved.tolist() == [0, 4, 0]
     assert record.first_solved_step.tolist() == [-1, 2, -1]
+    # Of its three groups together; that of the last alone is 1/3.
+    assert record.last_rate.tolist() == pytest.approx([0, 4 / 9, nan], nan_ok=True)
+    assert record.last_step.tolist() == [2, 2, -1]
 
 
 def test_random_steps_against_a_plain_loop():
@@ -53,6 +62,8 @@ def test_update_leaves_the_old_record_alone():
     assert before.first_solved_step.tolist() == [-1, -1]
     assert before.times_sampled.tolist() == [0, 0]
     assert before.times_solved.tolist() == [0, 0]
+    assert before.last_step.tolist() == [-1, -1]
+    assert np.isnan(before.last_rate).all()
 
 
 @pytest.mark.parametrize(
@@ -90,3 +101,6 @@ def test_survives_an_orbax_checkpoint(tmp_path):
     assert again.first_solved_step.tolist() == [18, -1, 17, -1]
     assert again.times_sampled.tolist() == [2, 0, 4, 0]
     assert again.times_solved.tolist() == [1, 0, 3, 0]
+    assert again.last_step.tolist() == [18, -1, 17, -1]
+    assert again.last_rate.dtype == np.float32
+    assert again.last_rate.tolist() == pytest.approx([0.5, nan, 0.75, nan], nan_ok=True)

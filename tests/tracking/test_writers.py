@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from passk_jax import tracking
+from passk_jax.tasks import Problem
 from passk_jax.tracking import event_file, writers
 
 ROW = {
@@ -19,6 +20,9 @@ ROW = {
     "prompt": "What is 3*4 + 5*6?\n",
     "completions": [{"text": "42", "reward": 1.0, "weight": None, "final_answer": "42"}],
 }
+
+
+PROBLEMS = [Problem("a", "?", None), Problem("b, or c", "?", None)]
 
 
 def steps_of(path):
@@ -32,6 +36,8 @@ def run(workdir, start, stop, cursor=None):
         for step in range(start, stop):
             writer.write(step, {"train/loss": np.float32(step) / 3})
             writer.write_samples(step, [ROW] * (step % 3))
+            if step % 4 == 1:
+                writer.write_evaluation(step, PROBLEMS, np.array([[1, 0], [1, 1]]))
             cursors[step] = writer.cursor()
     return cursors
 
@@ -85,7 +91,7 @@ def test_bad_metrics_write_nothing(tmp_path, step, metrics, kind, message):
     with tracking.Writer(tmp_path) as writer:
         with pytest.raises(kind, match=message):
             writer.write(step, metrics)
-        assert writer.cursor() == {"metrics_bytes": 0, "samples_bytes": 0}
+        assert set(writer.cursor().values()) == {0}
 
 
 def test_samples_hold_whatever_was_sampled(tmp_path):
@@ -129,9 +135,10 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
         with (workdir / "metrics.jsonl").open("ab") as file:
             file.write(b'{"step": 99, "tra')  # and it was killed in the middle of a line
         run(workdir, saved + 1, 10, cursors[saved])
-        for name in ("metrics.jsonl", "samples.jsonl"):
+        # Of steps 1, 5, 9; and the columns' names once, also where step 0 was gone on from.
+        for name, lines in {"metrics.jsonl": 10, "samples.jsonl": 9, "evaluation.csv": 7}.items():
             straight = (tmp_path / "straight" / name).read_bytes()
-            assert straight.count(b"\n") == 10 - (name == "samples.jsonl")
+            assert straight.count(b"\n") == lines
             assert (workdir / name).read_bytes() == straight
 
 
@@ -179,9 +186,9 @@ def test_a_file_that_was_edited_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("cursor", "message"),
     [
-        ({}, r"keys \['metrics_bytes', 'samples_bytes'\], got \[\]"),
+        ({}, r"keys \['evaluation_bytes', 'metrics_bytes', 'samples_bytes'\], got \[\]"),
         ({"metrics_bytes": 0}, r"got \['metrics_bytes'\]"),
-        ({"metrics_bytes": -1, "samples_bytes": 0}, "at least 0"),
+        ({"metrics_bytes": -1, "samples_bytes": 0, "evaluation_bytes": 0}, "at least 0"),
     ],
 )
 def test_bad_cursor(tmp_path, cursor, message):
@@ -307,7 +314,11 @@ def test_tensorboard_forgets_what_was_cut_off(tmp_path):
 def test_tensorboard_can_be_left_out(tmp_path):
     with tracking.Writer(tmp_path, tensorboard=False) as writer:
         writer.write(0, {"x": 1.0})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "samples.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "evaluation.csv",
+        "metrics.jsonl",
+        "samples.jsonl",
+    ]
 
 
 def test_two_event_files_of_one_moment_do_not_overwrite_each_other(tmp_path):

@@ -1,0 +1,140 @@
+"""What a group's final answers say: how many differ, how the wrong ones spread, who wins a vote.
+
+A group is n completions of one problem, a k-subset is k of them drawn without replacement. Answers
+are normal forms: equal strings are equal answers. None is a completion without an answer.
+"""
+
+import collections
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def distinct_at_k(answers: Sequence[str | None], k: int) -> float:
+    """Expected number of different answers in a random k-subset: sum_a 1 - C(n-m_a, k) / C(n, k).
+
+    m_a is how often answer a was given; None counts as one answer. k = 1 gives 1, k = n the number
+    of different answers. The unique answers of PKR's Figure 4.
+
+    Args:
+        answers: n of them.
+        k: 1 <= k <= n.
+
+    Raises:
+        ValueError: k is out of range.
+
+    >>> round(distinct_at_k(["4", "5", "5", None], 2), 3)  # one of the 6 pairs is twice the same
+    1.833
+    """
+    _check_k(k, len(answers))
+    chances = _chances_to_be_drawn(len(answers), k)
+    return sum(chances[count] for count in collections.Counter(answers).values())
+
+
+def wrong_answer_entropy(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+    """Entropy, in nats, of the empirical distribution of a group's wrong answers (PKT, Figure 7).
+
+    None counts as one answer. Of m wrong samples it is at most log m, and on average below the
+    entropy of the distribution that they come from: compare groups of one size.
+
+    Args:
+        answers: n of them.
+        correct: which are right; the same answer may be right in one completion and not in another.
+
+    Returns:
+        The entropy; nan where no answer is wrong.
+
+    Raises:
+        ValueError: the lengths differ.
+
+    >>> round(wrong_answer_entropy(["4", "5", None, "42"], [False, False, False, True]), 3)  # log 3
+    1.099
+    """
+    wrong = [answer for answer, right in zip(answers, correct, strict=True) if not right]
+    if not wrong:
+        return math.nan
+    counts = collections.Counter(wrong).values()
+    return sum(count / len(wrong) * math.log(len(wrong) / count) for count in counts)
+
+
+def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
+    """Probability that the most frequent answer of a random k-subset is right; exact.
+
+    Ties are broken by lot. None does not vote; a subset of Nones alone counts as wrong. Where one
+    answer is right in some completions only, it is right with the share of those. k = 1 gives the
+    mean of `correct` (where all right completions have an answer), k = n the vote of all.
+
+    Args:
+        answers: n of them; their binomials must fit a float, as they do for n <= 1000.
+        correct: which are right.
+        k: 1 <= k <= n.
+
+    Raises:
+        ValueError: k is out of range, or the lengths differ.
+
+    >>> majority_at_k(["4", "5", "5"], [False, True, True], 2)  # 5 with 5, or half of 4 with 5
+    0.6666666666666666
+    """
+    n = len(answers)
+    _check_k(k, n)
+    right = collections.Counter(
+        answer for answer, is_right in zip(answers, correct, strict=True) if is_right
+    )
+    del right[None]
+    if not right:
+        return 0.0
+    counts = collections.Counter(answers)
+    del counts[None]
+    probability = 0.0
+    for answer, times_right in right.items():
+        own = counts[answer]
+        others = tuple(sorted(count for other, count in counts.items() if other != answer))
+        probability += times_right / own * _chance_to_win(own, others, n, k)
+    return probability
+
+
+def _check_k(k: int, n: int) -> None:
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be in [1, n] = [1, {n}], got {k}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _chances_to_be_drawn(n: int, k: int) -> tuple[float, ...]:
+    """For each m, 0 to n, the chance that a k-subset of n holds one of m given samples."""
+    return tuple(1.0 - math.comb(n - m, k) / math.comb(n, k) for m in range(n + 1))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _chance_to_win(own: int, others: tuple[int, ...], n: int, k: int) -> float:
+    """Chance that an answer given `own` times wins the vote of a k-subset of n, ties by lot.
+
+    It wins with j votes where no other answer has more, and with t others level in 1 / (1 + t) of
+    the cases, which is the integral of u^t over [0, 1]. So the k-subsets are counted by the product
+    of the others' polynomials sum_{i<j} C(m, i) x^i + u C(m, j) x^j, one row for each j and each
+    node of a Gauss-Legendre rule that is exact for the highest power of u; those without an answer
+    have no limit.
+    """
+    rows = []
+    for j in range(1, min(own, k) + 1):
+        most_ties = min(sum(m >= j for m in others), k // j - 1)
+        rows += [(j, u, math.comb(own, j) * weight) for u, weight in _quadrature(most_ties)]
+    votes_R, u_R, weights_R = np.array(rows).T
+    silent = n - own - sum(others)
+    ways_RxK = np.array([[float(math.comb(silent, i)) for i in range(k)]] * len(rows))
+    for m in others:
+        product = ways_RxK.copy()  # i = 0: the answer is not drawn
+        for i in range(1, min(m, own, k - 1) + 1):
+            factor_R = math.comb(m, i) * ((i < votes_R) + u_R * (i == votes_R))
+            product[:, i:] += factor_R[:, None] * ways_RxK[:, :-i]
+        ways_RxK = product
+    drawn_R = ways_RxK[np.arange(len(rows)), k - votes_R.astype(int)]
+    return float(weights_R @ drawn_R) / math.comb(n, k)
+
+
+@functools.cache
+def _quadrature(degree: int) -> list[tuple[float, float]]:
+    """Nodes and weights on [0, 1] that integrate polynomials of this degree exactly."""
+    nodes, weights = np.polynomial.legendre.leggauss(degree // 2 + 1)
+    return list(zip((1 + nodes) / 2, weights / 2, strict=True))
