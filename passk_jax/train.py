@@ -157,7 +157,8 @@ class Trainer:
         counts = {name: int(value) for name, value in jax.device_get(counts).items()}
         row = self._figures(scores, counts, k)
         if written:
-            self._write_samples(problems, scores, advantages_PxN)
+            weights_PxN = processes.fetch(advantages_PxN).tolist()
+            self._write_samples("train", problems, scores, weights_PxN)
         figures = jax.device_get(figures)
         row |= {f"train/{name}": value for name, value in figures.items()}
         row |= self._speed(counts, start, sampled, scored, time.perf_counter())
@@ -204,14 +205,19 @@ class Trainer:
     def _evaluate(self) -> dict[str, Any]:
         """Held-out figures of the present parameters; the randomness depends on the step alone."""
         start = time.perf_counter()
+        config = self.config.evaluation
         scores = self.experiment.sample_and_score(
             self.experiment.sampling_params(self.run_state.state.variables()),
             self.held_out,
             self._key(EVALUATION, self.run_state.step),
-            num_samples=self.config.evaluation.samples_per_prompt,
-            temperature=self.config.evaluation.temperature,
+            num_samples=config.samples_per_prompt,
+            temperature=config.temperature,
+            num_texts=config.log_samples_problems,
         )
         figures = {"eval/time_s": time.perf_counter() - start}
+        logged = self.held_out[: config.log_samples_problems]
+        no_weights = [[None] * config.samples_per_prompt] * len(logged)
+        self._write_samples(config.split, logged, scores, no_weights)
         groups = {"eval": list(range(len(self.held_out)))}
         groups |= {f"eval/{part}": rows for part, rows in tasks.by_part(self.held_out).items()}
         for prefix, rows in groups.items():
@@ -248,21 +254,24 @@ class Trainer:
                     run.state = begin_training(run.state, experiment.decoder, experiment.optimizer)
                 self._save_if_due(step, steps)
 
-    def _write_samples(self, problems, scores: Scores, advantages_PxN: jax.Array) -> None:
-        count = self.config.log_samples_problems
-        weights = processes.fetch(advantages_PxN)[:count]
+    def _write_samples(self, split: str, problems, scores: Scores, weights_PxN) -> None:
+        """Writes the groups whose texts were kept."""
         rows = []
-        for p, problem in enumerate(problems[:count]):
+        for p, problem in enumerate(problems):
+            if None in scores.texts[p]:
+                break
             completions = zip(
                 scores.texts[p],
                 scores.rewards_PxN[p].tolist(),
-                weights[p].tolist(),
+                scores.correct_PxN[p].tolist(),
+                weights_PxN[p],
                 scores.final_answers[p],
                 strict=True,
             )
-            keys = ("text", "reward", "weight", "final_answer")
+            keys = ("text", "reward", "correct", "weight", "final_answer")
             rows.append(
                 {
+                    "split": split,
                     "problem": problem.id,
                     "prompt": problem.prompt,
                     "completions": [dict(zip(keys, row, strict=True)) for row in completions],
