@@ -186,6 +186,7 @@ def get_config() -> config_dict.ConfigDict:
     config.evaluation.samples_per_prompt = 16
     config.evaluation.prompts_per_batch = 100  # problems sampled at once; the mesh must divide it
     config.evaluation.temperature = 1.0
+    config.evaluation.log_samples_problems = 16  # the first so many's samples to samples.jsonl
 
     # Devices along each axis; -1 for all that remain.
     config.mesh = config_dict.ConfigDict()

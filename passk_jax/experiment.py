@@ -195,12 +195,13 @@ class Experiment(Programs):
         *,
         num_samples: int,
         temperature: float,
+        num_texts: int = 0,
     ) -> Scores:
         """Evaluates any number of problems, in batches of one shape so that nothing recompiles.
 
         The parameters are those of `sampling_params`. The last batch is filled up with repeated
-        problems, which are dropped again. A batch is scored while the next one is sampled. No texts
-        are kept.
+        problems, which are dropped again. A batch is scored while the next one is sampled. Texts
+        are kept of the first `num_texts` problems.
         """
         size = self.config.evaluation.prompts_per_batch
         scored = []
@@ -217,7 +218,9 @@ class Experiment(Programs):
                 )
                 if len(scored) > 1:
                     futures.wait(scored[-2:-1])  # no more than two batches wait
-                scored.append(scorer.submit(self._score_own, filled, rollout, 0))
+                scored.append(
+                    scorer.submit(self._score_own, filled, rollout, max(num_texts - start, 0))
+                )
 
         def own():
             batches = [future.result() for future in scored]

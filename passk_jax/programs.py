@@ -154,6 +154,7 @@ def _check_counts(config: ConfigDict) -> None:
         "warm_start.batch_size": 1,
         "evaluation.samples_per_prompt": 1,
         "evaluation.prompts_per_batch": 1,
+        "evaluation.log_samples_problems": 0,
         "sampling.max_prompt_tokens": 1,
     }
     for name, smallest in least.items():

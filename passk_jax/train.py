@@ -183,7 +183,9 @@ class Trainer:
             row["train/sampled_batches"] = len(drawn)
             row["train/groups_silent"] = float(groups.silent().mean())
         if written:
-            self._write_samples(groups, advantages_PxN)
+            logged = [self.problems[i] for i in groups.indices[: config.log_samples_problems]]
+            weights_PxN = processes.fetch(advantages_PxN).tolist()
+            self._write_samples("train", logged, groups.scores, weights_PxN)
         figures = jax.device_get(figures)
         row |= {f"train/{name}": value for name, value in figures.items()}
         row |= clock.figures(counts)
@@ -252,15 +254,20 @@ class Trainer:
     def _evaluate(self) -> dict[str, Any]:
         """Held-out figures of the present parameters; the randomness depends on the step alone."""
         start = time.perf_counter()
+        config = self.config.evaluation
         scores = self.experiment.sample_and_score(
             self.experiment.sampling_params(self.run_state.state.variables()),
             self.held_out,
             self._key(EVALUATION, self.run_state.step),
-            num_samples=self.config.evaluation.samples_per_prompt,
-            temperature=self.config.evaluation.temperature,
+            num_samples=config.samples_per_prompt,
+            temperature=config.temperature,
+            num_texts=config.log_samples_problems,
         )
         self.writer.write_evaluation(self.run_state.step, self.held_out, scores.correct_PxN)
         figures = {"eval/time_s": time.perf_counter() - start}
+        logged = self.held_out[: config.log_samples_problems]
+        no_weights = [[None] * config.samples_per_prompt] * len(logged)
+        self._write_samples(config.split, logged, scores, no_weights)
         groups = {"eval": list(range(len(self.held_out)))}
         groups |= {f"eval/{part}": rows for part, rows in tasks.by_part(self.held_out).items()}
         for prefix, rows in groups.items():
@@ -297,21 +304,22 @@ class Trainer:
                     run.state = begin_training(run.state, experiment.decoder, experiment.optimizer)
                 self._save_if_due(step, steps)
 
-    def _write_samples(self, groups: Groups, advantages_PxN: jax.Array) -> None:
-        count, scores = self.config.log_samples_problems, groups.scores
-        weights = processes.fetch(advantages_PxN)[:count]
+    def _write_samples(self, split: str, problems, scores: Scores, weights_PxN) -> None:
+        """Writes the groups of some problems, the first of those that were scored."""
         rows = []
-        for p, problem in enumerate(self.problems[i] for i in groups.indices[:count]):
+        for p, problem in enumerate(problems):
             completions = zip(
                 scores.texts[p],
                 scores.rewards_PxN[p].tolist(),
-                weights[p].tolist(),
+                scores.correct_PxN[p].tolist(),
+                weights_PxN[p],
                 scores.final_answers[p],
                 strict=True,
             )
-            keys = ("text", "reward", "weight", "final_answer")
+            keys = ("text", "reward", "correct", "weight", "final_answer")
             rows.append(
                 {
+                    "split": split,
                     "problem": problem.id,
                     "prompt": problem.prompt,
                     "completions": [dict(zip(keys, row, strict=True)) for row in completions],

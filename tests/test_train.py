@@ -82,8 +82,17 @@ def test_a_run_writes_what_it_promises(whole_run):
     assert abs(step["train/sampling_kl"]) < 1e-4  # sampled and trained policy are the same
     assert "eval/pass@4_n4_stderr" in rows[-1]
     samples = tracking.read_rows(whole_run / "samples.jsonl")
-    assert [row["step"] for row in samples] == [2, 2, 4, 4, 6, 6]
-    assert len(samples[0]["completions"]) == 4
+    assert [row["step"] for row in samples if row["split"] == "train"] == [2, 2, 4, 4, 6, 6]
+    assert {len(row["completions"]) for row in samples} == {4}
+    assert all(
+        (sample["weight"] is None) == (row["split"] == "validation")
+        for row in samples
+        for sample in row["completions"]
+    )
+    # 7 of 10 held-out problems, which are sampled in batches of 5: the same at each evaluation
+    held_out = [problem.id for problem in build(tiny_config()).task.split("validation")]
+    written = [(row["step"], row["problem"]) for row in samples if row["split"] == "validation"]
+    assert written == [(step, name) for step in (0, 3, 6) for name in held_out[:7]]
     assert "data:image/png;base64" in (whole_run / "report.html").read_text()
     problems = table(whole_run / "problems.csv")
     assert len(problems) == 50

@@ -36,6 +36,7 @@ TINY = {
     "warm_start.batch_size": 8,
     "evaluation.samples_per_prompt": 4,
     "evaluation.prompts_per_batch": 5,
+    "evaluation.log_samples_problems": 7,
     "tensorboard": False,
 }
 
