@@ -70,6 +70,8 @@ class Transformation:
 
     def options_of(self, name: str) -> dict[str, object]:
         """Those of the options that an estimator takes."""
+        if len({each for _, each in self.names}) == 1:
+            return dict(self.options)  # then one that it does not take is an error
         taken = transforms.lookup(name).parameters
         return {key: value for key, value in self.options if key in taken}
 
