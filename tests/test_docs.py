@@ -2,11 +2,15 @@
 
 import pathlib
 import re
+import shlex
 
+import absl.flags
 import numpy as np
 import pytest
+from ml_collections import config_flags
 
 from passk_jax import transforms
+from passk_jax.experiment import build
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -42,8 +46,33 @@ def test_the_readme_names_every_estimator():
     assert f"all {len(transforms.ESTIMATORS)} estimators" in readme
 
 
+# But for the file of another command: tests/test_difficulty.py.
+METHODS = [
+    flags
+    for flags in re.findall(r"`(--config\.[^`]*)`", (ROOT / "docs/methods.md").read_text())
+    if "keep_problems" not in flags
+]
+
+
+@pytest.mark.parametrize("flags", METHODS)
+def test_every_method_is_a_config_away(flags, monkeypatch):
+    """Each row's flags, in the default job."""
+    arguments = ["train", *shlex.split(flags.replace("module:function", f"{__name__}:root"))]
+    monkeypatch.setattr("sys.argv", arguments)  # ml_collections looks for its flags there
+    values = absl.flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config", str(ROOT / "configs/arithmetic.py"), flag_values=values
+    )
+    values(arguments)
+    build(config.value)
+
+
+def root(rate):
+    return rate**0.5
+
+
 def test_links_lead_somewhere():
     pages = [*PAGES, *ROOT.glob("*/README.md"), *ROOT.glob("experiments/*/README.md")]
     for page in pages:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
