@@ -6,13 +6,14 @@ are normal forms: equal strings are equal answers. None is a completion without 
 
 import collections
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 
-def distinct_at_k(answers: Sequence[str | None], k: int) -> float:
+def distinct_at_k(answers: Sequence[str | None], ks: Sequence[int]) -> list[float]:
     """Expected number of different answers in a random k-subset: sum_a 1 - C(n-m_a, k) / C(n, k).
 
     m_a is how often answer a was given; None counts as one answer. k = 1 gives 1, k = n the number
@@ -20,17 +21,20 @@ def distinct_at_k(answers: Sequence[str | None], k: int) -> float:
 
     Args:
         answers: n of them.
-        k: 1 <= k <= n.
+        ks: each in [1, n].
+
+    Returns:
+        The number for each k.
 
     Raises:
-        ValueError: k is out of range.
+        ValueError: a k is out of range.
 
-    >>> round(distinct_at_k(["4", "5", "5", None], 2), 3)  # one of the 6 pairs is twice the same
-    1.833
+    >>> distinct_at_k(["4", "5", "5", None], [1, 2, 4])  # one of the 6 pairs is twice the same
+    [1.0, 1.8333333333333335, 3.0]
     """
-    _check_k(k, len(answers))
-    chances = _chances_to_be_drawn(len(answers), k)
-    return sum(chances[count] for count in collections.Counter(answers).values())
+    _check_ks(ks, len(answers))
+    counts = collections.Counter(answers).values()
+    return [sum(map(_chances_to_be_drawn(len(answers), k).__getitem__, counts)) for k in ks]
 
 
 def wrong_answer_entropy(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
@@ -59,7 +63,9 @@ def wrong_answer_entropy(answers: Sequence[str | None], correct: Sequence[bool])
     return sum(count / len(wrong) * math.log(len(wrong) / count) for count in counts)
 
 
-def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
+def majority_at_k(
+    answers: Sequence[str | None], correct: Sequence[bool], ks: Sequence[int]
+) -> list[float]:
     """Probability that the most frequent answer of a random k-subset is right; exact.
 
     Ties are broken by lot. None does not vote; a subset of Nones alone counts as wrong. Where one
@@ -69,35 +75,37 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
     Args:
         answers: n of them; their binomials must fit a float, as they do for n <= 1000.
         correct: which are right.
-        k: 1 <= k <= n.
+        ks: each in [1, n].
+
+    Returns:
+        The probability for each k.
 
     Raises:
-        ValueError: k is out of range, or the lengths differ.
+        ValueError: a k is out of range, or the lengths differ.
 
-    >>> majority_at_k(["4", "5", "5"], [False, True, True], 2)  # 5 with 5, or half of 4 with 5
-    0.6666666666666666
+    >>> majority_at_k(["4", "5", "5"], [False, True, True], [2, 3])  # of 3 pairs one is 5, 5
+    [0.6666666666666666, 1.0]
     """
     n = len(answers)
-    _check_k(k, n)
-    right = collections.Counter(
-        answer for answer, is_right in zip(answers, correct, strict=True) if is_right
-    )
-    del right[None]
-    if not right:
-        return 0.0
+    _check_ks(ks, n)
+    right = collections.Counter(itertools.compress(answers, correct))
+    if len(correct) != n:
+        raise ValueError(f"answers and correct must be as many, got {n} and {len(correct)}")
     counts = collections.Counter(answers)
-    del counts[None]
-    probability = 0.0
+    del right[None], counts[None]
+    probabilities = [0.0] * len(ks)
     for answer, times_right in right.items():
         own = counts[answer]
-        others = tuple(sorted(count for other, count in counts.items() if other != answer))
-        probability += times_right / own * _chance_to_win(own, others, n, k)
-    return probability
+        others = sorted(count for other, count in counts.items() if other != answer)
+        chances = _chances_to_win(own, tuple(others), n, tuple(ks))
+        for i, chance in enumerate(chances):
+            probabilities[i] += chance * times_right / own
+    return probabilities
 
 
-def _check_k(k: int, n: int) -> None:
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be in [1, n] = [1, {n}], got {k}")
+def _check_ks(ks: Sequence[int], n: int) -> None:
+    if not all(1 <= k <= n for k in ks):
+        raise ValueError(f"each k must be in [1, n] = [1, {n}], got {list(ks)}")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -107,30 +115,36 @@ def _chances_to_be_drawn(n: int, k: int) -> tuple[float, ...]:
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _chance_to_win(own: int, others: tuple[int, ...], n: int, k: int) -> float:
-    """Chance that an answer given `own` times wins the vote of a k-subset of n, ties by lot.
+def _chances_to_win(
+    own: int, others: tuple[int, ...], n: int, ks: tuple[int, ...]
+) -> tuple[float, ...]:
+    """For each k, the chance that an answer given `own` times of n wins the vote of a k-subset.
 
     It wins with j votes where no other answer has more, and with t others level in 1 / (1 + t) of
-    the cases, which is the integral of u^t over [0, 1]. So the k-subsets are counted by the product
-    of the others' polynomials sum_{i<j} C(m, i) x^i + u C(m, j) x^j, one row for each j and each
-    node of a Gauss-Legendre rule that is exact for the highest power of u; those without an answer
-    have no limit.
+    the cases, which is the integral of u^t over [0, 1]. So its subsets are counted by x^j times the
+    product of the others' polynomials sum_{i<j} C(m, i) x^i + u C(m, j) x^j: one row for each j and
+    each node of a quadrature that is exact for the highest power of u, one column for each power of
+    x. Samples without an answer have no limit.
     """
-    rows = []
-    for j in range(1, min(own, k) + 1):
-        most_ties = min(sum(m >= j for m in others), k // j - 1)
+    if not ks:
+        return ()
+    rows, largest = [], max(ks)
+    for j in range(1, min(own, largest) + 1):
+        most_ties = min(sum(m >= j for m in others), largest // j - 1)
         rows += [(j, u, math.comb(own, j) * weight) for u, weight in _quadrature(most_ties)]
     votes_R, u_R, weights_R = np.array(rows).T
     silent = n - own - sum(others)
-    ways_RxK = np.array([[float(math.comb(silent, i)) for i in range(k)]] * len(rows))
+    ways_RxK = np.zeros((len(rows), largest + 1))
+    for row, (j, _, _) in zip(ways_RxK, rows, strict=True):
+        row[j:] = [math.comb(silent, i) for i in range(largest + 1 - j)]
     for m in others:
         product = ways_RxK.copy()  # i = 0: the answer is not drawn
-        for i in range(1, min(m, own, k - 1) + 1):
+        for i in range(1, min(m, own, largest) + 1):
             factor_R = math.comb(m, i) * ((i < votes_R) + u_R * (i == votes_R))
             product[:, i:] += factor_R[:, None] * ways_RxK[:, :-i]
         ways_RxK = product
-    drawn_R = ways_RxK[np.arange(len(rows)), k - votes_R.astype(int)]
-    return float(weights_R @ drawn_R) / math.comb(n, k)
+    subsets_K = weights_R @ ways_RxK
+    return tuple(float(subsets_K[k]) / math.comb(n, k) for k in ks)
 
 
 @functools.cache

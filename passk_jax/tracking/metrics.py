@@ -126,15 +126,18 @@ def figures_by_problem(
     ks = [k for k in ks if k <= N]
     num_correct_P = correct_PxN.sum(axis=1)
     groups = list(zip(final_answers, correct_PxN.tolist(), strict=True))
-    figures = {f"pass@{k}_n{N}": pass_at_k_table(N, k)[num_correct_P] for k in ks}
-    for k in ks:
-        figures[f"distinct@{k}_n{N}"] = [answers.distinct_at_k(group, k) for group, _ in groups]
-    for k in ks:
-        figures[f"majority@{k}_n{N}"] = [answers.majority_at_k(*group, k) for group in groups]
-    figures[f"wrong_answer_entropy_n{N}"] = [
-        answers.wrong_answer_entropy(*group) for group in groups
-    ]
-    return {name: np.array(values_P, np.float64) for name, values_P in figures.items()}
+    by_k_PxK = {
+        "pass": np.array([pass_at_k_table(N, k)[num_correct_P] for k in ks]).T,
+        "distinct": np.array([answers.distinct_at_k(group, ks) for group, _ in groups]),
+        "majority": np.array([answers.majority_at_k(*group, ks) for group in groups]),
+    }
+    entropy_P = np.array([answers.wrong_answer_entropy(*group) for group in groups])
+    figures = {
+        f"{name}@{k}_n{N}": values_PxK[:, i]
+        for name, values_PxK in by_k_PxK.items()
+        for i, k in enumerate(ks)
+    }
+    return {**figures, f"wrong_answer_entropy_n{N}": entropy_P}
 
 
 def bootstrap(
@@ -167,6 +170,8 @@ def bootstrap(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    if not by_problem:
+        return {}
     values_PxM = np.stack(list(by_problem.values()), axis=1)
     kinds_UxM, counts_U = np.unique(values_PxM, axis=0, return_counts=True)
     present_UxM = ~np.isnan(kinds_UxM)

@@ -35,18 +35,19 @@ def vote(group, correct):
 
 def test_all_subsets():
     for group, correct in random_groups(count=60, largest=8):
-        for k in range(1, len(group) + 1):
+        ks = range(1, len(group) + 1)
+        distinct, majority = [], []
+        for k in ks:
             subsets = [list(s) for s in itertools.combinations(range(len(group)), k)]
-            drawn = [[group[i] for i in subset] for subset in subsets]
-            brute = np.mean([len(set(subset)) for subset in drawn])
-            assert answers.distinct_at_k(group, k) == pytest.approx(brute, rel=1e-12)
-            brute = np.mean(
-                [
-                    vote(subset, [correct[i] for i in indices])
-                    for subset, indices in zip(drawn, subsets, strict=True)
-                ]
-            )
-            assert answers.majority_at_k(group, correct, k) == pytest.approx(brute, abs=1e-12)
+            drawn = [([group[i] for i in s], [correct[i] for i in s]) for s in subsets]
+            distinct.append(np.mean([len(set(subset)) for subset, _ in drawn]))
+            majority.append(np.mean([vote(*each) for each in drawn]))
+        assert answers.distinct_at_k(group, ks) == pytest.approx(distinct, rel=1e-12)
+        assert answers.majority_at_k(group, correct, ks) == pytest.approx(majority, abs=1e-12)
+        # Whatever the other ks are.
+        for k in ks:
+            alone = answers.majority_at_k(group, correct, [k])
+            assert alone == pytest.approx([majority[k - 1]], abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -68,22 +69,23 @@ def test_all_subsets():
 )
 def test_votes_by_hand(group, right, k, expected):
     correct = [answer == right for answer in group]
-    assert answers.majority_at_k(group, correct, k) == pytest.approx(expected, rel=1e-12)
+    assert answers.majority_at_k(group, correct, [k]) == pytest.approx([expected], rel=1e-12)
 
 
 def test_an_answer_that_is_right_at_times():
     # One answer in all completions: it wins always and is right in two of three.
-    assert answers.majority_at_k(["a"] * 3, [True, False, True], 2) == pytest.approx(2 / 3)
+    assert answers.majority_at_k(["a"] * 3, [True, False, True], [2]) == pytest.approx([2 / 3])
 
 
 def test_a_large_group_is_exact_enough():
     """Symmetry: of two answers with the same votes, each wins half of the cases."""
     group = ["a"] * 200 + ["b"] * 200 + [None] * 100
     correct = [answer == "a" for answer in group]
-    for k in (1, 2, 63, 64, 256, 500):
-        answered = 1 - math.comb(100, k) / math.comb(500, k)  # not Nones alone
-        assert answers.majority_at_k(group, correct, k) == pytest.approx(answered / 2, rel=1e-9)
-    assert answers.distinct_at_k(group, 500) == 3.0
+    ks = (1, 2, 63, 64, 256, 500)
+    not_nones_alone = [1 - math.comb(100, k) / math.comb(500, k) for k in ks]
+    expected = [share / 2 for share in not_nones_alone]
+    assert answers.majority_at_k(group, correct, ks) == pytest.approx(expected, rel=1e-9)
+    assert answers.distinct_at_k(group, [500]) == [3.0]
 
 
 def test_entropy_of_wrong_answers():
@@ -99,14 +101,14 @@ def test_entropy_of_wrong_answers():
 
 @pytest.mark.parametrize("k", [0, 4, -1])
 def test_k_out_of_range(k):
-    with pytest.raises(ValueError, match=rf"k must be in \[1, n\] = \[1, 3\], got {k}"):
-        answers.distinct_at_k(["a", "b", "c"], k)
-    with pytest.raises(ValueError, match=rf"got {k}"):
-        answers.majority_at_k(["a", "b", "c"], [True] * 3, k)
+    with pytest.raises(ValueError, match=rf"in \[1, n\] = \[1, 3\], got \[1, {k}\]"):
+        answers.distinct_at_k(["a", "b", "c"], [1, k])
+    with pytest.raises(ValueError, match=rf"got \[{k}\]"):
+        answers.majority_at_k(["a", "b", "c"], [True] * 3, [k])
 
 
 def test_lengths_differ():
-    with pytest.raises(ValueError, match=r"argument 2 is shorter"):
-        answers.majority_at_k(["a", "b"], [True], 1)
+    with pytest.raises(ValueError, match="got 2 and 1"):
+        answers.majority_at_k(["a", "b"], [True], [1])
     with pytest.raises(ValueError, match=r"argument 2 is shorter"):
         answers.wrong_answer_entropy(["a", "b"], [True])

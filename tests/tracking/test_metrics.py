@@ -72,6 +72,17 @@ def test_standard_errors_are_over_problems():
     assert got["eval/groups_all_wrong_stderr"] == pytest.approx(1 / 3)
 
 
+def test_no_k_is_small_enough():
+    got = metrics.group_metrics(CORRECT, CORRECT, ANSWERS, prefix="e", ks=(8,))
+    assert sorted(got) == [
+        "e/groups_all_right",
+        "e/groups_all_wrong",
+        "e/reward_mean",
+        "e/wrong_answer_entropy_n4",
+    ]
+    assert metrics.bootstrap_pass_at_k(CORRECT, ks=(8,)) == {}
+
+
 def test_where_no_answer_is_wrong_there_is_no_entropy():
     got = metrics.group_metrics(
         CORRECT[1:2], CORRECT[1:2], ANSWERS[1:2], prefix="e", ks=(1,), stderr=True
