@@ -40,7 +40,7 @@ def main():
             times.append(time.perf_counter())
             scores = experiment.score(problems, rollout)
             times.append(time.perf_counter())
-            advantages = experiment.transform(scores.rewards_PxN, 8, rollout, key)
+            advantages = experiment.transform(scores.rewards_PxN, rollout, key, 0)
             state, figures = experiment.update(state, rollout, advantages)
             jax.block_until_ready((state, figures))
             times.append(time.perf_counter())

@@ -15,9 +15,23 @@ SCRIPT = """
 import json, sys
 import jax, numpy as np
 from passk_jax.experiment import build
+from passk_jax.groups import Groups, Scores
 from passk_jax.learner.train_state import init_state
 from passk_jax.policy.decoder import prefill
 from tests.tiny import tiny_config
+
+def refilled(experiment, params, rollout):
+    # The last three groups say nothing: those of other problems take their places.
+    def scored(rollout, rewards):
+        texts = [[""] * 4] * 8
+        return Groups(np.arange(8), rollout, Scores(rewards, rewards > 0, texts, texts))
+
+    more = experiment.sample(params, experiment.task.split("train")[8:16], jax.random.key(3))
+    mixed = np.tile(np.float32([0, 1, 1, 0]), (8, 1))
+    silent = mixed * (np.arange(8) < 5)[:, None]
+    groups = scored(rollout, silent).refilled(scored(more, mixed))
+    assert groups.rollout.tokens.sharding == rollout.tokens.sharding
+    return groups.rollout
 
 changes = json.loads(sys.argv[1])
 experiment = build(tiny_config(
@@ -31,7 +45,8 @@ problems = experiment.task.split("train")[:8]
 params = experiment.sampling_params(state.variables())
 rollout = experiment.sample(params, problems, jax.random.key(1))
 rewards = np.arange(32, dtype=np.float32).reshape(8, 4) % 5
-advantages = experiment.transform(rewards, 2, rollout, jax.random.key(2))
+rollout = refilled(experiment, params, rollout)
+advantages = experiment.transform(rewards, rollout, jax.random.key(2), 0)
 split = [{name for x in jax.tree.leaves(tree) for part in x.sharding.spec if part
           for name in ([part] if isinstance(part, str) else part)}
          for tree in (state.params, params, rollout.tokens)]
@@ -104,11 +119,17 @@ SAMPLES_TOO = {
             | {"sharding__training__embed": ("fsdp", "data"), "sharding__sampling__embed": "data"},
             [["data", "fsdp", "model"], ["data", "model"], ["data", "fsdp"]],
         ),
+        (
+            (2, 2, 2),
+            SAMPLES_TOO | {"objective__minibatches": 2, "objective__epochs": 2},
+            [["fsdp", "model"], ["model"], ["data", "fsdp"]],
+        ),
         ((2, 2, 2), LORA, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
     ],
 )
 def test_a_mesh_of_eight_gives_what_one_device_gives(mesh, changes, split, alone, tmp_path):
-    alone = alone(changes if "lora__rank" in changes else {})
+    ours = ("sharding__", "micro_batch__")
+    alone = alone({name: x for name, x in changes.items() if not name.startswith(ours)})
     axes = dict(zip(("mesh__data", "mesh__fsdp", "mesh__model"), mesh, strict=True))
     sharded = run_on(8, tmp_path, **axes, **changes)
     # A mesh axis of size 1 splits nothing, but is named.
