@@ -4,19 +4,24 @@ from passk_jax.tracking import solve_record
 from passk_jax.tracking.metrics import KS, Interval, bootstrap_pass_at_k, group_metrics
 from passk_jax.tracking.progress import Progress
 from passk_jax.tracking.report import write_report
+from passk_jax.tracking.runs import Arm, Run, RunError, read_arms
 from passk_jax.tracking.solve_record import SolveRecord
 from passk_jax.tracking.summary import summary_table
 from passk_jax.tracking.writers import NoWriter, Writer, read_rows
 
 __all__ = [
     "KS",
+    "Arm",
     "Interval",
     "NoWriter",
     "Progress",
+    "Run",
+    "RunError",
     "SolveRecord",
     "Writer",
     "bootstrap_pass_at_k",
     "group_metrics",
+    "read_arms",
     "read_rows",
     "solve_record",
     "summary_table",
