@@ -56,10 +56,10 @@ def _versions() -> dict[str, str]:
 
 
 def _report(directory: epath.Path, files: workdir.Files) -> None:
-    rows = tracking.read_rows(files.folder / "metrics.jsonl")
-    print(f"\n{tracking.summary_table(rows)}\n")
+    arms = tracking.read_arms([files.folder])
+    print(f"\n{tracking.summary_table(arms)}\n")
     try:
-        path = tracking.write_report(files.folder, title=directory.name)
+        path = tracking.write_report(arms, files.folder / "report.html", title=directory.name)
     except ModuleNotFoundError as error:  # a machine with the JAX stack alone
         print(f"no report: {error}")
     else:

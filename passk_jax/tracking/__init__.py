@@ -11,21 +11,26 @@ from passk_jax.tracking.metrics import (
 )
 from passk_jax.tracking.progress import Progress
 from passk_jax.tracking.report import write_report
+from passk_jax.tracking.runs import Arm, Run, RunError, read_arms
 from passk_jax.tracking.solve_record import SolveRecord
 from passk_jax.tracking.summary import summary_table
 from passk_jax.tracking.writers import NoWriter, Writer, read_rows
 
 __all__ = [
     "KS",
+    "Arm",
     "Interval",
     "NoWriter",
     "Progress",
+    "Run",
+    "RunError",
     "SolveRecord",
     "Writer",
     "bootstrap",
     "bootstrap_pass_at_k",
     "figures_by_problem",
     "group_metrics",
+    "read_arms",
     "read_rows",
     "solve_record",
     "summary_table",

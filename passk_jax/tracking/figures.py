@@ -1,4 +1,4 @@
-"""A run's pictures: what each of them shows."""
+"""The report's pictures: what each of them shows of one arm, or of several beside each other."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -6,14 +6,18 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib import ticker
+from matplotlib import lines, ticker
 from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
-from passk_jax.tracking import metrics, plotting
-from passk_jax.tracking.plotting import BLUE, GREEN, MUTED, ORANGE, Rows, curve_of, draw_curves
-from passk_jax.tracking.summary import SOLVE_RATE
+from passk_jax.tracking import composition, plotting, runs, series
+from passk_jax.tracking.plotting import MUTED, Curve, draw_curves
+from passk_jax.tracking.runs import Arm
+from passk_jax.tracking.summary import ENTROPY, SOLVE_RATE
+
+Arms = Sequence[Arm]
+_LEGEND_WIDTH = 74  # characters in a line
 
 
 class Picture(NamedTuple):
@@ -25,8 +29,8 @@ class Picture(NamedTuple):
     png: bytes
 
 
-def draw_all(rows: Rows) -> list[Picture]:
-    """Draws every figure that the rows of metrics.jsonl hold something for."""
+def draw_all(arms: Arms) -> list[Picture]:
+    """Draws every figure that the runs hold something for."""
     pictures = []
     # Whatever the user's own matplotlibrc says, the report looks as it was designed.
     with matplotlib.rc_context():
@@ -39,215 +43,350 @@ def draw_all(rows: Rows) -> list[Picture]:
             axes = figure.add_subplot()
             axes.set_title(title)
             try:
-                draw(axes, rows)
+                more = draw(axes, arms)
             except plotting.Empty:
                 continue
+            if len(arms) > 1:
+                _legend(figure, arms)
             png = io.BytesIO()
             figure.savefig(png, format="png", metadata={"Software": None})
+            title = axes.get_title(loc="left")
+            caption = " ".join(filter(None, [caption, more]))
             pictures.append(Picture(name, title, caption, png.getvalue()))
     return pictures
 
 
-def _held_out(axes: Axes, rows: Rows) -> None:
-    n = _draw_by_k(axes, rows, "eval", smoothed=False)
-    axes.set_ylabel(f"pass@k (unbiased, n = {n})")
-
-
-def _train(axes: Axes, rows: Rows) -> None:
-    n = _draw_by_k(axes, rows, "train", smoothed=True)
-    axes.set_ylabel(f"pass@k (unbiased, n = {n})")
-
-
-def _draw_by_k(axes: Axes, rows: Rows, prefix: str, *, smoothed: bool) -> str:
-    """Draws one curve for each k; returns n."""
-    names = {}
-    for row in rows:
-        for k, (name, _) in metrics.pass_at_k_by_k(row, prefix).items():
-            names[k] = name
-    colours = _colours(sorted(names))
-    curves = [
-        curve_of(rows, names[k], f"k = {k}", colours[k], smoothed=smoothed) for k in sorted(names)
-    ]
-    draw_curves(axes, curves, low=0.0, high=1.0)
-    _mark_changes_of_k(axes, rows)
-    return names[max(names)].rpartition("_n")[2]
-
-
-def _before_after(axes: Axes, rows: Rows) -> None:
-    evaluations = [row for row in rows if metrics.pass_at_k_by_k(row, "eval")]
-    if not evaluations:
-        raise plotting.Empty
-    sides = [(evaluations[0], MUTED, "o", "--"), (evaluations[-1], BLUE, "o", "-")]
-    for row, colour, marker, style in sides[len(evaluations) == 1 :]:
-        by_k = metrics.pass_at_k_by_k(row, "eval")
-        errors = [row.get(f"{name}_stderr") or 0.0 for name, _ in by_k.values()]
-        axes.errorbar(
-            list(by_k),
-            [np.nan if value is None else value for _, value in by_k.values()],
-            errors,
-            color=colour,
-            marker=marker,
-            linestyle=style,
-            markersize=5.5,
-            capsize=3,
-            elinewidth=1.2,
-            label=f"step {row['step']}",
-            clip_on=False,
-        )
-    ks = sorted(by_k)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ks, [str(k) for k in ks])
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_xlabel("k")
-    n = by_k[ks[-1]][0].rpartition("_n")[2]
-    axes.set_ylabel(f"held-out pass@k (unbiased, n = {n})")
-    axes.margins(x=0.04)
-    axes.legend(frameon=False, loc="lower right", labelcolor="linecolor")
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, 0.0), min(high, 1.0))
-
-
-def _solve_rate(axes: Axes, rows: Rows) -> None:
-    draw_curves(axes, [curve_of(rows, SOLVE_RATE, "", GREEN)], from_zero=True)
-    axes.set_ylabel("fraction of training problems")
-
-
-def _groups(axes: Axes, rows: Rows) -> None:
-    right = curve_of(rows, "train/groups_all_right", "all right", BLUE, smoothed=True)
-    wrong = curve_of(rows, "train/groups_all_wrong", "all wrong", ORANGE, smoothed=True)
-    draw_curves(axes, [right, wrong], from_zero=True)
-    axes.set_ylabel("fraction of groups")
-
-
-def _distinct(axes: Axes, rows: Rows) -> None:
-    largest = {}  # k that there is, and its figure's name
-    for prefix in ("train", "eval"):
-        by_k = [metrics.by_k(row, f"{prefix}/distinct") for row in rows]
-        figures = {(k, name) for found in by_k for k, (name, _) in found.items()}
-        largest[prefix] = max(figures, default=(0, ""))
-    curves = [
-        curve_of(rows, largest["train"][1], "training", BLUE, smoothed=True),
-        curve_of(rows, largest["eval"][1], "held-out", ORANGE),
-    ]
-    draw_curves(axes, curves)
-    ks = sorted({k for k, _ in largest.values() if k})
-    axes.set_ylabel(f"different answers among k = {', '.join(map(str, ks))}")
-
-
-def _throughput(axes: Axes, rows: Rows) -> None:
-    draw_curves(
-        axes,
-        [
-            curve_of(rows, "train/update_tokens_per_s", "update", BLUE, smoothed=True),
-            curve_of(rows, "train/sampling_tokens_per_s", "sampling", ORANGE, smoothed=True),
-        ],
-        from_zero=True,
+def _legend(figure: Figure, arms: Arms) -> None:
+    figure.legend(
+        handles=[lines.Line2D([], [], color=arm.colour, linewidth=3) for arm in arms],
+        labels=[arm.label for arm in arms],
+        loc="outside lower center",
+        ncols=max(1, _LEGEND_WIDTH // (5 + max(len(arm.label) for arm in arms))),
+        frameon=False,
+        fontsize=9.5,
+        handlelength=1.1,
     )
-    axes.set_ylabel("tokens per second")
-    axes.yaxis.set_major_formatter(ticker.EngFormatter(sep=""))
 
 
-def _single(name: str, ylabel: str, *, from_zero: bool = False) -> Callable[[Axes, Rows], None]:
-    """Returns a function that draws one metric: each step faintly, and its moving mean."""
+def curve_of(
+    arm: Arm,
+    name: str,
+    *,
+    smoothed: bool = False,
+    style: str = "-",
+    label: str = "",
+    colour: str | None = None,
+) -> Curve:
+    """One metric of an arm: its mean over seeds, with the standard error.
 
-    def draw(axes: Axes, rows: Rows) -> None:
-        steps, values = plotting.series(rows, name)
-        axes.plot(steps, values, color=BLUE, alpha=0.25, linewidth=0.9)
-        draw_curves(axes, [curve_of(rows, name, "", BLUE, smoothed=True)], from_zero=from_zero)
-        axes.set_ylabel(ylabel)
+    Of one seed it is the run's own: over its problems, or over the steps that it is smoothed over.
+    """
+    steps, values_SxT = arm.values(name)
+    if smoothed:
+        values_SxT, errors_SxT = np.array([series.smooth(v) for v in values_SxT]).swapaxes(0, 1)
+        own = errors_SxT[0]
+    else:
+        rows = arm.runs[0].rows
+        by_step = dict(zip(*series.series(rows, f"{name}_stderr"), strict=True))
+        own = np.array([by_step.get(step, np.nan) for step in steps], dtype=np.float64)
+    mean, error = series.mean_and_error(values_SxT)
+    if len(values_SxT) == 1:
+        error = own
+    return Curve(steps, mean, error, colour or arm.colour, label, style)
+
+
+def _by_k(prefix: str, *, smoothed: bool) -> Callable[[Axes, Arms], None]:
+    """Returns a function that draws one curve for each k, of one arm."""
+
+    def draw(axes: Axes, arms: Arms) -> None:
+        if len(arms) > 1:
+            raise plotting.Empty
+        names = arms[0].pass_at_k(prefix)
+        colours = _colours(sorted(names))
+        draw_curves(
+            axes,
+            [
+                curve_of(arms[0], name, smoothed=smoothed, label=f"k = {k}", colour=colours[k])
+                for k, name in names.items()
+            ],
+            low=0.0,
+            high=1.0,
+        )
+        _mark_changes_of_k(axes, arms)
+        axes.set_ylabel(f"pass@k (unbiased, n = {_n(names[max(names)])})")
 
     return draw
 
 
-def _warm_start(axes: Axes, rows: Rows) -> None:
-    own = [
-        {"step": row["warm_start/step"], "loss": row.get("warm_start/loss")}
-        for row in rows
-        if "warm_start/step" in row
+def _at_k(choose: Callable[[Sequence[int]], int]) -> Callable[[Axes, Arms], None]:
+    """Returns a function that draws held-out pass@k for one k, of several arms."""
+
+    def draw(axes: Axes, arms: Arms) -> None:
+        if len(arms) == 1:
+            raise plotting.Empty
+        names = arms[0].pass_at_k("eval")
+        k = choose(names)
+        axes.set_title(f"Held-out pass@{k}")
+        draw_curves(axes, [curve_of(arm, names[k]) for arm in arms], low=0.0, high=1.0)
+        _mark_changes_of_k(axes, arms)
+        axes.set_ylabel(f"pass@{k} (unbiased, n = {_n(names[k])})")
+
+    return draw
+
+
+def _against_k(axes: Axes, arms: Arms) -> str:
+    names = arms[0].pass_at_k("eval")
+    ks = np.array(list(names))
+    evaluations = [arm.values(name)[0] for arm in arms for name in names.values()]
+    before_too = all(len(steps) > 1 for steps in evaluations)
+    befores = [_points(arm, names, first=True) for arm in arms]
+    # Arms that begin with the same policies have one line for the beginning, as one arm has.
+    same = all(np.allclose(values, befores[0][0]) for values, _ in befores)
+    bootstrapped = all(arm.bootstrap(ks[0], first=first) for arm in arms for first in (True, False))
+    for i, arm in enumerate(arms):
+        place = 2.0 ** (0.07 * (i - (len(arms) - 1) / 2))  # bars beside each other
+        if before_too and not (same and i):
+            values, errors = befores[i]
+            colour, shift = (MUTED, 1.0) if same else (arm.colour, place)
+            _bars(axes, ks * shift, values, errors, color=colour, linestyle="--", alpha=0.8)
+        values, errors = _points(arm, names, first=False)
+        _bars(axes, ks * place, values, errors, color=arm.colour, linestyle="-")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_xlabel("k")
+    axes.set_ylabel(f"pass@k (unbiased, n = {_n(names[ks[-1]])})")
+    axes.margins(x=0.04)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0.0), min(high, 1.0))
+    ends = sorted({int(steps[-1]) for steps in evaluations if len(steps)})
+    first = int(evaluations[0][0])
+    after = f"Solid: step {' or '.join(map(str, ends))}"
+    before = f"; dashed: step {first}" if before_too else ""
+    seeds = any(len(arm.runs) > 1 for arm in arms)
+    if bootstrapped:
+        bars = f"95% bootstrap intervals over problems{' and seeds' if seeds else ''}"
+    else:
+        bars = f"±1 standard error over {'seeds' if seeds else 'the held-out problems'}"
+    return f"{after}{before}. Bars are {bars}."
+
+
+def _points(arm: Arm, names: dict[int, str], *, first: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Held-out pass@k for each k, and how far its bar reaches down and up: (2, K)."""
+    values, errors = [], []
+    for k, name in names.items():
+        interval = arm.bootstrap(k, first=first)
+        if interval is not None:
+            values.append(interval.estimate)
+            errors.append((interval.estimate - interval.low, interval.high - interval.estimate))
+            continue
+        curve = curve_of(arm, name)
+        place = 0 if first else -1
+        values.append(curve.values[place] if len(curve.x) else np.nan)
+        errors.append([np.nan_to_num(curve.stderr[place]) if len(curve.x) else 0.0] * 2)
+    return np.array(values), np.array(errors).T
+
+
+def _bars(axes: Axes, x, values, errors, **style) -> None:
+    axes.errorbar(
+        x,
+        values,
+        errors,
+        marker="o",
+        markersize=5,
+        capsize=3,
+        elinewidth=1.2,
+        clip_on=False,
+        **style,
+    )
+
+
+def _solve_rate(axes: Axes, arms: Arms) -> None:
+    curves = [curve_of(arm, SOLVE_RATE) for arm in arms]
+    drawn = [
+        np.mean([run.samples_drawn(curve.x) for run in arm.runs], axis=0)
+        for arm, curve in zip(arms, curves, strict=True)
     ]
-    _single("loss", "cross-entropy (nats per token)", from_zero=True)(axes, own)
+    curves = [curve._replace(x=x) for curve, x in zip(curves, drawn, strict=True)]
+    draw_curves(axes, curves, xlabel="training samples drawn", from_zero=True)
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    axes.set_ylabel("fraction of training problems")
+
+
+def _composition(axes: Axes, arms: Arms) -> str:
+    same_n = len({arm.config["samples_per_prompt"] for arm in arms}) == 1
+    notes = []
+    for arm in arms:
+        try:
+            right, wrong = composition.by_composition(arm.config)
+        except (KeyError, TypeError, ValueError) as error:
+            notes.append(f"Not drawn, {arm.label}: {error}.")
+            continue
+        counts = np.arange(len(right)) / (1 if same_n else len(right) - 1)
+        for values, style in ((right, "-"), (wrong, "--")):
+            axes.plot(counts, values, color=arm.colour, linestyle=style, marker="o", markersize=3.2)
+        if any(runs.is_phases(arm.config.get(f"estimator.{key}")) for key in ("name", "k")):
+            notes.append(f"Of {arm.label}: the last phase.")
+    if not axes.lines:
+        raise plotting.Empty
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    axes.margins(x=0.03)
+    n = arms[0].config["samples_per_prompt"]
+    axes.set_xlabel(f"right samples in a group of n = {n}" if same_n else "share of right samples")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=same_n))
+    axes.set_ylabel("advantage")
+    return " ".join(notes)
+
+
+def _lines(
+    solid: str, ylabel: str, *, dashed: str = "", smoothed: bool = True, from_zero: bool = False
+) -> Callable[[Axes, Arms], None]:
+    """Returns a function that draws a metric, or two, of every arm; names as `Arm.metric` has."""
+
+    def draw(axes: Axes, arms: Arms) -> None:
+        curves = [
+            curve_of(arm, name, smoothed=smoothed and not name.startswith("eval/"), style=style)
+            for arm in arms
+            for name, style in ((arm.metric(solid), "-"), (arm.metric(dashed), "--"))
+        ]
+        if len(arms) == 1 and len(arms[0].runs) == 1 and smoothed and not dashed:
+            steps, values = series.series(arms[0].runs[0].rows, solid)
+            axes.plot(steps, values, color=arms[0].colour, alpha=0.25, linewidth=0.9)
+        draw_curves(axes, curves, from_zero=from_zero)
+        axes.set_ylabel(ylabel.format(name=arms[0].metric(solid).rpartition("/")[2]))
+
+    return draw
+
+
+def _throughput(axes: Axes, arms: Arms) -> None:
+    names = {"solid": "train/sampling_tokens_per_s", "dashed": "train/update_tokens_per_s"}
+    _lines(**names, ylabel="tokens per second", from_zero=True)(axes, arms)
+    axes.yaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+
+
+def _warm_start(axes: Axes, arms: Arms) -> None:
+    def of(run):
+        rows = [
+            {"step": row["warm_start/step"], "loss": row.get("warm_start/loss")}
+            for row in run.rows
+            if "warm_start/step" in row
+        ]
+        return runs.Run(run.folder, run.config, rows, [], None)
+
+    arms = [Arm(arm.label, arm.colour, tuple(map(of, arm.runs))) for arm in arms]
+    _lines("loss", "cross-entropy (nats per token)", from_zero=True)(axes, arms)
     axes.set_xlabel("warm-start step")
 
 
-def _mark_changes_of_k(axes: Axes, rows: Rows) -> None:
-    steps, ks = plotting.series(rows, "train/k")
-    for i in np.flatnonzero(np.diff(ks)) + 1:
-        axes.axvline(steps[i], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"k = {ks[i]:g} from here",
-            xy=(steps[i], 0),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, 5),
-            textcoords="offset points",
-            color=MUTED,
-            fontsize=9,
-        )
+def _mark_changes_of_k(axes: Axes, arms: Arms) -> None:
+    for place, arm in enumerate(arms):
+        steps, ks = series.series(arm.runs[0].rows, "train/k")
+        colour = MUTED if len(arms) == 1 else arm.colour
+        for i in np.flatnonzero(np.diff(ks)) + 1:
+            axes.axvline(steps[i], color=colour, linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.annotate(
+                f"k = {ks[i]:g} from here",
+                xy=(steps[i], 0),
+                xycoords=("data", "axes fraction"),
+                xytext=(4, 5 + 12 * place),
+                textcoords="offset points",
+                color=colour,
+                fontsize=9,
+            )
+
+
+def _n(name: str) -> str:
+    return name.rpartition("_n")[2]
 
 
 def _colours(ks: Sequence[int]) -> dict[int, tuple[float, ...]]:
     return {k: plotting.K_COLOURS(i / max(len(ks) - 1, 1)) for i, k in enumerate(ks)}
 
 
-# Name of the PNG file: title, caption, and what draws it.
-FIGURES: dict[str, tuple[str, str, Callable[[Axes, Rows], None]]] = {
+# Name of the PNG file: title, caption, and what draws it; it may return more of the caption.
+FIGURES: dict[str, tuple[str, str, Callable[[Axes, Arms], str | None]]] = {
+    "pass_at_k": ("Held-out pass@k, before and after", "", _against_k),
     "held_out_pass_at_k": (
         "Held-out pass@k",
-        "Bands are ±1 standard error over the held-out problems.",
-        _held_out,
+        "Mean over the held-out problems.",
+        _by_k("eval", smoothed=False),
     ),
-    "before_after": (
-        "Held-out pass@k, before and after",
-        "Bars are ±1 standard error over the held-out problems.",
-        _before_after,
+    "held_out_pass_at_1": ("Held-out pass@1", "The policy, one sample at a time.", _at_k(min)),
+    "held_out_pass_at_most": ("Held-out pass@k", "For the largest k.", _at_k(max)),
+    "solve_rate": (
+        "Training problems solved at least once",
+        "Cumulative: the fraction of all training problems with a right sample so far.",
+        _solve_rate,
     ),
     "train_pass_at_k": (
         "Training pass@k",
-        "Moving mean over steps, each of which sees other problems; bands are ±1 standard error.",
-        _train,
+        "Moving mean over steps, each of which sees other problems.",
+        _by_k("train", smoothed=True),
     ),
-    "solve_rate": (
-        "Training problems solved at least once",
-        "Cumulative: the fraction of all training problems with a correct sample so far.",
-        _solve_rate,
+    "reward": (
+        "Training reward",
+        "Mean over the samples; moving mean over steps.",
+        _lines("train/reward_mean", "mean reward"),
     ),
     "entropy": (
         "Policy entropy",
-        "Mean over the sampled tokens; faint: each step, bold: moving mean ±1 standard error.",
-        _single("train/entropy", "nats per token"),
+        "Mean over the sampled tokens; moving mean over steps.",
+        _lines(ENTROPY, "nats per token"),
     ),
-    "response_length": (
-        "Response length",
-        "Mean over the samples; faint: each step, bold: moving mean ±1 standard error.",
-        _single("train/response_tokens", "tokens per response"),
+    "majority": (
+        "Held-out majority vote",
+        "How often the most frequent answer of k samples is right.",
+        _lines("eval/majority@*", "{name}", smoothed=False),
     ),
-    "truncated": (
-        "Truncated responses",
-        "Samples that reached the longest response allowed; moving mean ±1 standard error.",
-        _single("train/truncated", "fraction of samples", from_zero=True),
+    "wrong_answer_entropy": (
+        "Entropy of wrong answers",
+        "Held-out problems: how evenly the wrong samples spread over different answers.",
+        _lines("eval/wrong_answer_entropy_n*", "nats", smoothed=False),
+    ),
+    "weights": (
+        "Weights by group composition",
+        "What the estimator gives a right sample (solid) and a wrong one (dashed).",
+        _composition,
     ),
     "distinct_answers": (
         "Different final answers in a group",
-        "Mean over random subsets of the groups; “no answer” counts as one answer.",
-        _distinct,
+        "Held-out problems (solid) and training, moving mean (dashed), for the largest k there is; "
+        "“no answer” counts as one.",
+        _lines("eval/distinct@*", "different answers", dashed="train/distinct@*"),
     ),
     "groups": (
         "Groups all right or all wrong",
-        "Groups of equal rewards carry little or no gradient; moving mean ±1 standard error.",
-        _groups,
+        "All right (solid), all wrong (dashed): such groups carry little or no gradient.",
+        _lines(
+            "train/groups_all_right",
+            "fraction of groups",
+            dashed="train/groups_all_wrong",
+            from_zero=True,
+        ),
+    ),
+    "response_length": (
+        "Response length",
+        "Mean over the samples; moving mean over steps.",
+        _lines("train/response_tokens", "tokens per response"),
+    ),
+    "truncated": (
+        "Truncated responses",
+        "Samples that reached the longest response allowed; moving mean.",
+        _lines("train/truncated", "fraction of samples", from_zero=True),
     ),
     "gradient_norm": (
         "Gradient norm",
-        "Global norm before clipping; faint: each step, bold: moving mean ±1 standard error.",
-        _single("train/gradient_norm", "global norm", from_zero=True),
+        "Global norm before clipping; moving mean over steps.",
+        _lines("train/gradient_norm", "global norm", from_zero=True),
     ),
     "throughput": (
         "Throughput",
-        "Tokens sampled and tokens trained on, per second of each phase; moving mean.",
+        "Per second of each phase, sampling (solid) and update (dashed); moving mean.",
         _throughput,
     ),
     "warm_start": (
         "Supervised warm start",
-        "Loss on worked examples; faint: each step, bold: moving mean ±1 standard error.",
+        "Loss on worked examples; moving mean over steps.",
         _warm_start,
     ),
 }

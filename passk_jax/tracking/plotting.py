@@ -1,6 +1,6 @@
-"""How a run's curves are drawn: the style, series and bands over steps, and names at their ends."""
+"""How curves are drawn: the style, series and bands over steps, and names at their ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,10 +8,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-Rows = Sequence[Mapping]
-
 INK, MUTED, GRID = "#1d2433", "#5c6575", "#e4e7ec"
-BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#008060"
 # k is ordered, so its colours are too: each darker than the last, in print and for any eye.
 K_COLOURS = LinearSegmentedColormap.from_list(
     "k", ["#e8743b", "#d1495b", "#a23e8c", "#6a3fa0", "#2b2d7c"]
@@ -44,92 +41,53 @@ STYLE = {
 
 
 class Curve(NamedTuple):
-    """One line: points, the half-width of its band (nan for none), its name and colour."""
+    """One line: points, the half-width of its band (nan for none), colour, name, style."""
 
-    steps: np.ndarray
+    x: np.ndarray
     values: np.ndarray
     stderr: np.ndarray
-    label: str
     colour: str
+    label: str = ""
+    style: str = "-"
 
 
 class Empty(Exception):
-    """The rows hold nothing of what a figure shows."""
-
-
-def series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps and the values of one metric, without the rows that lack it.
-
-    >>> series([{"step": 0}, {"step": 1, "x": None}, {"step": 2, "x": 0.5}], "x")
-    (array([2]), array([0.5]))
-    """
-    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-    steps, values = zip(*points, strict=True) if points else ((), ())
-    return np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64)
-
-
-def smooth(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean over a window of a fifteenth of the run around each step, and its stderr.
-
-    At the ends half the window is missing. The standard error is the window's sample standard
-    deviation / sqrt(its length), nan for a window of one step.
-    """
-    reach = len(values) // 30
-    if reach == 0:
-        return values, np.full(len(values), np.nan)
-    centre = values.mean()  # taken out, or the difference of squares would lose digits
-    sums = np.concatenate([[0.0], np.cumsum(values - centre)])
-    squares = np.concatenate([[0.0], np.cumsum((values - centre) ** 2)])
-    start = np.maximum(np.arange(len(values)) - reach, 0)
-    stop = np.minimum(np.arange(len(values)) + reach + 1, len(values))
-    length = stop - start
-    means = (sums[stop] - sums[start]) / length
-    variances = (squares[stop] - squares[start] - length * means**2) / (length - 1)
-    return means + centre, np.sqrt(np.maximum(variances, 0.0) / length)
-
-
-def curve_of(rows: Rows, name: str, label: str, colour: str, *, smoothed: bool = False) -> Curve:
-    """Returns one metric as a curve: smoothed over steps, or with its own standard errors."""
-    steps, values = series(rows, name)
-    if smoothed:
-        values, stderr = smooth(values)
-    else:
-        by_step = dict(zip(*series(rows, f"{name}_stderr"), strict=True))
-        stderr = np.array([by_step.get(step, np.nan) for step in steps], dtype=np.float64)
-    return Curve(steps, values, stderr, label, colour)
+    """The runs hold nothing of what a figure shows."""
 
 
 def draw_curves(
     axes: Axes,
     curves: Sequence[Curve],
     *,
+    xlabel: str = "training step",
     from_zero: bool = False,
     low: float = -np.inf,
     high: float = np.inf,
 ) -> None:
-    """Draws curves over training steps, each named at its right end.
+    """Draws curves over training steps, or over samples; one with a label is named at its end.
 
     The vertical axis starts at 0 where `from_zero`, and never leaves [low, high].
     """
-    curves = [curve for curve in curves if len(curve.steps)]
+    curves = [curve for curve in curves if len(curve.x)]
     if not curves:
         raise Empty
     for curve in curves:
-        marker = "o" if len(curve.steps) <= 30 else None
+        marker = "o" if len(curve.x) <= 30 else None
         band = curve.values - curve.stderr, curve.values + curve.stderr
-        axes.fill_between(curve.steps, *band, color=curve.colour, alpha=0.16, linewidth=0)
+        axes.fill_between(curve.x, *band, color=curve.colour, alpha=0.16, linewidth=0)
         axes.plot(
-            curve.steps,
+            curve.x,
             curve.values,
             color=curve.colour,
+            linestyle=curve.style,
             marker=marker,
             markersize=3.2,
             clip_on=False,
         )
-    axes.set_xlabel("training step")
+    axes.set_xlabel(xlabel)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.autoscale_view()
-    axes.set_xlim(0, max(1, *(curve.steps[-1] for curve in curves)))
+    axes.set_xlim(0, max(1, *(curve.x[-1] for curve in curves)))
     bottom, top = axes.get_ylim()
     axes.set_ylim(0 if from_zero else max(bottom, low), min(top, high))
     _label_ends(axes, [curve for curve in curves if curve.label])

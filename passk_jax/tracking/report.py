@@ -1,37 +1,46 @@
-"""A run on one page: report.html, with its pictures inside, and the pictures as PNG files."""
+"""Runs on one page: report.html, with its pictures inside, and the pictures as PNG files."""
 
 import base64
 import collections
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from passk_jax.tracking import summary, writers
+from passk_jax.tracking import runs, summary
 
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
 _GROUPS_SHOWN = 4
 _SAMPLES_SHOWN = 8
+_FLIPS_SHOWN = 4
 _LONGEST_TEXT = 600
 # A byte-level policy writes control characters: they are shown, and not sent to the browser.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+_FACTS = {
+    "task": "task.name",
+    "estimator": "estimator.name",
+    "k": "estimator.k",
+    "problems a step": "prompts_per_step",
+    "samples a problem": "samples_per_prompt",
+    "held-out split": "evaluation.split",
+    "held-out temperature": "evaluation.temperature",
+}
 
 
-def write_report(workdir: str | os.PathLike[str], title: str | None = None) -> pathlib.Path:
-    """Writes workdir/report.html and workdir/report/*.png from what the run has written so far.
-
-    Reads metrics.jsonl and, where they are there, config.json (a dictionary, nested or flat) and
-    samples.jsonl. It may be called at any time, also for a run that was stopped half-way.
+def write_report(
+    arms: Sequence[runs.Arm], path: str | os.PathLike[str], title: str | None = None
+) -> pathlib.Path:
+    """Writes the page of one run, or one that compares runs, from what `runs.read_arms` has read.
 
     Args:
-        workdir: a local folder.
-        title: of the page; None for the folder's name.
+        arms: at least one.
+        path: of the page, a local file; its pictures go into the folder of its name without its
+            ending.
+        title: of the page; None for the folder of a single run, or how many runs there are.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: there are no metrics, or a file is damaged; the message names it.
         OSError: a file cannot be written.
     """
     # These take a second to import, which no training step should wait for.
@@ -39,13 +48,16 @@ def write_report(workdir: str | os.PathLike[str], title: str | None = None) -> p
 
     from passk_jax.tracking import figures
 
-    workdir = pathlib.Path(workdir)
-    rows = writers.read_rows(workdir / "metrics.jsonl")
-    if not rows:
-        raise ValueError(f"nothing to report: {workdir / 'metrics.jsonl'} has no rows")
-    config = dict(_flatten(_read_config(workdir / "config.json")))
-    pictures = figures.draw_all(rows)
-    folder = workdir / "report"
+    every = [run for arm in arms for run in arm.runs]
+    single = len(every) == 1
+    if title is None:
+        title = arms[0].label if single else f"{_count(arms, 'arm')}, {_count(every, 'run')}"
+    path = pathlib.Path(path)
+    folder = path.with_suffix("")
+    if folder == path:
+        folder = path.with_name(f"{path.name}_pictures")
+    pictures = figures.draw_all(arms)
+    path.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(exist_ok=True)
     for picture in pictures:
         (folder / f"{picture.name}.png").write_bytes(picture.png)
@@ -53,65 +65,62 @@ def write_report(workdir: str | os.PathLike[str], title: str | None = None) -> p
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
+    environment.filters["say"] = runs.say
+    differing = runs.differences(arms)
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        title=workdir.resolve().name if title is None else title,
-        facts=_facts(rows, config),
-        summary=summary.summarise(rows),
+        title=title,
+        arms=arms,
+        single=single,
+        facts=_facts(arms),
+        unfinished=[run for run in every if run.step < run.config["steps"]],
+        table=[] if single else [_arm_facts(arm) for arm in arms],
+        differences=differing,
+        summary=summary.summarise(arms),
         pictures=pictures,
-        groups=_choose_groups(writers.read_rows(workdir / "samples.jsonl")),
-        config=config,
+        flips=[flips for arm in arms for flips in _flips(arm, 1 if len(every) > 1 else 0)],
+        groups=_choose_groups(every[0].samples) if single else [],
+        config={k: v for k, v in every[0].config.items() if k not in differing},
+        folder=folder.name,
     )
-    path = workdir / "report.html"
     path.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
-def _read_config(path: pathlib.Path) -> Mapping:
-    if not path.exists():
-        return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return config
+def _count(things: Sequence, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
-def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yields a nested dictionary's values under dotted keys; an empty one is a value.
-
-    >>> dict(_flatten({"a": {"b": {"c": 1}, "d": {}}, "e": None}))
-    {'a.b.c': 1, 'a.d': {}, 'e': None}
-    """
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _facts(rows: Sequence[Mapping], config: Mapping) -> list[tuple[str, str]]:
-    """Returns the few words under the title: what was trained, how, how far."""
+def _facts(arms: Sequence[runs.Arm]) -> list[tuple[str, str]]:
+    """Returns the few words under the title: what all arms have in common."""
+    configs = [arm.config for arm in arms]
     facts = [
-        (label, str(config[key]))
-        for label, key in [
-            ("task", "task.name"),
-            ("estimator", "estimator.name"),
-            ("k", "estimator.k"),
-            ("problems a step", "prompts_per_step"),
-            ("samples a problem", "samples_per_prompt"),
-            ("seed", "seed"),
-        ]
-        if key in config
+        (label, runs.say(configs[0][key]))
+        for label, key in _FACTS.items()
+        if key in configs[0] and all(config.get(key) == configs[0][key] for config in configs)
     ]
-    done = rows[-1]["step"]
-    steps = config.get("steps", done)
-    facts.append(("steps", str(done) if steps == done else f"{done} of {steps}"))
-    seconds = sum(row.get("train/step_time_s") or 0.0 for row in rows)
-    if seconds:
-        facts.append(("time in steps", _duration(seconds)))
+    if len(arms) == 1:
+        (_, *facts_of_arm) = _arm_facts(arms[0]).items()
+        facts += [(name, str(value)) for name, value in facts_of_arm if name != "folders"]
     return facts
+
+
+def _arm_facts(arm: runs.Arm) -> dict[str, object]:
+    """Returns what an arm consists of and how far it is."""
+    steps = dict.fromkeys(
+        f"{run.step}" if run.step == run.config["steps"] else f"{run.step} of {run.config['steps']}"
+        for run in arm.runs
+    )
+    seconds = [sum(row.get("train/step_time_s") or 0.0 for row in run.rows) for run in arm.runs]
+    drawn = sum(run.samples_drawn([run.step])[0] for run in arm.runs) / len(arm.runs)
+    each = " each" if len(arm.runs) > 1 else ""
+    return {
+        "arm": arm,
+        "seeds" if each else "seed": ", ".join(str(run.config["seed"]) for run in arm.runs),
+        "steps": ", ".join(steps),
+        f"samples drawn{each}": f"{drawn:,.0f}",
+        f"time in steps{each}": _duration(sum(seconds) / len(seconds)),
+        "folders": [run.folder for run in arm.runs],
+    }
 
 
 def _duration(seconds: float) -> str:
@@ -128,8 +137,66 @@ def _duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def _flips(arm: runs.Arm, num_open: int) -> Iterator[dict]:
+    """Yields for each run the held-out problems whose share of right samples rose most.
+
+    Of those whose samples were written at the first and at the last evaluation, each with a wrong
+    sample from before and a right one from after: the most frequent.
+    """
+    for place, run in enumerate(arm.runs):
+        first, last = (_held_out_groups(run, run.evaluated[end]) for end in (0, -1))
+        if len(run.evaluated) < 2 or not first:
+            continue
+        rises = []
+        for problem in first.keys() & last.keys():
+            before, after = (each[problem]["completions"] for each in (first, last))
+            wrong, right = _most_frequent(before, False), _most_frequent(after, True)
+            rise = _share(after) - _share(before)
+            if rise > 0 and wrong is not None and right is not None:
+                rises.append((rise, problem, before, after, wrong, right))
+        rises.sort(key=lambda each: (-each[0], each[1]))
+        yield {
+            "arm": arm,
+            "run": run,
+            "open": place < num_open or not num_open,
+            "steps": (run.evaluated[0], run.evaluated[-1]),
+            "num_logged": len(last),
+            "num_risen": len(rises),
+            "problems": [
+                {
+                    "problem": problem,
+                    "prompt": _shorten(last[problem]["prompt"]),
+                    "before": f"{sum(s['correct'] for s in before)} of {len(before)}",
+                    "after": f"{sum(s['correct'] for s in after)} of {len(after)}",
+                    "wrong": _shorten(wrong),
+                    "right": _shorten(right),
+                }
+                for _, problem, before, after, wrong, right in rises[:_FLIPS_SHOWN]
+            ],
+        }
+
+
+def _held_out_groups(run: runs.Run, step: int) -> dict[str, dict]:
+    return {
+        row["problem"]: row
+        for row in run.samples
+        if row["step"] == step and row.get("split") == run.config.get("evaluation.split")
+        if "correct" in row["completions"][0]
+    }
+
+
+def _share(samples: Sequence[Mapping]) -> float:
+    return sum(sample["correct"] for sample in samples) / len(samples)
+
+
+def _most_frequent(samples: Sequence[Mapping], correct: bool) -> str | None:
+    texts = collections.Counter(s["text"] for s in samples if s["correct"] == correct)
+    return texts.most_common(1)[0][0] if texts else None
+
+
 def _choose_groups(rows: Sequence[Mapping]) -> list[dict]:
     """Picks groups of the last sampled step for the page, those with both outcomes first."""
+    rows = [row for row in rows if row.get("split", "train") == "train"]
     if not rows:
         return []
     last = [row for row in rows if row["step"] == rows[-1]["step"]]

@@ -1,11 +1,15 @@
-"""A run in one table: held-out pass@k before and after training, and the solve rate."""
+"""Runs in one table: held-out figures before and after training, and how arms differ at the end."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from passk_jax.tracking import metrics
+import numpy as np
+
+from passk_jax.tracking import runs, series
 
 SOLVE_RATE = "train/cumulative_solve_rate"
+ENTROPY = "train/entropy"
 
 
 class Cell(NamedTuple):
@@ -19,24 +23,50 @@ class Cell(NamedTuple):
     stderr: float | None = None
 
     def __str__(self) -> str:
+        return self.format("")
+
+    @property
+    def signed(self) -> str:
+        """As a difference, with its sign."""
+        return self.format("+")
+
+    def format(self, sign: str) -> str:
+        """The figure; `sign` is "+" where a sign is always wanted."""
         if self.value is None:
             return "-"
-        return f"{self.value:.3f}" + ("" if self.stderr is None else f" ± {self.stderr:.3f}")
+        error = "" if self.stderr is None else f" ± {self.stderr:.3f}"
+        return f"{self.value:{sign}.3f}{error}"
+
+
+class Row(NamedTuple):
+    """What the runs of one arm have reached.
+
+    Attributes:
+        label: of the arm.
+        colour: of the arm.
+        before: at the first evaluation; nothing where there is one only, or no such figure.
+        after: at the last one, or the last step.
+        change: from one to the other, paired over the seeds.
+        difference: from the first arm at the end, paired over the seeds that both have.
+        interval: of the difference, 95% by Student's t; None for fewer than two such seeds.
+        shared: how many such seeds there are.
+    """
+
+    label: str
+    colour: str
+    before: Cell
+    after: Cell
+    change: Cell
+    difference: Cell
+    interval: tuple[float, float] | None
+    shared: int
 
 
 class Line(NamedTuple):
-    """One line of the table."""
+    """One figure of every arm."""
 
     label: str
-    before: Cell
-    after: Cell
-
-    @property
-    def change(self) -> str:
-        """The difference with its sign, or a dash where one side is missing."""
-        if self.before.value is None or self.after.value is None:
-            return "-"
-        return f"{self.after.value - self.before.value:+.3f}"
+    rows: tuple[Row, ...]
 
 
 class Summary(NamedTuple):
@@ -47,58 +77,112 @@ class Summary(NamedTuple):
     lines: tuple[Line, ...]
 
 
-def summarise(rows: Sequence[Mapping]) -> Summary | None:
-    """Compares the first evaluation in the rows of metrics.jsonl with the last one.
+def summarise(arms: Sequence[runs.Arm]) -> Summary:
+    """Compares the first evaluation with the last one, and the arms with the first of them.
 
-    Returns:
-        The table, or None where there is no evaluation. With only one, it is the "after".
+    Arms of one seed have the run's standard errors over problems, others those over their seeds.
     """
-    evaluations = [row for row in rows if metrics.pass_at_k_by_k(row, "eval")]
-    if not evaluations:
-        return None
-    before, after = evaluations[0], evaluations[-1]
+    patterns = {name: f"held-out pass@{k}" for k, name in arms[0].pass_at_k("eval").items()}
+    if _rewards_are_their_own(arms):
+        patterns["eval/reward_mean"] = "held-out reward"
+    patterns |= {"eval/majority@*": "held-out majority@", "eval/distinct@*": "held-out distinct@"}
+    patterns |= {SOLVE_RATE: "training problems ever solved", ENTROPY: "entropy, nats a token"}
     lines = []
-    for k, (name, _) in metrics.pass_at_k_by_k(after, "eval").items():
-        n = name.rpartition("_n")[2]
-        first = Cell(None) if before is after else _cell(before, name)
-        lines.append(Line(f"held-out pass@{k}, n = {n}", first, _cell(after, name)))
-    solved = [row[SOLVE_RATE] for row in rows if row.get(SOLVE_RATE) is not None]
-    if solved:
-        lines.append(Line("training problems ever solved", Cell(None), Cell(solved[-1])))
-    before_title = "before" if before is after else f"step {before['step']}"
-    return Summary(before_title, f"step {after['step']}", tuple(lines))
+    for pattern, label in patterns.items():
+        if not all(len(arm.values(arm.metric(pattern))[0]) for arm in arms):
+            continue
+        name, _, n = arms[0].metric(pattern).rpartition("_n")
+        if label.endswith("@"):
+            label += name.rpartition("@")[2]
+        label += f", n = {n}" if n.isdecimal() else ""
+        rows = [_row(arm, arms[0], pattern) for arm in arms]
+        lines.append(Line(label, tuple(rows)))
+    first, last = (
+        {int(arm.values(arm.metric(next(iter(patterns))))[0][place]) for arm in arms}
+        for place in (0, -1)
+    )
+    same = len(first) == len(last) == 1
+    before = f"step {min(first)}" if same and first != last else "before"
+    return Summary(before, f"step {min(last)}" if same else "after", tuple(lines))
 
 
-def summary_table(rows: Sequence[Mapping]) -> str:
-    """Returns `summarise` as plain text for a terminal, with standard errors over problems.
+def _row(arm: runs.Arm, first_arm: runs.Arm, pattern: str) -> Row:
+    steps, values_SxT = _smoothed(*arm.values(arm.metric(pattern)), pattern)
+    change = before = Cell(None)
+    if pattern.startswith("eval/") and len(steps) > 1:
+        before = _cell(arm, pattern, values_SxT[:, 0], steps[0])
+        change = _mean(values_SxT[:, -1] - values_SxT[:, 0])
+    after = _cell(arm, pattern, values_SxT[:, -1], steps[-1])
+    _, others_SxT = _smoothed(*first_arm.values(first_arm.metric(pattern)), pattern)
+    by_seed, others = (
+        {run.config["seed"]: value for run, value in zip(each.runs, values[:, -1], strict=True)}
+        for each, values in ((arm, values_SxT), (first_arm, others_SxT))
+    )
+    paired = np.array([by_seed[seed] - others[seed] for seed in by_seed.keys() & others.keys()])
+    difference, interval = Cell(None), None
+    if arm is not first_arm and len(paired):
+        difference = _mean(paired)
+    if difference.stderr is not None:
+        from scipy import stats  # takes a second, which no training step should wait for
 
-    >>> print(
-    ...     summary_table(
-    ...         [
-    ...             {"step": 0, "eval/pass@1_n16": 0.1351, "eval/pass@1_n16_stderr": 0.01},
-    ...             {"step": 9, "eval/pass@1_n16": 0.2, "train/cumulative_solve_rate": 0.53},
-    ...         ]
-    ...     )
-    ... )
-                                          step 0  step 9  change
-    held-out pass@1, n = 16        0.135 ± 0.010   0.200  +0.065
-    training problems ever solved              -   0.530       -
-    """
-    summary = summarise(rows)
-    if summary is None:
-        return "no evaluation yet"
-    table = [("", summary.before_title, summary.after_title, "change")]
+        reach = stats.t.ppf(0.975, df=len(paired) - 1) * difference.stderr
+        interval = (difference.value - reach, difference.value + reach)
+    return Row(arm.label, arm.colour, before, after, change, difference, interval, len(paired))
+
+
+def _smoothed(steps: np.ndarray, values_SxT: np.ndarray, name: str):
+    if name == ENTROPY:  # of one step's samples: a moving mean says more
+        values_SxT = np.array([series.smooth(values)[0] for values in values_SxT])
+    return steps, values_SxT
+
+
+def _cell(arm: runs.Arm, pattern: str, values_S: np.ndarray, step: int) -> Cell:
+    if len(values_S) > 1:
+        return _mean(values_S)
+    rows = arm.runs[0].rows
+    errors = dict(zip(*series.series(rows, f"{arm.metric(pattern)}_stderr"), strict=True))
+    return Cell(float(values_S[0]), errors.get(step))
+
+
+def _mean(values_S: np.ndarray) -> Cell:
+    mean, error = series.mean_and_error(values_S)
+    return Cell(float(mean), None if math.isnan(error) else float(error))
+
+
+def _rewards_are_their_own(arms: Sequence[runs.Arm]) -> bool:
+    """Whether rewards say something else than how many samples are right."""
+    pass_at_1 = arms[0].pass_at_k("eval").get(1)
+    pairs = [
+        (row.get(pass_at_1), row.get("eval/reward_mean"))
+        for arm in arms
+        for run in arm.runs
+        for row in run.rows
+    ]
+    return any(None not in pair and not math.isclose(*pair, abs_tol=1e-6) for pair in pairs)
+
+
+def summary_table(arms: Sequence[runs.Arm]) -> str:
+    """Returns `summarise` as plain text for a terminal."""
+    summary = summarise(arms)
+    several = len(arms) > 1
+    table = [["", summary.before_title, summary.after_title, "change"]]
+    if several:
+        table[0] += ["minus the first", "95% interval"]
     for line in summary.lines:
-        table.append((line.label, str(line.before), str(line.after), line.change))
-    widths = [max(len(row[column]) for row in table) for column in range(4)]
+        if several:
+            table.append([line.label] + [""] * 5)
+        for row in line.rows:
+            cells = [str(row.before), str(row.after), row.change.signed]
+            if several:
+                low, high = row.interval or (None, None)
+                interval = "-" if low is None else f"[{low:+.3f}, {high:+.3f}]"
+                cells += [row.difference.signed, interval]
+            table.append([f"  {row.label}" if several else line.label, *cells])
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     return "\n".join(
         "  ".join(
             [row[0].ljust(widths[0])]
             + [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
-        )
+        ).rstrip()
         for row in table
     )
-
-
-def _cell(row: Mapping, name: str) -> Cell:
-    return Cell(row.get(name), row.get(f"{name}_stderr"))

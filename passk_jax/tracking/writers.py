@@ -16,6 +16,7 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from etils import epath
 
 from passk_jax.tasks import Problem
 from passk_jax.tracking import append_file, event_file, tables
@@ -195,14 +196,14 @@ class NoWriter:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict]:
-    """Reads a file of one JSON object a line, such as metrics.jsonl.
+    """Reads a file of one JSON object a line, such as metrics.jsonl, also in a bucket.
 
     A missing file has no rows. A last line without its end is still being written: it is left out.
 
     Raises:
         ValueError: a line is not a JSON object; the message names the file and the line.
     """
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     rows = []
     if not path.exists():
         return rows

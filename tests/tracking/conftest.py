@@ -1,5 +1,7 @@
 """A run that never was: metrics, samples and configuration as training writes them."""
 
+import copy
+import functools
 import json
 import pathlib
 
@@ -19,8 +21,14 @@ CONFIG = {
     "warm_start": {"steps": 400, "learning_rate": 1e-3},
     "estimator": {"name": "sloo_minus_one", "k": 8},
     "optimizer": {"name": "adamw", "learning_rate": 2e-5, "clip_norm": 1.0, "warm_up_steps": 10},
-    "task": {"name": "arithmetic", "max_n": 13, "worked_example": "steps"},
+    "task": {"name": "arithmetic", "options": {"max_n": 13, "worked_example": "steps"}},
     "sampling": {"temperature": 1.0, "top_k": None, "top_p": None, "max_response_tokens": 16},
+    "evaluation": {
+        "split": "validation",
+        "num_problems": None,
+        "samples_per_prompt": 16,
+        "temperature": 1.0,
+    },
     "policy": {"layers": 4, "width": 128, "tokenizer": "byte"},
     "mesh": {"data": 1, "fsdp": 1, "model": 1},
 }
@@ -32,15 +40,22 @@ def write_run():
     return _write_run
 
 
-def _write_run(workdir, *, steps=300, eval_every=25, k_changes_at=None, seed=0):
-    """Fills `workdir` with a run in which problems of all difficulties get a little easier."""
+def _write_run(workdir, *, steps=300, eval_every=25, k_changes_at=None, seed=0, **changes):
+    """Fills `workdir` with a run in which problems of all difficulties get a little easier.
+
+    `changes` are of the config, "a.b" written a__b.
+    """
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(json.dumps({**CONFIG, "steps": steps}, indent=2))
+    config = copy.deepcopy(CONFIG) | {"steps": steps, "seed": seed}
+    for key, value in changes.items():
+        *parents, name = key.split("__")
+        functools.reduce(dict.__getitem__, parents, config)[name] = value
+    (workdir / "config.json").write_text(json.dumps(config, indent=2))
     rng = np.random.default_rng(seed)
     train_logits, eval_logits = rng.normal(-1.3, 2.2, 5000), rng.normal(-1.3, 2.2, 500)
-    solved = tracking.solve_record.empty(5000)
-    with tracking.Writer(workdir) as writer:
+    solved, counts = tracking.solve_record.empty(5000), []
+    with tracking.Writer(workdir, tensorboard=False) as writer:
         for i in range(400 if steps else 0):
             loss = 0.35 + 3.2 * np.exp(-i / 60) + rng.normal(0, 0.03)
             writer.write(0, {"warm_start/step": i + 1, "warm_start/loss": loss})
@@ -57,8 +72,17 @@ def _write_run(workdir, *, steps=300, eval_every=25, k_changes_at=None, seed=0):
                     writer.write_samples(step, _sample_rows(rng, correct, answers, k))
             if step % eval_every == 0 or step == steps:
                 correct, answers = _sample(rng, eval_logits + gain)
+                counts.append(correct.sum(axis=1).tolist())
+                texts = _sample_rows(rng, correct, answers, None)
+                writer.write_samples(step, ({**each, "split": "validation"} for each in texts))
                 row |= tracking.group_metrics(correct, correct, answers, prefix="eval", stderr=True)
             writer.write(step, row)
+    lines = ["id,num_samples,num_correct,num_correct_first"]
+    lines += [
+        f"p{i},16,{last},{first}"
+        for i, (first, last) in enumerate(zip(counts[0], counts[-1], strict=True))
+    ]
+    (workdir / "evaluation.csv").write_text("\n".join(lines) + "\n")
     return workdir
 
 
@@ -91,16 +115,22 @@ def _train_row(rng, step, k, correct, answers, solved):
 
 def _sample_rows(rng, correct, answers, k):
     for row in range(6):
-        a, b, c, d = rng.integers(1, 14, 4).tolist()
+        a, b, c, d = (rng.integers(1, 14, 4) if k else row + np.arange(1, 5)).tolist()
         problem = arithmetic.make_problem(a, b, c, d)
         completions = []
         for right, name in zip(correct[row].tolist(), answers[row], strict=True):
             off = 0 if right else int(name.split()[1])
             answer = str(int(problem.reference) + off)
             text = f"{a * b}+{c * d + off}={answer}\n"
-            weight = (k / 16 if right else 0.0) if 0 < correct[row].sum() < 16 else 0.0
+            weight = k and (k / 16 if right and not correct[row].all() else 0.0)
             completions.append(
-                {"text": text, "reward": float(right), "weight": weight, "final_answer": answer}
+                {
+                    "text": text,
+                    "reward": float(right),
+                    "correct": right,
+                    "weight": weight,
+                    "final_answer": answer,
+                }
             )
         yield {
             "problem": problem.id,

@@ -10,37 +10,95 @@ import pytest
 from matplotlib.figure import Figure
 
 from passk_jax import tracking
-from passk_jax.tracking import figures, plotting, report, summary
+from passk_jax.tracking import figures, plotting, report, runs, series
+from tests.tracking.conftest import CONFIG
+
+NOT_MEASURED = {"majority", "wrong_answer_entropy"}  # in these runs
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, write_run):
     workdir = write_run(tmp_path_factory.mktemp("runs") / "k8", steps=60, eval_every=20)
     before = dict(matplotlib.rcParams)
-    path = tracking.write_report(workdir)
+    page = write_report(workdir)
     assert dict(matplotlib.rcParams) == before
-    return workdir, path.read_text(encoding="utf-8")
+    return workdir, page
 
 
-def axes_of(name, rows):
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, write_run):
+    folder = tmp_path_factory.mktemp("compared")
+    for k in (8, 1):
+        for seed in (0, 1):
+            write_run(folder / f"k{k}_s{seed}", steps=40, eval_every=20, seed=seed, estimator__k=k)
+    arms = tracking.read_arms(sorted(folder.iterdir(), reverse=True))
+    return arms, tracking.write_report(arms, folder / "page.html").read_text(encoding="utf-8")
+
+
+def write_report(workdir):
+    path = tracking.write_report(tracking.read_arms([workdir]), workdir / "report.html")
+    return path.read_bytes().decode("utf-8")
+
+
+def text_of(page):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def arm_of(*rows_of_seeds, label="arm", **config):
+    """One arm, a run for each list of rows."""
+    config = dict(runs._flatten(CONFIG)) | config
+    made = [
+        tracking.Run(f"seed{seed}", config | {"seed": seed}, rows, [], None)
+        for seed, rows in enumerate(rows_of_seeds)
+    ]
+    return tracking.Arm(label, "#123456", tuple(made))
+
+
+def axes_of(name, *arms):
     axes = Figure().add_subplot()
-    figures.FIGURES[name][2](axes, rows)
+    figures.FIGURES[name][2](axes, arms)
     return axes
+
+
+def lines_of(axes):
+    return [line.get_xydata().tolist() for line in axes.lines]
 
 
 def test_every_picture_is_a_file_and_in_the_page(finished):
     workdir, page = finished
     embedded = re.findall(r'src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)
-    assert len(embedded) == len(figures.FIGURES)
-    for (name, (title, caption, _)), (data, alt) in zip(
-        figures.FIGURES.items(), embedded, strict=True
-    ):
+    of_several_arms = {"held_out_pass_at_1", "held_out_pass_at_most"}
+    drawn = [name for name in figures.FIGURES if name not in of_several_arms | NOT_MEASURED]
+    assert len(embedded) == len(drawn)
+    for name, (data, alt) in zip(drawn, embedded, strict=True):
+        title, caption, _ = figures.FIGURES[name]
         png = (workdir / "report" / f"{name}.png").read_bytes()
         assert png.startswith(b"\x89PNG\r\n\x1a\n")
         assert int.from_bytes(png[16:20], "big") >= 1000  # pixels across
         assert base64.b64decode(data) == png
         assert alt == title
-        assert caption.split(";")[0] in page
+        assert caption in page
+
+
+def test_a_comparison_shows_each_arm_in_its_colour(compared):
+    arms, page = compared
+    text = text_of(page)
+    assert [arm.label for arm in arms] == ["estimator.k = 8", "estimator.k = 1"]
+    assert "2 arms, 4 runs" in text
+    assert re.search(r"estimator.k = 8 0, 1 40 20,480 \S+ s \S+/k8_s0 \S+/k8_s1", text)
+    assert "key estimator.k = 8 estimator.k = 1 estimator.k 8 1" in text  # the configs' differences
+    assert "estimator.name = sloo_minus_one" in text  # what they have in common
+    for arm in arms:
+        assert f'style="background: {arm.colour}"></span>{arm.label}' in page
+    titles = re.findall(r' alt="([^"]+)"', page)
+    assert titles[:3] == [
+        "Held-out pass@k, before and after",
+        "Held-out pass@1",
+        "Held-out pass@16",
+    ]
+    assert "Bars are 95% bootstrap intervals over problems and seeds." in text
+    assert len(re.findall("<details open>", page)) == 2  # the first run of each arm
+    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
 
 
 def test_page_needs_nothing_but_itself(finished):
@@ -52,7 +110,7 @@ def test_page_needs_nothing_but_itself(finished):
 def test_page_states_the_run(finished):
     workdir, page = finished
     rows = tracking.read_rows(workdir / "metrics.jsonl")
-    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    text = text_of(page)
     last = rows[-1]
     assert "held-out pass@16, n = 16" in text
     assert f"{last['eval/pass@16_n16']:.3f} ± {last['eval/pass@16_n16_stderr']:.3f}" in text
@@ -64,24 +122,53 @@ def test_page_states_the_run(finished):
 
 
 def test_a_run_that_was_stopped_says_so(tmp_path, write_run, monkeypatch):
-    monkeypatch.setattr(figures, "draw_all", lambda rows: [])  # they take 3 s
+    monkeypatch.setattr(figures, "draw_all", lambda arms: [])  # they take 3 s
     workdir = write_run(tmp_path, steps=3, eval_every=2)
+    assert "Unfinished" not in write_report(workdir)
     config = json.loads((workdir / "config.json").read_text())
     (workdir / "config.json").write_text(json.dumps({**config, "steps": 300}))
     with (workdir / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 4, "tra')
-    assert "3 of 300" in tracking.write_report(workdir).read_text(encoding="utf-8")
+    assert "is at step 3 of 300" in text_of(write_report(workdir))
+
+
+def test_problems_that_flipped(tmp_path, write_run, monkeypatch):
+    monkeypatch.setattr(figures, "draw_all", lambda arms: [])
+    workdir = write_run(tmp_path / "run", steps=3, eval_every=2)
+
+    def row(step, problem, *right):
+        samples = [
+            {"text": f"{problem}{step}{r}", "reward": 0, "correct": r, "weight": None,
+             "final_answer": None}
+            for r in right
+        ]  # fmt: skip
+        return {"split": "validation", "problem": problem, "prompt": "?", "completions": samples}
+
+    with tracking.Writer(workdir / "new", tensorboard=False) as writer:
+        for step in (0, 2):  # the middle one is of neither end
+            writer.write_samples(step, [row(step, "a", False, False), row(step, "b", False, True)])
+            writer.write_samples(step, [row(step, "c", True, True)])
+        writer.write_samples(3, [row(3, "a", True, False), row(3, "b", True, True)])
+        writer.write_samples(3, [row(3, "c", True, False)])
+        writer.write_samples(3, [row(3, "d", True, True) | {"split": "train"}])
+    (workdir / "new" / "samples.jsonl").replace(workdir / "samples.jsonl")
+    text = text_of(write_report(workdir))
+    assert "2 of 3 problems rose from step 0 to step 3" in text
+    assert "a · right: 0 of 2, then 1 of 2 a0False before a3True after" in text
+    assert "b · right: 1 of 2, then 2 of 2 b0False before b3True after" in text
+    assert "c · right" not in text
 
 
 def test_hostile_text_stays_text(tmp_path):
     text = "</pre><script>alert(1)</script>\x1b[31m\x00\ud800" + "y" * 5000
     completion = {"text": text, "reward": 1.0, "weight": None, "final_answer": None}
-    with tracking.Writer(tmp_path / "<b>&run") as writer:
-        writer.write(0, {"train/loss": 1.0})
+    with tracking.Writer(tmp_path / "<b>&run", tensorboard=False) as writer:
+        writer.write(0, {"eval/pass@1_n1": 1.0})
         row = {"problem": "<i>", "prompt": "<u>{{ 7 * 7 }}", "completions": [completion] * 3}
         writer.write_samples(0, [row])
-    (tmp_path / "<b>&run" / "config.json").write_text('{"note": "<img src=x>"}')
-    page = tracking.write_report(tmp_path / "<b>&run").read_bytes().decode("utf-8")
+    config = CONFIG | {"note": "<img src=x>"}
+    (tmp_path / "<b>&run" / "config.json").write_text(json.dumps(config))
+    page = write_report(tmp_path / "<b>&run")
     assert not re.search(r"<script|<i>|<u>|<b>|<img src=x", page)
     assert "&lt;script&gt;" in page
     assert "{{ 7 * 7 }}" in page
@@ -91,35 +178,20 @@ def test_hostile_text_stays_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rows",
+    "row",
     [
-        [{"step": 0}],
-        [{"step": 0, "eval/pass@1_n1": 0.5, "eval/pass@1_n1_stderr": None}],
-        [{"step": 1, "train/pass@1_n2": None, "train/entropy": None}],
-        [{"step": 0, "warm_start/step": 1, "warm_start/loss": 2.0}],
-        [{"step": 5, "train/entropy": 0.5, "train/k": 2, "eval/pass@1_n2": None}],
+        {},
+        {"eval/pass@1_n1_stderr": None},
+        {"train/pass@1_n2": None, "train/entropy": None},
+        {"warm_start/step": 1, "warm_start/loss": 2.0},
+        {"train/entropy": 0.5, "train/k": 2, "eval/pass@2_n2": None},
     ],
 )
-def test_a_run_with_next_to_nothing(tmp_path, rows):
+def test_a_run_with_next_to_nothing(tmp_path, row):
+    rows = [{"step": 0, "eval/pass@1_n1": 0.5}, {"step": 5, **row}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "passk_jax run" in tracking.write_report(tmp_path).read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("metrics.jsonl", "", "nothing to report: .*metrics.jsonl has no rows"),
-        ("metrics.jsonl", "{\n", "metrics.jsonl, line 1: not JSON"),
-        ("samples.jsonl", "3\n", "samples.jsonl, line 1: not a JSON object"),
-        ("config.json", "{", "config.json: not JSON"),
-        ("config.json", "[]", "config.json: not a JSON object"),
-    ],
-)
-def test_damaged_files_are_named(tmp_path, name, content, message):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 0}\n')
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        tracking.write_report(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert "passk_jax run" in write_report(tmp_path)
 
 
 def test_held_out_curves_and_bands():
@@ -128,7 +200,7 @@ def test_held_out_curves_and_bands():
         {"step": 5, "train/pass@1_n4": 0.9},
         {"step": 10, "eval/pass@1_n4": 0.3, "eval/pass@1_n4_stderr": 0.04, "eval/pass@4_n4": 0.6},
     ]
-    axes = axes_of("held_out_pass_at_k", rows)
+    axes = axes_of("held_out_pass_at_k", arm_of(rows))
     assert [line.get_xydata().tolist() for line in axes.lines] == [
         [[0, 0.2], [10, 0.3]],
         [[0, 0.5], [10, 0.6]],
@@ -149,9 +221,8 @@ def test_different_answers_are_those_of_the_largest_k():
     ]
     rows[1] |= {"eval/distinct@8_n8": 5.0, "eval/distinct@8_n8_stderr": 0.5}
     axes = axes_of("distinct_answers", rows)
-    assert [line.get_xdata().tolist() for line in axes.lines] == [[0, 1], [1]]
-    assert axes.lines[0].get_ydata()[0] > 6
-    assert axes.get_ylabel() == "different answers among k = 8, 16"
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[1], [0, 1]]
+    assert axes.lines[1].get_ydata()[0] > 6
 
 
 def test_before_and_after_are_the_first_and_last_evaluation():
@@ -159,10 +230,57 @@ def test_before_and_after_are_the_first_and_last_evaluation():
         {"step": step, "eval/pass@1_n2": 0.1 * step, "eval/pass@2_n2": 0.2 * step}
         for step in (0, 1, 3)
     ]
-    axes = axes_of("before_after", rows)
+    axes = Figure().add_subplot()
+    caption = figures.FIGURES["pass_at_k"][2](axes, [arm_of(rows)])
     drawn = [container.lines[0].get_xydata().tolist() for container in axes.containers]
     assert drawn == [[[1, 0.0], [2, 0.0]], [[1, pytest.approx(0.3)], [2, pytest.approx(0.6)]]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["step 0", "step 3"]
+    assert caption.startswith("Solid: step 3; dashed: step 0.")
+
+
+def test_curves_of_seeds_are_their_mean_at_the_steps_that_all_have():
+    rows = [
+        [{"step": step, "eval/pass@1_n2": value} for step, value in enumerate(values)]
+        for values in ([0.1, 0.2, 0.9], [0.3, 0.6])
+    ]
+    axes = axes_of("held_out_pass_at_1", arm_of(*rows), arm_of(rows[1], label="other"))
+    assert lines_of(axes) == [
+        [[0, pytest.approx(0.2)], [1, pytest.approx(0.4)]],
+        [[0, 0.3], [1, 0.6]],
+    ]
+    band = axes.collections[0].get_paths()[0].vertices
+    at_step = band[band[:, 0] == 1][:, 1]  # sample deviation 0.4 / sqrt(2), over sqrt(2)
+    assert (at_step.min(), at_step.max()) == (pytest.approx(0.2), pytest.approx(0.6))
+
+
+def test_the_solve_rate_is_drawn_against_samples():
+    rate = {"train/cumulative_solve_rate": 0.5}
+    counted = arm_of([{"step": 2, **rate, "train/samples_drawn": 1500}])
+    told = arm_of([{"step": 2, **rate}])  # 2 steps of 32 problems with 16 samples
+    assert lines_of(axes_of("solve_rate", counted, told)) == [[[1500, 0.5]], [[1024, 0.5]]]
+
+
+def test_weights_by_composition_are_of_the_last_phase():
+    rows = [{"step": 0}]
+    phases = {
+        "estimator.name": [[0, "sloo_minus_one"], [9, "rloo"]],
+        "estimator.k": [[0, 8], [9, None]],
+    }
+    axes = Figure().add_subplot()
+    note = figures.FIGURES["weights"][2](axes, [arm_of(rows, samples_per_prompt=4, **phases)])
+    right, wrong = (np.array(line.get_ydata()) for line in axes.lines[:2])
+    np.testing.assert_allclose(right[1:], [1, 2 / 3, 1 / 3, 0], atol=1e-6)
+    np.testing.assert_allclose(wrong[:-1], [0, -1 / 3, -2 / 3, -1], atol=1e-6)
+    assert note == "Of arm: the last phase."
+
+
+def test_an_estimator_that_is_not_known_leaves_the_others_drawn():
+    axes = Figure().add_subplot()
+    arms = [
+        arm_of([{"step": 0}]),
+        arm_of([{"step": 0}], label="mine", **{"estimator.name": "mine"}),
+    ]
+    assert "Not drawn, mine" in figures.FIGURES["weights"][2](axes, arms)
+    assert len(axes.lines) == 3
 
 
 def test_a_change_of_k_is_marked_where_it_happens():
@@ -170,7 +288,7 @@ def test_a_change_of_k_is_marked_where_it_happens():
         {"step": step, "train/pass@1_n2": 0.5, "train/k": 8 if step < 7 else 1}
         for step in range(1, 12)
     ]
-    axes = axes_of("train_pass_at_k", rows)
+    axes = axes_of("train_pass_at_k", arm_of(rows))
     marks = [line for line in axes.lines if len(set(line.get_xdata())) == 1]
     assert [mark.get_xdata()[0] for mark in marks] == [7]
     assert "k = 1 from here" in [text.get_text() for text in axes.texts]
@@ -178,15 +296,15 @@ def test_a_change_of_k_is_marked_where_it_happens():
 
 def test_smooth_is_the_window_mean():
     values = np.random.default_rng(0).normal(size=90)
-    means, errors = plotting.smooth(values)  # 90 // 30 = 3 on either side
+    means, errors = series.smooth(values)  # 90 // 30 = 3 on either side
     assert means[40] == pytest.approx(values[37:44].mean())
     assert errors[40] == pytest.approx(values[37:44].std(ddof=1) / np.sqrt(7))
     assert means[0] == pytest.approx(values[:4].mean())
     assert means[-1] == pytest.approx(values[-4:].mean())
-    short, none = plotting.smooth(np.array([1.0, 5.0]))
+    short, none = series.smooth(np.array([1.0, 5.0]))
     assert short.tolist() == [1.0, 5.0]
     assert np.isnan(none).all()
-    flat, zero = plotting.smooth(np.full(90, 1e6))
+    flat, zero = series.smooth(np.full(90, 1e6))
     assert flat.tolist() == [1e6] * 90
     assert zero.tolist() == [0.0] * 90
 
@@ -232,22 +350,3 @@ def test_groups_with_both_outcomes_come_first_and_equal_samples_are_one_line():
     chosen = report._choose_samples(many)
     assert [line["reward"] for line in chosen["samples"]] == [19, 18, 17, 16, 3, 2, 1, 0]
     assert chosen["num_hidden"] == 12
-
-
-def test_summary_takes_first_and_last_evaluation():
-    rows = [
-        {"step": 0, "warm_start/loss": 1.0},
-        {"step": 0, "eval/pass@1_n2": 0.25, "eval/pass@1_n2_stderr": 0.1},
-        {"step": 1, "train/cumulative_solve_rate": 0.1},
-        {"step": 2, "eval/pass@1_n2": 0.9, "train/cumulative_solve_rate": 0.2},
-        {"step": 4, "eval/pass@1_n2": 0.125, "eval/pass@1_n2_stderr": 0.1},
-        {"step": 5, "train/cumulative_solve_rate": 0.3},
-    ]
-    assert tracking.summary_table(rows).splitlines() == [
-        "                                      step 0         step 4  change",
-        "held-out pass@1, n = 2         0.250 ± 0.100  0.125 ± 0.100  -0.125",
-        "training problems ever solved              -          0.300       -",
-    ]
-    only = summary.summarise(rows[:2])
-    assert [str(cell) for cell in only.lines[0][1:]] == ["-", "0.250 ± 0.100"]
-    assert tracking.summary_table([]) == "no evaluation yet"

@@ -1,0 +1,60 @@
+"""Compares runs on one page, or shows one: pictures, a table of differences, what was solved.
+
+python -m passk_jax.report runs/k8_seed0 runs/k8_seed1 runs/k1_seed0 runs/k1_seed1 --output k.html
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+
+from passk_jax import tracking
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m passk_jax.report", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="the page; RUN/report.html for one run, and report.html here for several",
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="LABEL",
+        help="one for each arm (runs that differ in the seed alone), in the order of their first "
+        "run; what differs between their configs if not given",
+    )
+    arguments = parser.parse_args(argv)
+    # A chip may be busy with the run that is looked at, and nothing here is worth its time.
+    jax.config.update("jax_platforms", "cpu")
+    output = arguments.output
+    if output is None:
+        folder = pathlib.Path(arguments.runs[0] if len(arguments.runs) == 1 else ".")
+        output = folder / "report.html"
+    try:
+        arms = tracking.read_arms(arguments.runs, arguments.labels)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for run in (run for arm in arms for run in arm.runs):
+        if run.step < run.config["steps"]:
+            print(f"warning: {run.folder} is unfinished: {run.progress}", file=sys.stderr)
+    print(tracking.summary_table(arms))
+    try:
+        print(f"\nreport: {tracking.write_report(arms, output)}")
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""What an estimator makes of a group: the advantage of a right and of a wrong sample."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from passk_jax import transforms
+from passk_jax.tracking import runs
+
+_DRAWS = 200  # of an estimator that draws sets: its mean over so many
+
+
+def by_composition(config: Mapping[str, object]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean advantage of the right and of the wrong samples of a group, by how many are right.
+
+    Of the config's estimator and k; of a schedule the last ones.
+
+    Args:
+        config: a run's, with dotted keys.
+
+    Returns:
+        Two arrays (n + 1,), at c the advantages in a group of c right ones: nan for those of the
+        right where c = 0, and of the wrong where c = n.
+
+    Raises:
+        ValueError: the estimator does not take the settings.
+        TypeError: likewise.
+
+    >>> config = {"samples_per_prompt": 4, "estimator.name": "rloo", "estimator.k": None}
+    >>> for advantages in by_composition(config):
+    ...     print(advantages.round(2))
+    [ nan 1.   0.67 0.33 0.  ]
+    [ 0.   -0.33 -0.67 -1.     nan]
+    """
+    n = config["samples_per_prompt"]
+    name = runs.last_phase(config["estimator.name"])
+    row = transforms.ESTIMATORS[name]
+    options = {
+        key: runs.last_phase(config[f"estimator.{key}"])
+        for key in row.parameters
+        if key != "k" and config.get(f"estimator.{key}") is not None
+    }
+    k = runs.last_phase(config.get("estimator.k")) if row.takes_k else None
+    rewards_PxN = (np.arange(n) < np.arange(n + 1)[:, None]).astype(np.float32)
+    draws = _DRAWS if "key" in row.parameters else 1
+    # A second half, of more entropy, so that for "adaptive" these are of the lower half.
+    batch = np.concatenate([np.tile(rewards_PxN, (draws, 1))] * 2)
+    entropy = np.repeat([0.0, 1.0], len(batch) // 2)
+    weights = transforms.make(name, **options)(batch, k, key=jax.random.key(0), entropy=entropy)
+    weights_PxN = np.asarray(weights)[: len(batch) // 2].reshape(draws, n + 1, n).mean(axis=0)
+    sides = (rewards_PxN == 1, rewards_PxN == 0)
+    with np.errstate(invalid="ignore"):
+        return tuple(np.where(side, weights_PxN, 0).sum(1) / side.sum(1) for side in sides)

@@ -1,0 +1,345 @@
+"""Run folders read back, and their arms: runs whose configs differ in the seed alone."""
+
+import csv
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from etils import epath
+
+from passk_jax.tracking import metrics, writers
+from passk_jax.tracking.series import series
+
+# A run of one of these is not compared with a run of another.
+_SAME = ("task.name", "evaluation.samples_per_prompt", "evaluation.temperature")
+_SAME_PROBLEMS = ("evaluation.split", "evaluation.num_problems")  # and all of task.options
+_NEEDED = ("seed", "steps", "prompts_per_step", "samples_per_prompt", "estimator.name", *_SAME)
+_LONGEST_LABEL = 48
+# Told apart by any eye, the two that are most often compared first.
+_COLOURS = ("#0072b2", "#d55e00", "#008060", "#8e4b9e", "#b8860b", "#56a0d3", "#a3324b", "#5c6575")
+_RESAMPLES = 1000
+
+
+class RunError(ValueError):
+    """A folder that is no run or holds too little, or runs that are not comparable."""
+
+
+class Counts(dict):
+    """evaluation.csv: from a held-out problem's id to (samples, right ones, right ones at first).
+
+    The last is None where there was one evaluation only.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run has written so far.
+
+    Attributes:
+        folder: as it was named.
+        config: its values under dotted keys.
+        rows: of metrics.jsonl.
+        samples: of samples.jsonl.
+        counts: of evaluation.csv; None where there is none.
+    """
+
+    folder: str
+    config: dict[str, object]
+    rows: list[dict]
+    samples: list[dict]
+    counts: Counts | None
+
+    @property
+    def step(self) -> int:
+        """How many updates it has made."""
+        return self.rows[-1]["step"]
+
+    @property
+    def progress(self) -> str:
+        """How far it is."""
+        return f"step {self.step} of {self.config['steps']}"
+
+    @property
+    def evaluated(self) -> list[int]:
+        """The steps of its evaluations."""
+        return [row["step"] for row in self.rows if metrics.pass_at_k_by_k(row, "eval")]
+
+    def samples_drawn(self, steps: np.ndarray) -> np.ndarray:
+        """How many completions were drawn up to and with each step, or as the config says."""
+        known = dict(zip(*series(self.rows, "train/samples_drawn"), strict=True))
+        each = self.config["prompts_per_step"] * self.config["samples_per_prompt"]
+        return np.array([known.get(step, step * each) for step in steps], dtype=np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """Runs that differ in their seeds alone.
+
+    Attributes:
+        label: what tells it from the other arms.
+        colour: in which it is drawn.
+        runs: one for each seed, in the order of the seeds.
+    """
+
+    label: str
+    colour: str
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> dict[str, object]:
+        """Of its runs, without the seed."""
+        return {key: value for key, value in self.runs[0].config.items() if key != "seed"}
+
+    def values(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """One metric: the steps (T,) at which all runs have it, and its values (S, T) there."""
+        found = [dict(zip(*series(run.rows, name), strict=True)) for run in self.runs]
+        steps = sorted(set.intersection(*map(set, found)))
+        values_SxT = [[each[step] for step in steps] for each in found]
+        return np.array(steps, dtype=np.int64), np.array(values_SxT, dtype=np.float64)
+
+    def pass_at_k(self, prefix: str) -> dict[int, str]:
+        """From each k of the pass@k of "eval" or "train" to the metric's name, in order of k."""
+        names = {}
+        for row in self.runs[0].rows:
+            names |= {k: name for k, (name, _) in metrics.pass_at_k_by_k(row, prefix).items()}
+        return dict(sorted(names.items()))
+
+    def metric(self, pattern: str) -> str:
+        """The metric of that name; for a final *, that of the largest number; "" for none.
+
+        So "eval/majority@*" is "eval/majority@16_n16".
+        """
+        names = dict.fromkeys(name for row in self.runs[0].rows for name in row)
+        if not pattern.endswith("*"):
+            return pattern if pattern in names else ""
+        found = {}
+        for name in names:
+            number = name.removeprefix(pattern[:-1]).partition("_n")[0]
+            if name.startswith(pattern[:-1]) and number.isdecimal() and name[-1].isdecimal():
+                found[int(number)] = name
+        return found[max(found)] if found else ""
+
+    def bootstrap(self, k: int, *, first: bool) -> metrics.Interval | None:
+        """Held-out pass@k of the last or first evaluation, its 95% percentile bootstrap interval.
+
+        Problems are resampled and, independently, seeds. None where a run keeps no counts of them.
+        """
+        if any(run.counts is None for run in self.runs):
+            return None
+        if len({tuple(run.evaluated) for run in self.runs}) > 1:
+            return None  # the counts are of different steps
+        rows = [list(run.counts.values()) for run in self.runs]
+        place = 2 if first else 1
+        if any(row[place] is None for row in itertools.chain(*rows)):
+            return None
+        values_SxP = np.array(
+            [[metrics.pass_at_k_table(row[0], k)[row[place]] for row in each] for each in rows]
+        )
+        S, P = values_SxP.shape
+        rng = np.random.default_rng(0)
+        times_RxP = rng.multinomial(P, np.full(P, 1 / P), size=_RESAMPLES)
+        means_RxS = times_RxP @ values_SxP.T / P
+        seeds_RxS = rng.integers(S, size=(_RESAMPLES, S))
+        means_R = np.take_along_axis(means_RxS, seeds_RxS, axis=1).mean(axis=1)
+        low, high = np.quantile(means_R, [0.025, 0.975])
+        estimate = float(values_SxP.mean())
+        return metrics.Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+def read_arms(
+    folders: Sequence[str | os.PathLike[str]], labels: Sequence[str] | None = None
+) -> list[Arm]:
+    """Reads runs that are comparable and groups them, arms in the order of their first run.
+
+    Args:
+        folders: one for each run, local or in a bucket.
+        labels: one for each arm; None to name them by what differs between their configs.
+
+    Raises:
+        RunError: a folder holds no run or no evaluation, runs are not comparable or the same one
+            twice, or there are not as many labels as arms. One line, which names the folders.
+        ValueError: a file is damaged; the message names it.
+    """
+    runs = [read_run(folder) for folder in folders]
+    groups: list[list[Run]] = []
+    for run in runs:
+        _check_comparable(runs[0], run)
+        group = next((each for each in groups if not _differing([each[0], run])), None)
+        if group is None:
+            groups.append([run])
+            continue
+        for other in group:
+            if other.config["seed"] == run.config["seed"]:
+                raise RunError(
+                    f"{other.folder} and {run.folder} have the same config and the same seed, "
+                    f"{run.config['seed']}: one run counts once"
+                )
+        group.append(run)
+    if labels is None:
+        labels = _labels([group[0] for group in groups])
+    elif len(labels) != len(groups) or len(set(labels)) != len(labels):
+        firsts = ", ".join(group[0].folder for group in groups)
+        raise RunError(
+            f"--labels: {len(groups)} different labels are needed, one for each arm (their first "
+            f"runs are {firsts}), got {list(labels)}"
+        )
+    colours = itertools.cycle(_COLOURS)
+    return [
+        Arm(label, colour, tuple(sorted(group, key=lambda run: run.config["seed"])))
+        for label, colour, group in zip(labels, colours, groups, strict=False)
+    ]
+
+
+def read_run(folder: str | os.PathLike[str]) -> Run:
+    """Reads one run's folder.
+
+    Raises:
+        RunError: it holds no run, or nothing was evaluated yet.
+        ValueError: a file is damaged; the message names it.
+    """
+    path = epath.Path(folder)
+    if not path.is_dir():
+        raise RunError(f"{folder}: there is no such folder")
+    if not (path / "config.json").exists():
+        raise RunError(f"{folder} holds no run: there is no config.json in it")
+    config = dict(_flatten(_read_config(path / "config.json")))
+    missing = [key for key in _NEEDED if key not in config]
+    if missing:
+        raise RunError(f"{path / 'config.json'} is no run's config: it has no {missing[0]}")
+    rows = writers.read_rows(path / "metrics.jsonl")
+    if not rows:
+        raise RunError(f"{folder} has nothing to report: its metrics.jsonl has no rows")
+    samples = writers.read_rows(path / "samples.jsonl")
+    run = Run(os.fspath(folder), config, rows, samples, _read_counts(path / "evaluation.csv"))
+    if not run.evaluated:
+        raise RunError(f"{folder} has no evaluation yet ({run.progress}): let it run on")
+    return run
+
+
+def differences(arms: Sequence[Arm]) -> dict[str, list[str]]:
+    """The config's keys that differ between arms, each with its value in every arm."""
+    keys = _differing([arm.runs[0] for arm in arms])
+    return {
+        key: [say(arm.config[key]) if key in arm.config else "–" for arm in arms] for key in keys
+    }
+
+
+def last_phase(value: object) -> object:
+    """What a key that may be ((first step, value), ...) is in the end.
+
+    >>> last_phase(8), last_phase([[0, 8], [1500, 1]])
+    (8, 1)
+    """
+    return value[-1][1] if is_phases(value) else value
+
+
+def is_phases(value: object) -> bool:
+    """Whether it is ((first step, value), ...)."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(each, list | tuple) and len(each) == 2 for each in value)
+    )
+
+
+def say(value: object) -> str:
+    """A value of a config in words.
+
+    >>> say(None), say(0.0003), say([[0, 8], [1500, 1]])
+    ('None', '0.0003', '8, from step 1500 1')
+    """
+    if not is_phases(value):
+        return str(value)
+    first, *later = value
+    return ", ".join([str(first[1]), *(f"from step {step} {each}" for step, each in later)])
+
+
+def _differing(runs: Sequence[Run]) -> list[str]:
+    """The keys other than the seed that do not have one value in all runs."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    missing = object()
+    values = {key: [run.config.get(key, missing) for run in runs] for key in keys if key != "seed"}
+    return [key for key, each in values.items() if any(value != each[0] for value in each[1:])]
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    if len(runs) == 1:
+        return [epath.Path(runs[0].folder).resolve().name]
+    keys = _differing(runs)
+    labels = []
+    for number, run in enumerate(runs, start=1):
+        label = ", ".join(f"{key} = {say(run.config[key])}" for key in keys if key in run.config)
+        if len(label) > _LONGEST_LABEL:
+            label = f"{number}: {label[: _LONGEST_LABEL - 5]} …"
+        labels.append(label)
+    return labels
+
+
+def _check_comparable(one: Run, other: Run) -> None:
+    def check(keys):
+        for key in keys:
+            if one.config.get(key) != other.config.get(key):
+                raise RunError(
+                    f"{one.folder} and {other.folder} are not comparable: config.{key} is "
+                    f"{say(one.config.get(key))} there and {say(other.config.get(key))} here"
+                )
+
+    check(_SAME)
+    counted = one.counts is not None and other.counts is not None
+    if counted and list(one.counts) == list(other.counts):
+        return
+    options = {key for key in (*one.config, *other.config) if key.startswith("task.options.")}
+    check((*_SAME_PROBLEMS, *sorted(options)))
+    if counted:
+        raise RunError(
+            f"{one.folder} and {other.folder} are not comparable: their held-out problems differ, "
+            f"{len(one.counts)} there and {len(other.counts)} here, "
+            f"{len(one.counts.keys() & other.counts.keys())} of them the same"
+        )
+
+
+def _read_config(path: epath.Path) -> Mapping:
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return config
+
+
+def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yields a nested dictionary's values under dotted keys; an empty one is a value.
+
+    >>> dict(_flatten({"a": {"b": {"c": 1}, "d": {}}, "e": None}))
+    {'a.b.c': 1, 'a.d': {}, 'e': None}
+    """
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _read_counts(path: epath.Path) -> Counts | None:
+    if not path.exists():
+        return None
+    try:
+        return Counts(
+            (
+                row["id"],
+                (
+                    int(row["num_samples"]),
+                    int(row["num_correct"]),
+                    int(row["num_correct_first"]) if row.get("num_correct_first") else None,
+                ),
+            )
+            for row in csv.DictReader(path.read_text().splitlines())
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: not a table of id, num_samples, num_correct, num_correct_first: {error!r}"
+        ) from error

@@ -1,0 +1,166 @@
+"""Run folders: what makes an arm, what cannot be compared, and intervals from counts."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from ml_collections import config_dict
+
+from passk_jax import tracking
+from passk_jax.tracking import metrics, runs
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, write_run):
+    return write_run(tmp_path_factory.mktemp("runs") / "run", steps=2, eval_every=1)
+
+
+@pytest.fixture
+def make(tmp_path, written):
+    """Returns a function that makes a short run of another config and returns its folder."""
+
+    def make(name, **changes):
+        folder = pathlib.Path(shutil.copytree(written, tmp_path / name))
+        config = config_dict.ConfigDict(json.loads((folder / "config.json").read_text()))
+        with config.ignore_type():
+            config.update_from_flattened_dict(
+                {key.replace("__", "."): value for key, value in changes.items()}
+            )
+        (folder / "config.json").write_text(config.to_json())
+        return folder
+
+    return make
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_arm(make):
+    folders = [
+        make("a", seed=3, estimator__k=8),
+        make("b", seed=0, estimator__k=1),
+        make("c", seed=1, estimator__k=8),
+    ]
+    one, other = tracking.read_arms(folders)
+    assert [run.config["seed"] for run in one.runs] == [1, 3]
+    assert (one.label, other.label) == ("estimator.k = 8", "estimator.k = 1")
+    assert one.colour != other.colour
+    assert runs.differences([one, other]) == {"estimator.k": ["8", "1"]}
+    named = tracking.read_arms(folders, ["eight", "one"])
+    assert [arm.label for arm in named] == ["eight", "one"]
+    assert [arm.label for arm in tracking.read_arms(folders[:1])] == ["a"]
+
+
+def test_long_labels_stay_different(make):
+    wide = {"policy__width": 111111111, "policy__layers": 222222222, "mesh__data": 3333333}
+    arms = tracking.read_arms(
+        [make("a", **wide), make("b", **wide | {"mesh__model": 2}), make("c")]
+    )
+    labels = [arm.label for arm in arms]
+    assert len(set(labels)) == 3
+    assert max(map(len, labels)) <= 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task__name": "maze"}, "config.task.name is arithmetic there and maze here"),
+        ({"evaluation__temperature": 0.6}, "config.evaluation.temperature is 1.0 there and 0.6"),
+        ({"evaluation__samples_per_prompt": 8}, "config.evaluation.samples_per_prompt is 16"),
+    ],
+)
+def test_runs_of_other_tasks_or_evaluations_are_not_compared(make, changes, message):
+    with pytest.raises(tracking.RunError, match=f"/a and .*/b are not comparable: {message}"):
+        tracking.read_arms([make("a"), make("b", **changes)])
+
+
+def test_the_test_set_is_known_by_its_problems(make):
+    one, same = make("a"), make("b", evaluation__split="test", task__options__max_n=20)
+    tracking.read_arms([one, same])  # of other options, and the same problems
+    text = (same / "evaluation.csv").read_text()
+    (same / "evaluation.csv").write_text(text.replace("p7,", "q7,"))
+    with pytest.raises(tracking.RunError, match=r"config.evaluation.split is validation there and"):
+        tracking.read_arms([one, same])
+    other = make("c", seed=1)
+    (other / "evaluation.csv").write_text(text.replace("p7,", "q7,"))
+    with pytest.raises(tracking.RunError, match="500 there and 500 here, 499 of them the same"):
+        tracking.read_arms([one, other])
+    for folder in (one, same):  # as a run that keeps no counts
+        (folder / "evaluation.csv").unlink()
+    with pytest.raises(tracking.RunError, match=r"config.evaluation.split"):
+        tracking.read_arms([one, same])
+    harder = make("d", task__options__max_n=20)
+    with pytest.raises(tracking.RunError, match=r"config.task.options.max_n is 13 there and 20"):
+        tracking.read_arms([one, harder])
+
+
+def test_a_run_counts_once(make):
+    with pytest.raises(tracking.RunError, match=r"/a and .*/b have the same config and .* seed, 4"):
+        tracking.read_arms([make("a", seed=4), make("b", seed=4)])
+
+
+@pytest.mark.parametrize("labels", [["one"], ["one", "one"], ["one", "two", "three"]])
+def test_labels_are_one_for_each_arm(make, labels):
+    folders = [make("a"), make("b", estimator__k=1)]
+    with pytest.raises(tracking.RunError, match="--labels: 2 different labels are needed"):
+        tracking.read_arms(folders, labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "holds no run: there is no config.json in it"),
+        ("config.json", "{", "config.json: not JSON"),
+        ("config.json", "[]", "config.json: not a JSON object"),
+        ("config.json", '{"seed": 1}', "config.json is no run's config: it has no steps"),
+        ("metrics.jsonl", None, "has nothing to report: its metrics.jsonl has no rows"),
+        ("metrics.jsonl", "{\n", "metrics.jsonl, line 1: not JSON"),
+        ("metrics.jsonl", '{"step": 1}\n', r"has no evaluation yet \(step 1 of 2\)"),
+        ("samples.jsonl", "3\n", "samples.jsonl, line 1: not a JSON object"),
+        ("evaluation.csv", "id,num_samples\na,x\n", "evaluation.csv: not a table of id, num_sam"),
+    ],
+)
+def test_incomplete_and_damaged_folders_are_named(make, name, content, message):
+    folder = make("run")
+    (folder / name).unlink() if content is None else (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=f"/run.*{message}"):
+        tracking.read_arms([folder])
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(tracking.RunError, match="nowhere: there is no such folder"):
+        tracking.read_arms([tmp_path / "nowhere"])
+
+
+def test_the_bootstrap_of_one_seed_is_that_of_the_evaluation(make):
+    folder = make("run")
+    (arm,) = tracking.read_arms([folder])
+    num_correct = [counts[1] for counts in arm.runs[0].counts.values()]
+    correct_PxN = np.arange(16) < np.array(num_correct)[:, None]
+    expected = metrics.bootstrap_pass_at_k(correct_PxN, ks=(4,))[4]
+    found = arm.bootstrap(4, first=False)
+    assert found.estimate == pytest.approx(expected.estimate)
+    assert found.estimate == pytest.approx(arm.values("eval/pass@4_n16")[1][0, -1])
+    assert found.low == pytest.approx(expected.low, abs=0.004)  # a tenth of the interval's width
+    assert found.high == pytest.approx(expected.high, abs=0.004)
+    first = arm.bootstrap(4, first=True)
+    assert first.estimate == pytest.approx(arm.values("eval/pass@4_n16")[1][0, 0])
+
+
+def test_the_bootstrap_is_over_seeds_too(make):
+    folders = [make(name, seed=seed) for name, seed in (("a", 0), ("b", 1))]
+    for folder, share in zip(folders, (4, 12), strict=True):  # no spread over problems
+        lines = [f"p{i},16,{share},0" for i in range(20)]
+        header = "id,num_samples,num_correct,num_correct_first"
+        (folder / "evaluation.csv").write_text("\n".join([header, *lines]) + "\n")
+    (arm,) = tracking.read_arms(folders)
+    assert arm.bootstrap(1, first=False) == (0.5, 0.25, 0.75)
+
+
+def test_counts_that_are_of_other_steps_are_not_used(make):
+    folders = [make("a", seed=0), make("b", seed=1)]
+    text = (folders[1] / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folders[1] / "metrics.jsonl").write_text("".join(text[:-1]))
+    (arm,) = tracking.read_arms(folders)
+    assert arm.bootstrap(1, first=False) is None
+    config = json.loads((folders[0] / "config.json").read_text())
+    assert arm.runs[1].step < config["steps"]
