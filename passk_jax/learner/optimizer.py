@@ -1,12 +1,14 @@
 """The optimizer that the config names, and the schedules of a run."""
 
 import difflib
+import functools
 import operator
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import FrozenConfigDict
 
 from passk_jax.learner.rounding import round_like, to_float32
 
@@ -48,6 +50,8 @@ def warmup_constant(learning_rate: float, warmup_steps: int) -> optax.Schedule:
 def make_optimizer(config, learning_rate: float | None = None) -> optax.GradientTransformation:
     """Builds clip by global norm, then the named optimizer with its warm-up.
 
+    Equal settings give the same object, so that the runs of one process share compiled updates.
+
     Args:
       config: `config.optimizer` with `name`, `learning_rate`, `warmup_steps`,
         `clip_gradient_norm` (`None` for off), `b1`, `b2`, `eps`, `weight_decay`, `moment_dtype`.
@@ -59,6 +63,11 @@ def make_optimizer(config, learning_rate: float | None = None) -> optax.Gradient
     Raises:
       ValueError: an unknown name or dtype, listing the known ones.
     """
+    return _make_optimizer(FrozenConfigDict(config), learning_rate)
+
+
+@functools.cache
+def _make_optimizer(config, learning_rate):
     if config.name not in OPTIMIZERS:
         close = difflib.get_close_matches(config.name, OPTIMIZERS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
