@@ -1,11 +1,13 @@
 """The optimizer that the config names, and its learning rate."""
 
 import difflib
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import FrozenConfigDict
 
 from passk_jax.learner.rounding import round_like, to_float32
 from passk_jax.learner.schedule import Schedule, is_number
@@ -65,6 +67,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Builds clip by global norm, then the named optimizer with its warm-up.
 
+    Equal settings give the same object, so that the runs of one process share compiled updates.
+
     Args:
       config: `config.optimizer` with `name`, `learning_rate`, `warmup_steps`,
         `clip_gradient_norm` (`None` for off), `b1`, `b2`, `eps`, `weight_decay`, `moment_dtype`.
@@ -77,6 +81,11 @@ def make_optimizer(
     Raises:
       ValueError: an unknown name or dtype, listing the known ones.
     """
+    return _make_optimizer(FrozenConfigDict(config), learning_rate, updates_per_step)
+
+
+@functools.cache
+def _make_optimizer(config, learning_rate, updates_per_step):
     if config.name not in OPTIMIZERS:
         close = difflib.get_close_matches(config.name, OPTIMIZERS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""

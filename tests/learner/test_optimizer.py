@@ -63,6 +63,14 @@ def test_adamw_decays_weights_and_sgd_takes_no_momentum():
     assert updates[0] == pytest.approx(-0.5 * 0.1 * 2.0)
 
 
+def test_equal_settings_share_an_object_and_others_do_not():
+    config = CONFIG.copy_and_resolve_references()
+    assert make_optimizer(config) is make_optimizer(CONFIG)
+    assert make_optimizer(config) is not make_optimizer(CONFIG, 0.25)
+    config.learning_rate = 0.25
+    assert make_optimizer(config) is not make_optimizer(CONFIG)
+
+
 def test_an_unknown_optimizer_lists_the_known_ones():
     config = CONFIG.copy_and_resolve_references()
     config.name = "adam"

@@ -1,0 +1,171 @@
+"""How S runs of one small model that differ by their seed are trained fastest on few cores.
+
+    python -m benchmarks.seeds [--quick]
+
+Each way trains the same runs with the same steps, start and compilation included, compiled programs
+coming from JAX's persistent cache, which a first run has filled. It prints the wall time of each way
+and how many times faster than a fresh process for each run it is.
+"""
+
+import argparse
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+
+from configs import default
+from passk_jax.experiment import build
+from passk_jax.learner.train_state import init_state
+
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
+
+
+def small_config():
+    """A model of 140,000 parameters, as the experiments train."""
+    config = default.get_config()
+    config.policy.embed_dim, config.policy.hidden_dim = 64, 256
+    config.policy.num_layers, config.policy.num_heads, config.policy.num_kv_heads = 2, 2, 1
+    config.policy.remat = None
+    config.prompts_per_step = 16
+    return config
+
+
+def in_turn(experiment, seeds, steps):
+    """One run after the other."""
+    for seed in seeds:
+        state = init_state(experiment.decoder, experiment.optimizer, seed)
+        for step in range(steps):
+            problems, key = batch(experiment, seed, step), jax.random.key(step)
+            params = experiment.sampling_params(state.variables())
+            rollout = experiment.sample(params, problems, key)
+            rewards = experiment.score(problems, rollout, num_texts=0).rewards_PxN
+            advantages = experiment.transform(rewards, 8, rollout, key)
+            state, figures = experiment.update(state, rollout, advantages)
+        jax.block_until_ready(figures)
+
+
+def side_by_side(experiment, seeds, steps):
+    """All runs at once: sampling, transform and update under vmap, scoring one after the other."""
+    states = [init_state(experiment.decoder, experiment.optimizer, seed) for seed in seeds]
+    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+    def draw(params, prompts, key):
+        given = experiment.sampling_decoder, experiment.config, experiment.tokenizer
+        return sample_prompts(params, prompts, key, *given, experiment.sampling)
+
+    sample = jax.jit(jax.vmap(draw, in_axes=(0, 0, None)))
+    transform = jax.jit(
+        jax.vmap(lambda g, r, key: experiment._estimator(g, 8, r, key), (0, 0, None))
+    )
+    update = jax.jit(jax.vmap(experiment.update), donate_argnums=0)
+    for step in range(steps):
+        key = jax.random.key(step)
+        problems_S = [batch(experiment, seed, step) for seed in seeds]
+        prompts = [experiment.prompts(problems) for problems in problems_S]
+        prompts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *prompts)
+        rollout = sample(state.params, prompts, key)
+        rewards = [
+            experiment.score(problems, rollout.replace(tokens=rollout.tokens[s]), 0).rewards_PxN
+            for s, problems in enumerate(problems_S)
+        ]
+        state, figures = update(state, rollout, transform(jnp.stack(rewards), rollout, key))
+    jax.block_until_ready(figures)
+
+
+def sample_prompts(params, prompts, key, decoder, config, tokenizer, sampling):
+    """What `Experiment.sample` does with prompts that are encoded already."""
+    from passk_jax.rollout.sampler import sample
+
+    return sample(
+        params,
+        prompts,
+        key,
+        config.sampling.temperature,
+        decoder=decoder,
+        num_samples=config.samples_per_prompt,
+        config=sampling,
+        stop_ids=tokenizer.stop_ids,
+        pad_id=tokenizer.pad_id,
+    )
+
+
+def batch(experiment, seed, step):
+    size = experiment.config.prompts_per_step
+    start = (seed * 7 + step) * size % 4000
+    return experiment.task.split("train")[start : start + size]
+
+
+def worker(seeds, steps, vmapped):
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    (side_by_side if vmapped else in_turn)(build(small_config()), seeds, steps)
+
+
+def start(seeds, steps, cache, *, flags="", vmapped=False, core=None):
+    command = [sys.executable, "-m", "benchmarks.seeds", "--steps", str(steps), "--worker"]
+    command += [",".join(map(str, seeds))] + ["--vmap"] * vmapped
+    if core is not None:
+        command = ["taskset", "-c", str(core), *command]
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "XLA_FLAGS": flags}
+    env["TF_CPP_MIN_LOG_LEVEL"] = (
+        "3"  # of programs from the cache XLA says, wrongly, that they are another machine's
+    )
+    return subprocess.Popen(command, env=env)
+
+
+def seconds(processes_in_turn):
+    """Starts each group of processes together, the groups one after the other."""
+    begun = time.perf_counter()
+    for group in processes_in_turn:
+        started = [each() for each in group]
+        for process in started:
+            if process.wait():
+                raise SystemExit(process.returncode)
+    return time.perf_counter() - begun
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="two runs of two steps")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--vmap", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        return worker(
+            [int(s) for s in arguments.worker.split(",")], arguments.steps, arguments.vmap
+        )
+    runs, steps = (2, 2) if arguments.quick else (arguments.runs, arguments.steps)
+    seeds = list(range(runs))
+    halves = seeds[::2], seeds[1::2]
+    with tempfile.TemporaryDirectory() as cache:
+        go = functools.partial(functools.partial, start, cache=cache, steps=steps)
+        ways = {
+            "a process each, one after the other": [[go([seed])] for seed in seeds],
+            "one process, one after the other": [[go(seeds)]],
+            "two processes of one thread": [[go(half, flags=ONE_THREAD) for half in halves]],
+            "two processes, each on a core": [
+                [go(half, flags=ONE_THREAD, core=c) for c, half in enumerate(halves)]
+            ],
+            "one process, vmap over seeds": [[go(seeds, vmapped=True)]],
+            "two processes of one thread, vmap": [
+                [go(half, flags=ONE_THREAD, vmapped=True) for half in halves]
+            ],
+        }
+        first = None
+        for name, groups in ways.items():
+            # fill the cache
+            seconds([[functools.partial(each, steps=1) for each in groups[0]]])
+            taken = seconds(groups)
+            first = first or taken
+            print(f"{name:38s} {taken:6.1f} s, {first / taken:.2f} times", flush=True)
+
+
+if __name__ == "__main__":
+    main()

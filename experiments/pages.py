@@ -1,0 +1,225 @@
+"""The figures and tables of a study's page."""
+
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.results import Results, mean
+from passk_jax.tracking import plotting
+
+Panel = Callable[[Axes, Results], None]
+
+BEGIN, END = "<!-- begin results -->", "<!-- end results -->"
+COLOURS = ["#0072b2", "#d55e00", "#008060", "#cc79a7", "#e69f00", "#56b4e9", "#1d2433", "#8a6d3b"]
+
+
+def shades(arms: Sequence[str]) -> dict[str, Any]:
+    """Colours of arms that are ordered: light to dark.
+
+    >>> list(shades(["k = 1", "k = 8"]))
+    ['k = 1', 'k = 8']
+    """
+    last = max(len(arms) - 1, 1)
+    return {arm: plotting.K_COLOURS(i / last) for i, arm in enumerate(arms)}
+
+
+def by_step(
+    metric: str, title: str, arms: Sequence[str] | None = None, colours: Mapping | None = None
+) -> Panel:
+    """A metric of metrics.jsonl during training: mean over seeds and its standard error."""
+
+    def draw(axes, results):
+        curves = []
+        for arm, colour in _colours(results, arms, colours).items():
+            series = [plotting.series(rows, metric) for rows in results.rows[arm]]
+            steps = series[0][0]
+            if len(steps):
+                values = np.stack([values for _, values in series])
+                found = [mean(column) for column in values.T]
+                centres, errors = (np.array(x) for x in zip(*found, strict=True))
+                curves.append(plotting.Curve(steps, centres, np.nan_to_num(errors), arm, colour))
+        plotting.draw_curves(axes, curves)
+        axes.set_title(title)
+
+    return draw
+
+
+def by_k(
+    metric: str,
+    title: str,
+    ks: Sequence[int],
+    arms: Sequence[str] | None = None,
+    colours: Mapping | None = None,
+    minus: str | None = None,
+) -> Panel:
+    """A metric with a {k} in its name against k, such as "test/t1/pass@{k}_n64".
+
+    Args:
+      metric: its name.
+      title: of the panel.
+      ks: on a logarithmic axis.
+      arms: to be shown; `None` for all.
+      colours: arm -> colour, where they are not the usual ones.
+      minus: an arm from which the others are subtracted, seed by seed.
+    """
+
+    def draw(axes, results):
+        shown = _colours(results, arms, colours)
+        for arm, colour in shown.items():
+            values = np.array([results.seeds(arm, metric.format(k=k)) for k in ks])
+            if minus is not None:
+                values -= np.array([results.seeds(minus, metric.format(k=k)) for k in ks])
+            found = [mean(row) for row in values]
+            centres, errors = (np.array(x) for x in zip(*found, strict=True))
+            axes.plot(ks, centres, "o-", color=colour, label=arm, markersize=3.5)
+            band = centres - errors, centres + errors
+            axes.fill_between(ks, *band, color=colour, alpha=0.16, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.set_xlabel("k")
+        axes.set_title(title)
+        axes.legend(frameon=False, fontsize=9, labelcolor="linecolor")
+
+    return draw
+
+
+def matrix(
+    arms: Mapping[str, str], metrics: Mapping[str, str], title: str, xlabel: str, ylabel: str
+) -> Panel:
+    """Arms in rows, metrics in columns, each column minus its best: where is the best of each?
+
+    Args:
+      arms: label -> arm.
+      metrics: label -> metric.
+      title: of the panel.
+      xlabel: what the metrics are.
+      ylabel: what the arms are.
+    """
+
+    def draw(axes, results):
+        means = np.array(
+            [[mean(results.seeds(arm, m)).mean for m in metrics.values()] for arm in arms.values()]
+        )
+        axes.imshow(means - means.max(axis=0), cmap="Blues", aspect="auto")
+        for (row, column), value in np.ndenumerate(means):
+            best = row == means[:, column].argmax()
+            colour = "white" if best else plotting.INK
+            weight = "bold" if best else "normal"
+            axes.text(
+                column, row, f"{value:.3f}", ha="center", va="center", color=colour, weight=weight
+            )
+        axes.set_xticks(range(len(metrics)), metrics)
+        axes.set_yticks(range(len(arms)), arms)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        axes.grid(visible=False)
+        axes.set_title(title)
+
+    return draw
+
+
+def _colours(results: Results, arms, colours) -> dict[str, Any]:
+    arms = list(results.scores) if arms is None else arms
+    colours = colours or {}
+    return {arm: colours.get(arm, COLOURS[i % len(COLOURS)]) for i, arm in enumerate(arms)}
+
+
+def draw_figures(results: Results, folder: pathlib.Path) -> None:
+    """Writes the study's figures as PNGs."""
+    for name, panels in results.study.figures.items():
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(plotting.STYLE)
+            figure = Figure(figsize=(5.4 * len(panels), 4), dpi=110, layout="constrained")
+            FigureCanvasAgg(figure)
+            for axes, draw in zip(
+                figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+            ):
+                draw(axes, results)
+            figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+
+
+def write_tables(
+    page: pathlib.Path, setup: Mapping[str, Any], found: Mapping[str, Results]
+) -> None:
+    """Puts the tables between the markers of a page.
+
+    Raises:
+      ValueError: the page has no markers.
+    """
+    parts = []
+    for name, results in found.items():
+        if len(found) > 1:
+            parts.append(f"### {name}")
+        parts += [means_table(results), differences_table(results), cost(results, setup)]
+    replace_between_markers(page, "\n\n".join(parts))
+
+
+def replace_between_markers(page: pathlib.Path, text: str) -> None:
+    """Puts a text between the markers of a page.
+
+    Raises:
+      ValueError: the page has no markers.
+    """
+    old = page.read_text()
+    pattern = re.compile(f"(?<={BEGIN}\n).*(?={END})", re.DOTALL)
+    if not pattern.search(old):
+        raise ValueError(f"{page} has no line {BEGIN} followed by a line {END}")
+    page.write_text(pattern.sub(lambda _: text + "\n", old))
+
+
+def means_table(results: Results) -> str:
+    """Mean over seeds and standard error, arms in rows."""
+
+    def cell(arm, metric):
+        values = results.seeds(arm, metric)
+        return "–" if values is None else "{:.3f} ± {:.3f}".format(*mean(values))
+
+    return _table(results, "", list(results.scores), cell)
+
+
+def differences_table(results: Results) -> str:
+    """Each arm minus the baseline, with 95% interval and p, arms in rows."""
+
+    def cell(arm, metric):
+        found = results.difference(arm, metric)
+        if found is None:
+            return "–"
+        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p = {found.p:.2g}"
+
+    arms = [arm for arm in results.scores if arm != results.study.baseline]
+    return _table(results, f"minus {results.study.baseline}", arms, cell)
+
+
+def _table(results, corner, arms, cell):
+    columns = results.study.table
+    lines = [[corner, *columns], ["---"] * (len(columns) + 1)]
+    lines += [[arm, *(cell(arm, metric) for metric in columns.values())] for arm in arms]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cost(results: Results, setup: Mapping[str, Any]) -> str:
+    """A sentence: how many runs, of what time and speed."""
+
+    def of_all(metric):
+        scores = [score for runs in results.scores.values() for score in runs]
+        return [score[metric] for score in scores if metric in score]
+
+    times, speeds = of_all("run_time_s"), of_all("train/tokens_per_s")
+    runs = sum(map(len, results.scores.values()))
+    if not times:
+        return f"{runs} runs."
+    return (
+        f"{runs} runs, on average {np.mean(times):.0f} s each with its evaluations and "
+        f"{np.mean(speeds):,.0f} tokens sampled a second while it trains; {setup['processes']} at "
+        f"a time on {setup['processors']} processors, jax {setup['versions']['jax']}. ± is the "
+        "standard error over seeds; intervals are 95% t-intervals of differences paired over "
+        "seeds."
+    )

@@ -1,0 +1,127 @@
+"""What the runs of a study say: means over seeds, and differences seed by seed."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Mean(NamedTuple):
+    """Of some seeds; `stderr` is nan for one."""
+
+    mean: float
+    stderr: float
+
+
+class Difference(NamedTuple):
+    """Paired over seeds: 95% t-interval, and p of the two-sided t-test; nan for one seed."""
+
+    mean: float
+    stderr: float
+    low: float
+    high: float
+    p: float
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """The mean and its standard error.
+
+    >>> mean([1.0, 2.0, 3.0])
+    Mean(mean=2.0, stderr=0.5773502691896258)
+    """
+    values = np.asarray(values, np.float64)
+    spread = values.std(ddof=1) if len(values) > 1 else np.nan
+    return Mean(float(values.mean()), float(spread / math.sqrt(len(values))))
+
+
+def difference(values: Sequence[float], others: Sequence[float]) -> Difference:
+    """How much larger values are than others of the same seeds.
+
+    Differences that are all equal leave nothing to test: the interval is a point, and p is nan.
+
+    >>> [round(x, 3) for x in difference([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])]
+    [1.333, 0.882, -2.461, 5.128, 0.27]
+    """
+    centre, stderr = mean(np.subtract(values, others))
+    degrees = len(values) - 1
+    if not degrees:
+        return Difference(centre, stderr, math.nan, math.nan, math.nan)
+    reach = float(stats.t.ppf(0.975, degrees)) * stderr
+    p = 2 * float(stats.t.sf(abs(centre) / stderr, degrees)) if stderr > 0 else math.nan
+    return Difference(centre, stderr, centre - reach, centre + reach, p)
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Of a study.
+
+    Attributes:
+      study: what was asked.
+      scores: arm -> the metrics of each seed's end.
+      rows: arm -> each seed's metrics.jsonl.
+    """
+
+    study: Any
+    scores: Mapping[str, Sequence[Mapping[str, float]]]
+    rows: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+
+    @classmethod
+    def read(cls, study: Any, runs: Sequence[Any]) -> "Results":
+        """From the folders of the runs."""
+        scores, rows = {}, {}
+        for run in runs:
+            scores.setdefault(run.arm, []).append(run.scores())
+            rows.setdefault(run.arm, []).append(run.rows())
+        return cls(study, scores, rows)
+
+    def seeds(self, arm: str, metric: str) -> list[float] | None:
+        """A metric at the end of each seed's run; `None` where the arm has no such metric.
+
+        Raises:
+          KeyError: no arm has it.
+        """
+        if not any(metric in score for runs in self.scores.values() for score in runs):
+            names = sorted({name for runs in self.scores.values() for name in runs[0]})
+            raise KeyError(f"no run has {metric!r}; there are {', '.join(names)}")
+        found = [score[metric] for score in self.scores[arm] if metric in score]
+        return found if len(found) == len(self.scores[arm]) else None
+
+    def difference(self, arm: str, metric: str) -> Difference | None:
+        """The arm minus the baseline."""
+        both = self.seeds(arm, metric), self.seeds(self.study.baseline, metric)
+        return None if None in both else difference(*both)
+
+    def to_json(self) -> dict[str, Any]:
+        """For results.json: each metric of each arm, and differences from the baseline."""
+        names = sorted({name for runs in self.scores.values() for name in runs[0]})
+        arms, differences = {}, {}
+        for arm in self.scores:
+            arms[arm], differences[arm] = {}, {}
+            for name in names:
+                values = self.seeds(arm, name)
+                if values is None:
+                    continue
+                arms[arm][name] = _rounded(mean(values)._asdict() | {"seeds": values})
+                if arm != self.study.baseline and (found := self.difference(arm, name)):
+                    differences[arm][name] = _rounded(found._asdict())
+        del differences[self.study.baseline]
+        steps = self.study.config.steps
+        return {
+            "baseline": self.study.baseline,
+            "seeds": list(self.study.seeds),
+            "steps": steps,
+            "arms": arms,
+            "differences": differences,
+        }
+
+
+def _rounded(value):
+    """Six digits, and None for nan, which JSON has not."""
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return None if not math.isfinite(value) else float(f"{value:.6g}")

@@ -1,0 +1,219 @@
+"""Trains and scores the runs of a study, several processes of one thread at once."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from concurrent import futures
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from passk_jax import tracking, workdir
+from passk_jax.evaluate import load_variables
+from passk_jax.experiment import Experiment, build
+from passk_jax.learner.checkpoint import quiet_logs
+from passk_jax.train import Trainer
+
+# Two such processes train small models faster than one with two threads: benchmarks/seeds.py.
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One arm with one seed.
+
+    Attributes:
+      study: its name.
+      arm: its name.
+      seed: also `config.seed`.
+      config: whole.
+      folder: of all runs.
+      evaluations: name -> `study.Evaluation`.
+      after: the run that must be there before.
+    """
+
+    study: str
+    arm: str
+    seed: int
+    config: ConfigDict
+    folder: pathlib.Path
+    evaluations: Mapping[str, Any]
+    after: "Run | None" = None
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """The run's folder."""
+        return self.folder / self.study / _as_file_name(self.arm) / f"seed{self.seed}"
+
+    @property
+    def scores_file(self) -> pathlib.Path:
+        """Written when all is done."""
+        return self.workdir / "scores.json"
+
+    def scores(self) -> dict[str, float] | None:
+        """The metrics at the end; `None` where they are not there, or of other evaluations.
+
+        Raises:
+          ConfigError: the folder holds a run of another config.
+        """
+        if not self.scores_file.exists():
+            return None
+        workdir.claim(epath.Path(self.workdir), self.config)
+        written = json.loads(self.scores_file.read_text())
+        return written["metrics"] if written["evaluations"] == self._asked() else None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Of metrics.jsonl."""
+        return tracking.read_rows(self.workdir / "metrics.jsonl")
+
+    def do(self) -> str:
+        """Trains and scores, and says so in a line; what is there already is not done again."""
+        begun, resumed = time.perf_counter(), self.workdir.exists()
+        experiment = build(self.config)
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            with workdir.hold(epath.Path(self.workdir), self.config) as files:
+                trainer = Trainer(experiment, epath.Path(self.workdir), files)
+                with contextlib.closing(trainer):
+                    trainer.run()
+        metrics = self._score(experiment)
+        seconds = time.perf_counter() - begun
+        if not resumed:
+            metrics["run_time_s"] = seconds
+        written = {"metrics": metrics, "evaluations": self._asked()}
+        partial = self.scores_file.with_suffix(".partial")
+        partial.write_text(json.dumps(written, indent=1) + "\n")
+        partial.rename(self.scores_file)
+        return f"{self.study}, {self.arm}, seed {self.seed}: {seconds:.0f} s"
+
+    def _score(self, experiment: Experiment) -> dict[str, float]:
+        """The training's last figures, and those of the evaluations."""
+        metrics = _training_metrics(self.rows(), self.config)
+        _, variables = load_variables(experiment, epath.Path(self.workdir))
+        params = experiment.sampling_params(variables)
+        for name, evaluation in self.evaluations.items():
+            asked = experiment
+            if evaluation.options:
+                config = ConfigDict(self.config)
+                config.task.options.update(evaluation.options)
+                asked = build(config)
+            problems = asked.task.split(evaluation.split)[: evaluation.num_problems]
+            for temperature in evaluation.temperatures:
+                scores = asked.sample_and_score(
+                    params,
+                    problems,
+                    jax.random.key(self.seed),
+                    num_samples=evaluation.num_samples,
+                    temperature=temperature,
+                )
+                metrics |= tracking.group_metrics(
+                    scores.rewards_PxN,
+                    scores.correct_PxN,
+                    scores.final_answers,
+                    prefix=f"{name}/t{temperature:g}",
+                    ks=evaluation.ks,
+                )
+        return metrics
+
+    def _asked(self) -> dict[str, Any]:
+        return {
+            name: json.loads(json.dumps(dataclasses.asdict(evaluation)))
+            for name, evaluation in self.evaluations.items()
+        }
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[^\w.=-]+", "_", name)
+
+
+def _training_metrics(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> dict[str, float]:
+    """What training ended with, and its speed: tokens sampled for each second of a step."""
+    steps = [row for row in rows if row.get("train/step_time_s") is not None]
+    if not steps:
+        return {}
+    metrics = {
+        name: value
+        for name, value in steps[-1].items()
+        if name.startswith("train/") and isinstance(value, (int, float))
+    }
+    group = config.prompts_per_step * config.samples_per_prompt
+    seconds = sum(row["train/step_time_s"] for row in steps)
+    tokens = sum(row["train/response_tokens"] for row in steps) * group
+    return metrics | {
+        "train/tokens_per_s": tokens / seconds,
+        "train/step_time_s": seconds / len(steps),
+    }
+
+
+def train_all(runs: Sequence[Run], folder: pathlib.Path, workers: int | None) -> int:
+    """Does the runs that are not done yet.
+
+    Args:
+      runs: each after the one that it comes after.
+      folder: of the runs; compiled programs are kept in it too.
+      workers: processes; 0 for this one, `None` for one for each core.
+
+    Returns:
+      The number of processes.
+    """
+    todo = [run for run in runs if run.scores() is None]
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    done = (result.result() for result in _results(todo, folder, workers))
+    for number, line in enumerate(done, 1):
+        print(f"{number}/{len(todo)} {line}", flush=True)
+    return max(workers, 1)
+
+
+def _results(runs, folder, workers):
+    """Futures of the runs as they end; a run starts when the one that it comes after has ended."""
+    if not workers:
+        for run in runs:
+            future = futures.Future()
+            future.set_result(run.do())
+            yield future
+        return
+    environment = {
+        "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), ONE_THREAD]),
+        "JAX_COMPILATION_CACHE_DIR": str((folder / "compiled").absolute()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        # Of each program from the cache XLA:CPU says that it is another machine's.
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    former = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)  # read when the processes import JAX
+    waiting, unfinished, going = list(runs), {run.workdir for run in runs}, {}
+    pool = futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=quiet_logs
+    )
+    try:
+        while unfinished:
+            ready = [r for r in waiting if r.after is None or r.after.workdir not in unfinished]
+            waiting = [run for run in waiting if run not in ready]
+            going |= {pool.submit(run.do): run for run in ready}
+            ended, _ = futures.wait(going, return_when=futures.FIRST_COMPLETED)
+            for future in ended:
+                unfinished.remove(going.pop(future).workdir)
+                yield future
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for name, value in former.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def setup(workers: int) -> dict[str, Any]:
+    """On what it ran."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "processors": len(os.sched_getaffinity(0)),
+        "processes": workers,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
