@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from etils import epath
 
-from passk_jax.tracking import metrics, writers
+from passk_jax.tracking import metrics, tables, writers
 from passk_jax.tracking.series import series
 
 # A run of one of these is not compared with a run of another.
@@ -327,19 +327,20 @@ def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
 def _read_counts(path: epath.Path) -> Counts | None:
     if not path.exists():
         return None
+    evaluations: dict[int, dict[str, tuple[int, int]]] = {}
     try:
-        return Counts(
-            (
-                row["id"],
-                (
-                    int(row["num_samples"]),
-                    int(row["num_correct"]),
-                    int(row["num_correct_first"]) if row.get("num_correct_first") else None,
-                ),
-            )
-            for row in csv.DictReader(path.read_text().splitlines())
-        )
+        for row in csv.DictReader(path.read_text().splitlines()):
+            counts = int(row["num_samples"]), int(row["num_correct"])
+            evaluations.setdefault(int(row["step"]), {})[row["problem"]] = counts
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not a table of id, num_samples, num_correct, num_correct_first: {error!r}"
-        ) from error
+        columns = ", ".join(tables.EVALUATION_COLUMNS)
+        raise ValueError(f"{path}: not a table of {columns}: {error!r}") from error
+    if not evaluations:
+        return None
+    first, last = (evaluations[choose(evaluations)] for choose in (min, max))
+    if len(evaluations) == 1 or first.keys() != last.keys():
+        first = {}
+    return Counts(
+        (problem, (n, correct, first[problem][1] if first else None))
+        for problem, (n, correct) in last.items()
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from passk_jax import tracking
-from passk_jax.tasks import arithmetic
+from passk_jax.tasks import Problem, arithmetic
 
 CONFIG = {
     "seed": 0,
@@ -54,7 +54,8 @@ def _write_run(workdir, *, steps=300, eval_every=25, k_changes_at=None, seed=0, 
     (workdir / "config.json").write_text(json.dumps(config, indent=2))
     rng = np.random.default_rng(seed)
     train_logits, eval_logits = rng.normal(-1.3, 2.2, 5000), rng.normal(-1.3, 2.2, 500)
-    solved, counts = tracking.solve_record.empty(5000), []
+    solved = tracking.solve_record.empty(5000)
+    held_out = [Problem(f"p{i}", "", None) for i in range(500)]
     with tracking.Writer(workdir, tensorboard=False) as writer:
         for i in range(400 if steps else 0):
             loss = 0.35 + 3.2 * np.exp(-i / 60) + rng.normal(0, 0.03)
@@ -72,17 +73,11 @@ def _write_run(workdir, *, steps=300, eval_every=25, k_changes_at=None, seed=0, 
                     writer.write_samples(step, _sample_rows(rng, correct, answers, k))
             if step % eval_every == 0 or step == steps:
                 correct, answers = _sample(rng, eval_logits + gain)
-                counts.append(correct.sum(axis=1).tolist())
+                writer.write_evaluation(step, held_out, correct)
                 texts = _sample_rows(rng, correct, answers, None)
                 writer.write_samples(step, ({**each, "split": "validation"} for each in texts))
                 row |= tracking.group_metrics(correct, correct, answers, prefix="eval", stderr=True)
             writer.write(step, row)
-    lines = ["id,num_samples,num_correct,num_correct_first"]
-    lines += [
-        f"p{i},16,{last},{first}"
-        for i, (first, last) in enumerate(zip(counts[0], counts[-1], strict=True))
-    ]
-    (workdir / "evaluation.csv").write_text("\n".join(lines) + "\n")
     return workdir
 
 

@@ -13,8 +13,6 @@ from passk_jax import tracking
 from passk_jax.tracking import figures, plotting, report, runs, series
 from tests.tracking.conftest import CONFIG
 
-NOT_MEASURED = {"majority", "wrong_answer_entropy"}  # in these runs
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, write_run):
@@ -68,7 +66,7 @@ def test_every_picture_is_a_file_and_in_the_page(finished):
     workdir, page = finished
     embedded = re.findall(r'src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)
     of_several_arms = {"held_out_pass_at_1", "held_out_pass_at_most"}
-    drawn = [name for name in figures.FIGURES if name not in of_several_arms | NOT_MEASURED]
+    drawn = [name for name in figures.FIGURES if name not in of_several_arms]
     assert len(embedded) == len(drawn)
     for name, (data, alt) in zip(drawn, embedded, strict=True):
         title, caption, _ = figures.FIGURES[name]
@@ -220,7 +218,7 @@ def test_different_answers_are_those_of_the_largest_k():
         for step in range(2)
     ]
     rows[1] |= {"eval/distinct@8_n8": 5.0, "eval/distinct@8_n8_stderr": 0.5}
-    axes = axes_of("distinct_answers", rows)
+    axes = axes_of("distinct_answers", arm_of(rows))
     assert [line.get_xdata().tolist() for line in axes.lines] == [[1], [0, 1]]
     assert axes.lines[1].get_ydata()[0] > 6
 

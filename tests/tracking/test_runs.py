@@ -77,11 +77,11 @@ def test_the_test_set_is_known_by_its_problems(make):
     one, same = make("a"), make("b", evaluation__split="test", task__options__max_n=20)
     tracking.read_arms([one, same])  # of other options, and the same problems
     text = (same / "evaluation.csv").read_text()
-    (same / "evaluation.csv").write_text(text.replace("p7,", "q7,"))
+    (same / "evaluation.csv").write_text(text.replace(",p7,", ",q7,"))
     with pytest.raises(tracking.RunError, match=r"config.evaluation.split is validation there and"):
         tracking.read_arms([one, same])
     other = make("c", seed=1)
-    (other / "evaluation.csv").write_text(text.replace("p7,", "q7,"))
+    (other / "evaluation.csv").write_text(text.replace(",p7,", ",q7,"))
     with pytest.raises(tracking.RunError, match="500 there and 500 here, 499 of them the same"):
         tracking.read_arms([one, other])
     for folder in (one, same):  # as a run that keeps no counts
@@ -116,7 +116,7 @@ def test_labels_are_one_for_each_arm(make, labels):
         ("metrics.jsonl", "{\n", "metrics.jsonl, line 1: not JSON"),
         ("metrics.jsonl", '{"step": 1}\n', r"has no evaluation yet \(step 1 of 2\)"),
         ("samples.jsonl", "3\n", "samples.jsonl, line 1: not a JSON object"),
-        ("evaluation.csv", "id,num_samples\na,x\n", "evaluation.csv: not a table of id, num_sam"),
+        ("evaluation.csv", "step,num_samples\n0,x\n", "evaluation.csv: not a table of step, pro"),
     ],
 )
 def test_incomplete_and_damaged_folders_are_named(make, name, content, message):
@@ -149,8 +149,8 @@ def test_the_bootstrap_of_one_seed_is_that_of_the_evaluation(make):
 def test_the_bootstrap_is_over_seeds_too(make):
     folders = [make(name, seed=seed) for name, seed in (("a", 0), ("b", 1))]
     for folder, share in zip(folders, (4, 12), strict=True):  # no spread over problems
-        lines = [f"p{i},16,{share},0" for i in range(20)]
-        header = "id,num_samples,num_correct,num_correct_first"
+        lines = [f"9,p{i},16,{share}" for i in range(20)]
+        header = "step,problem,num_samples,num_correct"
         (folder / "evaluation.csv").write_text("\n".join([header, *lines]) + "\n")
     (arm,) = tracking.read_arms(folders)
     assert arm.bootstrap(1, first=False) == (0.5, 0.25, 0.75)
