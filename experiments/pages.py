@@ -192,7 +192,8 @@ def differences_table(results: Results) -> str:
         found = results.difference(arm, metric)
         if found is None:
             return "–"
-        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p = {found.p:.2g}"
+        p = "" if np.isnan(found.p) else f", p = {found.p:.2g}"
+        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{p}"
 
     arms = [arm for arm in results.scores if arm != results.study.baseline]
     return _table(results, f"minus {results.study.baseline}", arms, cell)

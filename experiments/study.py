@@ -12,6 +12,7 @@ import argparse
 import copy
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import tempfile
@@ -161,6 +162,8 @@ def main(file: str, studies: Sequence[Study], argv: Sequence[str] | None = None)
     parser.add_argument("--quick", action="store_true", help="tiny, in a temporary folder")
     arguments = parser.parse_args(argv)
     if arguments.quick:
+        # Compiling takes most of the time; the backend reads this when it is first used.
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
         with tempfile.TemporaryDirectory(prefix=f"{home.name}-") as temporary:
             runs = arguments.runs or pathlib.Path(temporary) / "runs"
             output = arguments.output or pathlib.Path(temporary) / "results"
