@@ -1,4 +1,4 @@
-"""Every study, short: it ends and writes all that its folder holds; and the arithmetic of results."""
+"""Every study, short: it ends and writes what its folder holds; and how results are computed."""
 
 import json
 import math
@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from experiments import pages
+from experiments import pages, summary
+from experiments.claims import CLAIMS, Claim
 from experiments.results import difference, mean
 from tests.tiny import ROOT, run
 
@@ -59,3 +60,19 @@ def test_tables_go_between_the_markers(tmp_path):
     page.write_text("no markers")
     with pytest.raises(ValueError, match="has no line <!-- begin results -->"):
         pages.replace_between_markers(page, "new")
+
+
+def test_the_summary_reads_effects_from_results(tmp_path):
+    claim = Claim("P", "Table 1", "more", "a", "holds", ("s", "k = 8", "test/t1/pass@8_n64"))
+    assert summary.table([claim], tmp_path).endswith("| a | not run yet | – |")
+    (tmp_path / "a").mkdir()
+    found = {"mean": 0.1, "low": -0.05, "high": 0.25}
+    study = {"baseline": "k = 1", "differences": {"k = 8": {"test/t1/pass@8_n64": found}}}
+    (tmp_path / "a" / "results.json").write_text(json.dumps({"studies": {"s": study}}))
+    row = summary.table([claim], tmp_path).splitlines()[-1]
+    assert row.endswith("| holds | pass@8, k = 8 minus k = 1: +0.100 [-0.050, +0.250] |")
+
+
+def test_the_summary_is_that_of_the_committed_results():
+    page = (summary.HERE / "README.md").read_text()
+    assert f"{pages.BEGIN}\n{summary.table(CLAIMS, summary.HERE)}\n{pages.END}" in page
