@@ -104,7 +104,10 @@ class Study:
             raise ValueError(f"study {self.name!r}: an arm may not be called {WARM_START!r}")
 
     def quick(self) -> "Study":
-        """The same with a tiny model, two seeds and two steps: does it run?"""
+        """The same with a tiny model, two seeds and two steps: does it run?
+
+        Of arms that differ by numbers alone the first and the last are run.
+        """
         config = copy.deepcopy(self.config)
         config.update_from_flattened_dict(QUICK)
         few = {name: 20 for name in config.task.options if name.startswith("num_")}
@@ -117,8 +120,17 @@ class Study:
             )
             for name, evaluation in self.evaluations.items()
         }
+        kinds: dict[tuple, list[str]] = {}
+        for arm, changes in self.arms.items():
+            kind = ((key, x if isinstance(x, str) else None) for key, x in changes.items())
+            kinds.setdefault(tuple(kind), []).append(arm)
+        kept = {self.baseline} | {arm for same in kinds.values() for arm in (same[0], same[-1])}
         return dataclasses.replace(
-            self, config=config, seeds=self.seeds[:2], evaluations=evaluations
+            self,
+            config=config,
+            arms={arm: changes for arm, changes in self.arms.items() if arm in kept},
+            seeds=self.seeds[:2],
+            evaluations=evaluations,
         )
 
     def runs(self, folder: pathlib.Path) -> list[running.Run]:
