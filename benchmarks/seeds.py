@@ -2,9 +2,9 @@
 
     python -m benchmarks.seeds [--quick]
 
-Each way trains the same runs with the same steps, start and compilation included, compiled programs
-coming from JAX's persistent cache, which a first run has filled. It prints the wall time of each way
-and how many times faster than a fresh process for each run it is.
+Each way trains the same runs with the same steps, start and compilation included, with compiled
+programs from the persistent cache of JAX, which a first run has filled. It prints the wall time of
+each way and how many times faster than a fresh process for each run it is.
 """
 
 import argparse

@@ -104,8 +104,9 @@ def matrix(
     """
 
     def draw(axes, results):
+        shown = {label: arm for label, arm in arms.items() if arm in results.scores}
         means = np.array(
-            [[mean(results.seeds(arm, m)).mean for m in metrics.values()] for arm in arms.values()]
+            [[mean(results.seeds(arm, m)).mean for m in metrics.values()] for arm in shown.values()]
         )
         axes.imshow(means - means.max(axis=0), cmap="Blues", aspect="auto")
         for (row, column), value in np.ndenumerate(means):
@@ -116,7 +117,7 @@ def matrix(
                 column, row, f"{value:.3f}", ha="center", va="center", color=colour, weight=weight
             )
         axes.set_xticks(range(len(metrics)), metrics)
-        axes.set_yticks(range(len(arms)), arms)
+        axes.set_yticks(range(len(shown)), shown)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.grid(visible=False)
@@ -126,7 +127,7 @@ def matrix(
 
 
 def _colours(results: Results, arms, colours) -> dict[str, Any]:
-    arms = list(results.scores) if arms is None else arms
+    arms = [arm for arm in arms or results.scores if arm in results.scores]
     colours = colours or {}
     return {arm: colours.get(arm, COLOURS[i % len(COLOURS)]) for i, arm in enumerate(arms)}
 
@@ -192,7 +193,8 @@ def differences_table(results: Results) -> str:
         found = results.difference(arm, metric)
         if found is None:
             return "–"
-        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p = {found.p:.2g}"
+        p = "" if np.isnan(found.p) else f", p = {found.p:.2g}"
+        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{p}"
 
     arms = [arm for arm in results.scores if arm != results.study.baseline]
     return _table(results, f"minus {results.study.baseline}", arms, cell)

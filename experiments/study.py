@@ -12,6 +12,7 @@ import argparse
 import copy
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import tempfile
@@ -103,7 +104,10 @@ class Study:
             raise ValueError(f"study {self.name!r}: an arm may not be called {WARM_START!r}")
 
     def quick(self) -> "Study":
-        """The same with a tiny model, two seeds and two steps: does it run?"""
+        """The same with a tiny model, two seeds and two steps: does it run?
+
+        Of arms that differ by numbers alone the first and the last are run.
+        """
         config = copy.deepcopy(self.config)
         config.update_from_flattened_dict(QUICK)
         few = {name: 20 for name in config.task.options if name.startswith("num_")}
@@ -116,8 +120,17 @@ class Study:
             )
             for name, evaluation in self.evaluations.items()
         }
+        kinds: dict[tuple, list[str]] = {}
+        for arm, changes in self.arms.items():
+            kind = ((key, x if isinstance(x, str) else None) for key, x in changes.items())
+            kinds.setdefault(tuple(kind), []).append(arm)
+        kept = {self.baseline} | {arm for same in kinds.values() for arm in (same[0], same[-1])}
         return dataclasses.replace(
-            self, config=config, seeds=self.seeds[:2], evaluations=evaluations
+            self,
+            config=config,
+            arms={arm: changes for arm, changes in self.arms.items() if arm in kept},
+            seeds=self.seeds[:2],
+            evaluations=evaluations,
         )
 
     def runs(self, folder: pathlib.Path) -> list[running.Run]:
@@ -161,6 +174,8 @@ def main(file: str, studies: Sequence[Study], argv: Sequence[str] | None = None)
     parser.add_argument("--quick", action="store_true", help="tiny, in a temporary folder")
     arguments = parser.parse_args(argv)
     if arguments.quick:
+        # Compiling takes most of the time; the backend reads this when it is first used.
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
         with tempfile.TemporaryDirectory(prefix=f"{home.name}-") as temporary:
             runs = arguments.runs or pathlib.Path(temporary) / "runs"
             output = arguments.output or pathlib.Path(temporary) / "results"

@@ -97,36 +97,50 @@ def init_state(
         with which LoRA begins.
       keep_reference: whether a copy of the parameters is kept.
     """
-    shardings = state_shardings(decoder, optimizer, keep_reference)
-    build = functools.partial(_build, decoder, optimizer, seed, keep_reference)
+    keys = jax.tree.map(jax.random.key_data, _keys(seed))
     if params is None:
-        return jax.jit(build, out_shardings=shardings)()
-    rest = jax.jit(
-        lambda params: build(params).replace(params=None),
-        out_shardings=shardings.replace(params=None),
-    )(params)
+        return _builder(decoder, optimizer, keep_reference)(keys)
+    rest = _builder(decoder, optimizer, keep_reference, whole=False)(keys, params)
     return rest.replace(params=params)
 
 
+@functools.cache
+def _builder(decoder, optimizer, keep_reference, whole=True):
+    """`_build`, compiled once for all runs of a process; without the params if not `whole`."""
+    shardings = state_shardings(decoder, optimizer, keep_reference)
+    build = functools.partial(_build, decoder, optimizer, keep_reference)
+    if whole:
+        return jax.jit(build, out_shardings=shardings)
+    return jax.jit(
+        lambda keys, params: build(keys, params).replace(params=None),
+        out_shardings=shardings.replace(params=None),
+    )
+
+
+@functools.cache
 def abstract_state(
     decoder: Decoder, optimizer: optax.GradientTransformation, *, keep_reference: bool = False
 ) -> TrainState:
     """Shapes, dtypes and shardings of `init_state`, with nothing computed: a restore's template."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(lambda: _build(decoder, optimizer, 0, keep_reference)),
+        jax.eval_shape(
+            lambda: _build(
+                decoder, optimizer, keep_reference, jax.tree.map(jax.random.key_data, _keys(0))
+            )
+        ),
         state_shardings(decoder, optimizer, keep_reference),
     )
 
 
-def _build(decoder, optimizer, seed, keep_reference, params=None):
-    key, init_key = _keys(seed)
+def _build(decoder, optimizer, keep_reference, keys, params=None):
+    key, init_key = keys
     if params is None:
-        params = nn.meta.unbox(_init_trained(decoder, init_key))
+        params = nn.meta.unbox(_init_trained(decoder, jax.random.wrap_key_data(init_key)))
     return TrainState(
         params=params,
         optimizer_state=optimizer.init(params),
-        key=jax.random.key_data(key),
+        key=key,
         updates=jnp.int32(0),
         reference=_reference(params, decoder) if keep_reference else None,
     )
@@ -159,6 +173,7 @@ def begin_training(
     return state.replace(optimizer_state=optimizer_state, reference=reference)
 
 
+@functools.cache
 def state_shardings(
     decoder: Decoder, optimizer: optax.GradientTransformation, keep_reference: bool = False
 ) -> TrainState:

@@ -1,0 +1,68 @@
+"""PKPO's Tables 1 to 4 in miniature: is the best k to train for the k that is evaluated?
+
+python -m experiments.kopt_keval.run --runs runs/kopt_keval
+"""
+
+from ml_collections import ConfigDict
+
+from configs import arithmetic, maze_small
+from experiments.pages import by_k, matrix, shades
+from experiments.small import small
+from experiments.study import WARM_START, Evaluation, Study, main
+
+K_OPT = (1, 2, 4, 8, 16)
+K_EVAL = (1, 2, 4, 8, 16, 32, 64)
+ENTROPY = (0.001, 0.01, 0.1)  # nats a token are worth so much reward; swept as in the paper
+METRIC = "test/t1/pass@{k}_n64"
+
+
+def study(name: str, config: ConfigDict) -> Study:
+    """The study on one task."""
+    ours = {f"k = {k}": {"estimator.k": k} for k in K_OPT}
+    partitioned = {
+        f"TZSM k = {k}": {"estimator.name": "loo_minus_one_partitioned", "estimator.k": k}
+        for k in K_OPT[1:]
+    }
+    entropy = {
+        f"EntropyReg {c:g}": {"estimator.k": 1, "objective.entropy_coefficient": c} for c in ENTROPY
+    }
+    arms = ours | partitioned | entropy
+    metrics = {str(k): METRIC.format(k=k) for k in K_EVAL}
+    shown = [WARM_START, *ours]
+    colours = shades(list(ours)) | {WARM_START: "#5c6575"}
+    return Study(
+        name=name,
+        config=config,
+        arms=arms,
+        baseline="k = 1",
+        seeds=(0, 1, 2),
+        evaluations={"test": Evaluation()},
+        table={f"pass@{k}": METRIC.format(k=k) for k in K_EVAL},
+        figures={
+            f"{name}_matrix": [
+                matrix(
+                    {arm: arm for arm in arms},
+                    metrics,
+                    f"{name}: held-out pass@k, best of each column in bold",
+                    "k evaluated",
+                    "trained for",
+                )
+            ],
+            f"{name}_pass_at_k": [
+                by_k(METRIC, f"{name}: held-out pass@k", K_EVAL, shown, colours),
+                by_k(METRIC, "minus k = 1", K_EVAL, list(ours), colours, minus="k = 1"),
+            ],
+        },
+    )
+
+
+def studies() -> list[Study]:
+    """The two studies of this folder."""
+    return [
+        study("arithmetic", small(arithmetic.get_config())),
+        study("maze", small(maze_small.get_config())),
+    ]
+
+
+if __name__ == "__main__":
+    main(__file__, studies())

@@ -1,0 +1,78 @@
+"""Every study, short: it ends and writes what its folder holds; and how results are computed."""
+
+import json
+import math
+import sys
+
+import pytest
+
+from experiments import pages, summary
+from experiments.claims import CLAIMS, Claim
+from experiments.results import difference, mean
+from tests.tiny import ROOT, run
+
+FOLDERS = sorted(p.parent.name for p in ROOT.glob("experiments/*/run.py") if p.parent.name != "toy")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_it_runs_and_writes_its_results(folder, tmp_path):
+    before = {p: p.read_bytes() for p in (ROOT / "experiments" / folder).iterdir() if p.is_file()}
+    command = [sys.executable, "-m", f"experiments.{folder}.run", "--quick"]
+    command += ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
+    done = run(command, tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    for study in results["studies"].values():
+        assert len(study["seeds"]) == 2 and len(study["arms"]) == len(study["differences"]) + 1
+    text = (tmp_path / "results" / "README.md").read_text()
+    table = text[text.index(pages.BEGIN) : text.index(pages.END)]
+    assert all(
+        f"| {arm} |" in table for study in results["studies"].values() for arm in study["arms"]
+    )
+    assert list((tmp_path / "results").glob("*.png"))
+    after = {p: p.read_bytes() for p in (ROOT / "experiments" / folder).iterdir() if p.is_file()}
+    assert after == before  # what is committed stays as it is
+    again = run(command, tmp_path / "cache")
+    assert again.returncode == 0 and "1/" not in again.stdout  # nothing was trained twice
+
+
+def test_a_difference_is_paired_over_seeds():
+    # differences 2, 2, 5: mean 3, standard error 1; t of 2 degrees at 97.5% is 4.303;
+    # p = 1 - 3 / sqrt(3^2 + 2) for t = 3. Unpaired, the spread of 0, 100, 200 would drown it.
+    found = difference([2.0, 102.0, 205.0], [0.0, 100.0, 200.0])
+    assert found.mean == pytest.approx(3) and found.stderr == pytest.approx(1)
+    assert found.low == pytest.approx(3 - 4.303, abs=1e-3)
+    assert found.high == pytest.approx(3 + 4.303, abs=1e-3)
+    assert found.p == pytest.approx(1 - 3 / 11**0.5)
+
+
+def test_one_seed_has_no_spread():
+    assert math.isnan(mean([1.0]).stderr) and math.isnan(difference([2.0], [1.0]).low)
+
+
+def test_tables_go_between_the_markers(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"a\n{pages.BEGIN}\nold\n{pages.END}\nb\n")
+    for text in ("new", r"new\1"):
+        pages.replace_between_markers(page, text)
+        assert page.read_text() == f"a\n{pages.BEGIN}\n{text}\n{pages.END}\nb\n"
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="has no line <!-- begin results -->"):
+        pages.replace_between_markers(page, "new")
+
+
+def test_the_summary_reads_effects_from_results(tmp_path):
+    claim = Claim("P", "Table 1", "more", "a", "holds", ("s", "k = 8", "test/t1/pass@8_n64"))
+    assert summary.table([claim], tmp_path).endswith("| a | not run yet | – |")
+    (tmp_path / "a").mkdir()
+    found = {"mean": 0.1, "low": -0.05, "high": 0.25}
+    study = {"baseline": "k = 1", "differences": {"k = 8": {"test/t1/pass@8_n64": found}}}
+    (tmp_path / "a" / "results.json").write_text(json.dumps({"studies": {"s": study}}))
+    row = summary.table([claim], tmp_path).splitlines()[-1]
+    assert row.endswith("| holds | pass@8, k = 8 minus k = 1: +0.100 [-0.050, +0.250] |")
+
+
+def test_the_summary_is_that_of_the_committed_results():
+    page = (summary.HERE / "README.md").read_text()
+    assert f"{pages.BEGIN}\n{summary.table(CLAIMS, summary.HERE)}\n{pages.END}" in page
