@@ -35,6 +35,7 @@ setuptools.setup(
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12.0",
+        "scipy>=1.13",
         "sentencepiece>=0.2",
         "seqio>=0.0.20",
         "tensorboardX>=2.6.2",

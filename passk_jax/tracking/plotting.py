@@ -74,7 +74,8 @@ def draw_curves(
     for curve in curves:
         marker = "o" if len(curve.x) <= 30 else None
         band = curve.values - curve.stderr, curve.values + curve.stderr
-        axes.fill_between(curve.x, *band, color=curve.colour, alpha=0.16, linewidth=0)
+        if curve.style == "-":  # with two bands for each colour nothing could be told apart
+            axes.fill_between(curve.x, *band, color=curve.colour, alpha=0.16, linewidth=0)
         axes.plot(
             curve.x,
             curve.values,
