@@ -19,8 +19,10 @@ import jax
 import jax.numpy as jnp
 
 from configs import default
+from passk_jax import transforms
 from passk_jax.experiment import build
 from passk_jax.learner.train_state import init_state
+from passk_jax.rollout.sampler import sample
 
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
@@ -35,6 +37,13 @@ def small_config():
     return config
 
 
+@jax.jit
+def transform(rewards_PxN):
+    """Advantages for k = 8."""
+    weights = jax.vmap(lambda rewards_N: transforms.sloo_minus_one(rewards_N, 8))(rewards_PxN)
+    return rewards_PxN.shape[1] * weights
+
+
 def in_turn(experiment, seeds, steps):
     """One run after the other."""
     for seed in seeds:
@@ -44,7 +53,7 @@ def in_turn(experiment, seeds, steps):
             params = experiment.sampling_params(state.variables())
             rollout = experiment.sample(params, problems, key)
             rewards = experiment.score(problems, rollout, num_texts=0).rewards_PxN
-            advantages = experiment.transform(rewards, 8, rollout, key)
+            advantages = transform(rewards)
             state, figures = experiment.update(state, rollout, advantages)
         jax.block_until_ready(figures)
 
@@ -58,29 +67,24 @@ def side_by_side(experiment, seeds, steps):
         given = experiment.sampling_decoder, experiment.config, experiment.tokenizer
         return sample_prompts(params, prompts, key, *given, experiment.sampling)
 
-    sample = jax.jit(jax.vmap(draw, in_axes=(0, 0, None)))
-    transform = jax.jit(
-        jax.vmap(lambda g, r, key: experiment._estimator(g, 8, r, key), (0, 0, None))
-    )
+    draw_all = jax.jit(jax.vmap(draw, in_axes=(0, 0, None)))
     update = jax.jit(jax.vmap(experiment.update), donate_argnums=0)
     for step in range(steps):
         key = jax.random.key(step)
         problems_S = [batch(experiment, seed, step) for seed in seeds]
         prompts = [experiment.prompts(problems) for problems in problems_S]
         prompts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *prompts)
-        rollout = sample(state.params, prompts, key)
+        rollout = draw_all(state.params, prompts, key)
         rewards = [
             experiment.score(problems, rollout.replace(tokens=rollout.tokens[s]), 0).rewards_PxN
             for s, problems in enumerate(problems_S)
         ]
-        state, figures = update(state, rollout, transform(jnp.stack(rewards), rollout, key))
+        state, figures = update(state, rollout, jax.vmap(transform)(jnp.stack(rewards)))
     jax.block_until_ready(figures)
 
 
 def sample_prompts(params, prompts, key, decoder, config, tokenizer, sampling):
     """What `Experiment.sample` does with prompts that are encoded already."""
-    from passk_jax.rollout.sampler import sample
-
     return sample(
         params,
         prompts,

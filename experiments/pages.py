@@ -38,13 +38,15 @@ def by_step(
     def draw(axes, results):
         curves = []
         for arm, colour in _colours(results, arms, colours).items():
-            series = [plotting.series(rows, metric) for rows in results.rows[arm]]
-            steps = series[0][0]
+            runs = [
+                {row["step"]: row[metric] for row in rows if row.get(metric) is not None}
+                for rows in results.rows[arm]
+            ]
+            steps = np.array(sorted(runs[0]))
             if len(steps):
-                values = np.stack([values for _, values in series])
-                found = [mean(column) for column in values.T]
+                found = [mean([run[step] for run in runs]) for step in steps]
                 centres, errors = (np.array(x) for x in zip(*found, strict=True))
-                curves.append(plotting.Curve(steps, centres, np.nan_to_num(errors), arm, colour))
+                curves.append(plotting.Curve(steps, centres, errors, label=arm, colour=colour))
         plotting.draw_curves(axes, curves)
         axes.set_title(title)
 

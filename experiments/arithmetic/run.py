@@ -21,6 +21,7 @@ def arm(base: str, gamma: float) -> str:
 def studies() -> list[Study]:
     """The study of this folder."""
     config = small(arithmetic.get_config())
+    config.steps, config.warm_start.steps = 300, 1100
     config.estimator.name, config.estimator.k = "pkr", None
     config.estimator.base, config.estimator.gamma = "grpo", 1.0
     bases = {base: [arm(base, gamma) for gamma in GAMMAS] for base in ("rft", "grpo")}

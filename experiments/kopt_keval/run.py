@@ -16,8 +16,9 @@ ENTROPY = (0.001, 0.01, 0.1)  # nats a token are worth so much reward; swept as 
 METRIC = "test/t1/pass@{k}_n64"
 
 
-def study(name: str, config: ConfigDict) -> Study:
+def study(name: str, config: ConfigDict, warm_start_steps: int) -> Study:
     """The study on one task."""
+    config.warm_start.steps = warm_start_steps
     ours = {f"k = {k}": {"estimator.k": k} for k in K_OPT}
     partitioned = {
         f"TZSM k = {k}": {"estimator.name": "loo_minus_one_partitioned", "estimator.k": k}
@@ -59,8 +60,8 @@ def study(name: str, config: ConfigDict) -> Study:
 def studies() -> list[Study]:
     """The two studies of this folder."""
     return [
-        study("arithmetic", small(arithmetic.get_config())),
-        study("maze", small(maze_small.get_config())),
+        study("arithmetic", small(arithmetic.get_config()), 1100),
+        study("maze", small(maze_small.get_config()), 2000),
     ]
 
 

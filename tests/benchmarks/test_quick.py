@@ -11,6 +11,7 @@ PRINTED = {
     "compile": "ratio",
     "sampling": "times ours",
     "scoring": "forked without a sandbox",
+    "seeds": "vmap over seeds",
     "step": "16 x 16: ",
     "transforms": "times",
     "update": "of the full logits'",
