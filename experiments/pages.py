@@ -110,14 +110,14 @@ def matrix(
         means = np.array(
             [[mean(results.seeds(arm, m)).mean for m in metrics.values()] for arm in shown.values()]
         )
-        axes.imshow(means - means.max(axis=0), cmap="Blues", aspect="auto")
+        below = means - means.max(axis=0)
+        axes.imshow(below, cmap="Blues", aspect="auto", vmin=min(below.min(), -0.01), vmax=0)
         for (row, column), value in np.ndenumerate(means):
             best = row == means[:, column].argmax()
-            colour = "white" if best else plotting.INK
+            colour = "white" if below[row, column] >= 0.4 * below.min() else plotting.INK
             weight = "bold" if best else "normal"
-            axes.text(
-                column, row, f"{value:.3f}", ha="center", va="center", color=colour, weight=weight
-            )
+            style = {"color": colour, "weight": weight, "fontsize": 9}
+            axes.text(column, row, f"{value:.3f}", ha="center", va="center", **style)
         axes.set_xticks(range(len(metrics)), metrics)
         axes.set_yticks(range(len(shown)), shown)
         axes.set_xlabel(xlabel)

@@ -44,7 +44,7 @@ def study(name: str, config: ConfigDict, warm_start_steps: int) -> Study:
                 matrix(
                     {arm: arm for arm in arms},
                     metrics,
-                    f"{name}: held-out pass@k, best of each column in bold",
+                    f"{name}: held-out pass@k",
                     "k evaluated",
                     "trained for",
                 )
