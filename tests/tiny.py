@@ -67,6 +67,9 @@ def environment(cache):
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        # Of each program from the cache XLA:CPU says at length that it is another machine's: enough
+        # to fill a pipe that is read at the end only, and then the process waits for ever.
+        "TF_CPP_MIN_LOG_LEVEL": "3",
     }
 
 
