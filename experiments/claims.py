@@ -16,7 +16,8 @@ class Claim(NamedTuple):
       text: what it says.
       where: folder of experiments/, or None for one that is not tested.
       verdict: of the folder's page; for an untested one, why.
-      effect: (study, arm, metric): the arm minus its study's baseline.
+      effect: (study, arm, metric), the arm minus its study's baseline; or with another arm after
+        these, minus that.
     """
 
     paper: str
@@ -24,10 +25,12 @@ class Claim(NamedTuple):
     text: str
     where: str | None
     verdict: str = "not run yet"
-    effect: tuple[str, str, str] | None = None
+    effect: tuple[str, ...] | None = None
 
 
 PASS_16, PASS_64 = "test/t1/pass@16_n64", "test/t1/pass@64_n64"
+MAZE_1, MAZE_8 = "test/t1/pass@1_n32", "test/t1/pass@8_n32"
+SOLVED = "train/cumulative_solve_rate"
 
 CLAIMS = [
     Claim("PKPO", "sections 1, 5", "training for k = 8 gives a higher pass@16 than for k = 1",
@@ -46,19 +49,25 @@ CLAIMS = [
     Claim("PKPO", "Tables 1 to 4", "a bonus for entropy does not reach it", "kopt_keval",
           effect=("arithmetic", "EntropyReg 0.01", PASS_16)),
     Claim("PKPO", "Tables 5, 6", "on hard problems k_opt > 1 solves more than k_opt = 1, TZSM and "
-          "EntropyReg", "hard"),
+          "EntropyReg", "hard", effect=("mazes", "k = 8", SOLVED)),
     Claim("PKPO", "Figure 8", "on hard problems pass@1 training stalls: cumulative solve rate",
-          "hard"),
-    Claim("PKPO", "Figure 3", "k = 8, then 1: pass@1 recovers and pass@k stays", "annealing"),
-    Claim("PKT", "Figure 3", "full sampling: pass@k training keeps pass@1", "maze"),
-    Claim("PKT", "Figure 4", "bootstrap sampling beats full sampling", "maze"),
-    Claim("PKT", "Figure 5", "the analytical form beats bootstrap sampling", "maze"),
-    Claim("PKT", "Figure 7", "pass@k training keeps answers diverse and entropy high", "maze"),
+          "hard", effect=("arithmetic", "k = 8", SOLVED)),
+    Claim("PKPO", "Figure 3", "k = 8, then 1: pass@1 recovers and pass@k stays", "annealing",
+          effect=("pkpo", "pass@8, then pass@1", PASS_64)),
+    Claim("PKT", "Figure 3", "full sampling: pass@k training keeps pass@1", "maze",
+          effect=("forms", "full sampling", MAZE_1)),
+    Claim("PKT", "Figure 4", "bootstrap sampling beats full sampling", "maze",
+          effect=("forms", "bootstrap", MAZE_8, "full sampling")),
+    Claim("PKT", "Figure 5", "the analytical form beats bootstrap sampling", "maze",
+          effect=("forms", "analytical", MAZE_8, "bootstrap")),
+    Claim("PKT", "Figure 7", "pass@k training keeps answers diverse and entropy high", "maze",
+          effect=("forms", "analytical", "train/entropy")),
     Claim("PKT", "Figures 10 to 13", "combination, exceeding, adaptive by entropy and without easy "
-          "problems; numbers of rollouts", "maze"),
+          "problems; numbers of rollouts", "maze", effect=("shapes", "combination", MAZE_1)),
     Claim("PKT", "Table 2", "pass@k training, then pass@1 training, beats pass@1 alone",
-          "annealing"),
-    Claim("PKT", "Table 7", "mazes of sizes beyond training; pass@k, then pass@1", "maze"),
+          "annealing", effect=("pkt", "pass@8, then pass@1", "test/t1/pass@1_n64")),
+    Claim("PKT", "Table 7", "mazes of sizes beyond training; pass@k, then pass@1", "maze",
+          effect=("forms", "analytical", "larger/t1/pass@32_n32")),
     Claim("PKR", "Figure 2", "a larger γ raises pass@K for large K", "arithmetic",
           effect=("arithmetic", "GRPO γ = 4", PASS_64)),
     Claim("PKR", "Figure 4", "a larger γ keeps more different answers", "arithmetic",
@@ -67,7 +76,8 @@ CLAIMS = [
           effect=("arithmetic", "GRPO γ = 4", "test/t0.6/pass@64_n64")),
     Claim("AS", "Table 1", "each advantage climbs its surrogate reward", "toy",
           "holds, exactly for the unbiased ones"),
-    Claim("AS", "sections 4, 5", "GRPO_2 is skew-R as N grows", "surrogates"),
+    Claim("AS", "sections 4, 5", "GRPO_2 is skew-R as N grows", "surrogates",
+          effect=("surrogates", "GRPO_2", PASS_64, "skew-R")),
     Claim("AS", "section 6", "a surrogate's advantage trains as the estimator that it belongs to",
-          "surrogates"),
+          "surrogates", effect=("surrogates", "log(rate + 0.05)", PASS_64)),
 ]  # fmt: skip

@@ -164,7 +164,8 @@ def train_all(runs: Sequence[Run], folder: pathlib.Path, workers: int | None) ->
     Returns:
       The number of processes.
     """
-    todo = [run for run in runs if run.scores() is None]
+    by_place = {run.workdir: run for run in runs}  # studies may share a warm start
+    todo = [run for run in by_place.values() if run.scores() is None]
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     done = (result.result() for result in _results(todo, folder, workers))
     for number, line in enumerate(done, 1):

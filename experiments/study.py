@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -133,13 +134,19 @@ class Study:
             evaluations=evaluations,
         )
 
+    def _digest(self) -> int:
+        """A number that changes with the warm start, or with how it is scored."""
+        scored = {name: dataclasses.asdict(each) for name, each in self.evaluations.items()}
+        return zlib.crc32(repr((self.config.to_dict(), scored)).encode())
+
     def runs(self, folder: pathlib.Path) -> list[running.Run]:
         """All runs, each seed's warm start before the arms that begin with it."""
         found = []
         for seed in self.seeds:
             warm = copy.deepcopy(self.config)
             warm.seed, warm.steps = seed, 0
-            first = running.Run(self.name, WARM_START, seed, warm, folder, dict(self.evaluations))
+            name = f"warm_start_{self._digest():08x}"  # studies that have it in common share it
+            first = running.Run(name, WARM_START, seed, warm, folder, dict(self.evaluations))
             found.append(first)
             for arm, changes in self.arms.items():
                 config = copy.deepcopy(self.config)

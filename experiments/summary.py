@@ -8,6 +8,7 @@ import pathlib
 
 from experiments.claims import CLAIMS, Claim
 from experiments.pages import replace_between_markers
+from experiments.results import difference
 
 HERE = pathlib.Path(__file__).parent
 
@@ -40,21 +41,20 @@ def table(claims: list[Claim], folder: pathlib.Path) -> str:
 
 
 def effect(claim: Claim, results: dict | None) -> str:
-    """The difference that the claim names, with its interval.
+    """The difference that the claim names, paired over seeds, with its interval.
 
     Raises:
       KeyError: the results have no such study, arm or metric.
     """
     if claim.effect is None or results is None or "studies" not in results:
         return "–"
-    study, arm, metric = claim.effect
-    found = results["studies"][study]["differences"][arm][metric]
-    name = metric.rpartition("/")[2].partition("_n")[0]
-    baseline = results["studies"][study]["baseline"]
-    return (
-        f"{name}, {arm} minus {baseline}: {found['mean']:+.3f} "
-        f"[{found['low']:+.3f}, {found['high']:+.3f}]"
-    )
+    study, arm, metric, *other = claim.effect
+    results = results["studies"][study]
+    other = other[0] if other else results["baseline"]
+    one, another = (results["arms"][name][metric]["seeds"] for name in (arm, other))
+    found = difference(one, another)
+    name = metric.rpartition("/")[2].partition("_n")[0].replace("_", " ")
+    return f"{name}, {arm} minus {other}: {found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""PKPO Tables 5 and 6, Figure 8: few problems, of which the first samples solve a few per cent.
+
+python -m experiments.hard.run --runs runs/hard_study
+"""
+
+from configs import arithmetic_hard, maze_small
+from experiments.pages import by_k, by_step
+from experiments.small import small
+from experiments.study import Evaluation, Study, main
+
+KS = [2**i for i in range(5)]
+ARMS = {
+    "k = 1": {"estimator.name": "sloo_minus_one", "estimator.k": 1},
+    "k = 4": {"estimator.name": "sloo_minus_one", "estimator.k": 4},
+    "k = 8": {"estimator.name": "sloo_minus_one", "estimator.k": 8},
+    "TZSM, k = 4": {"estimator.name": "loo_minus_one_partitioned", "estimator.k": 4},
+    "EntropyReg": {"estimator.k": 1, "objective.entropy_coefficient": 0.01},
+}
+
+
+def study(name, config):
+    """The problems of training are those that count: are they solved at all?"""
+    few = {"task.options.num_train": 400}  # the warm start learns from others too
+    return Study(
+        name=name,
+        config=small(config),
+        arms={arm: changes | few for arm, changes in ARMS.items()},
+        baseline="k = 1",
+        seeds=(0, 1, 2),
+        evaluations={"train": Evaluation(split="train", num_problems=400, num_samples=16)},
+        table={
+            "ever solved": "train/cumulative_solve_rate",
+            "pass@1": "train/t1/pass@1_n16",
+            "pass@16": "train/t1/pass@16_n16",
+            "entropy": "train/entropy",
+        },
+        figures={
+            name: [
+                by_step("train/cumulative_solve_rate", "training problems ever solved"),
+                by_step("train/pass@1_n16", "training pass@1"),
+                by_k("train/t1/pass@{k}_n16", "at the end, on the training problems", KS),
+            ]
+        },
+    )
+
+
+def studies() -> list[Study]:
+    """Operands up to 100, and mazes of 7 x 7, after a short warm start."""
+    sums = arithmetic_hard.get_config()
+    sums.steps, sums.warm_start.steps = 300, 1000
+    mazes = maze_small.get_config()
+    mazes.task.options.sizes = (7,)
+    mazes.sampling.max_prompt_tokens = 60
+    mazes.sampling.max_response_tokens = 36
+    mazes.steps, mazes.warm_start.steps = 300, 400
+    return [study("arithmetic", sums), study("mazes", mazes)]
+
+
+if __name__ == "__main__":
+    main(__file__, studies())
