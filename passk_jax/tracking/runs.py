@@ -258,10 +258,20 @@ def say(value: object) -> str:
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
-    """The keys other than the seed that do not have one value in all runs."""
+    """The keys other than the seed that do not have one value in all runs.
+
+    A folder to begin with may be of the seed, as runs/warm_start/seed3 of seed 3.
+    """
     keys = dict.fromkeys(key for run in runs for key in run.config)
     missing = object()
-    values = {key: [run.config.get(key, missing) for run in runs] for key in keys if key != "seed"}
+
+    def value(run, key):
+        found = run.config.get(key, missing)
+        if key == "init_from" and isinstance(found, str):
+            return found.replace(f"seed{run.config['seed']}", "seed")
+        return found
+
+    values = {key: [value(run, key) for run in runs] for key in keys if key != "seed"}
     return [key for key, each in values.items() if any(value != each[0] for value in each[1:])]
 
 

@@ -73,6 +73,18 @@ def test_runs_of_other_tasks_or_evaluations_are_not_compared(make, changes, mess
         tracking.read_arms([make("a"), make("b", **changes)])
 
 
+def test_a_folder_to_begin_with_may_be_of_the_seed(make):
+    def of(name, seed, start):
+        folder = make(name, seed=seed)
+        config = json.loads((folder / "config.json").read_text()) | {"init_from": start}
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    folders = [of("a", 0, "runs/warm/seed0"), of("b", 1, "runs/warm/seed1")]
+    assert len(tracking.read_arms(folders)) == 1
+    assert len(tracking.read_arms([*folders, of("c", 2, "runs/warm/seed1")])) == 2
+
+
 def test_the_test_set_is_known_by_its_problems(make):
     one, same = make("a"), make("b", evaluation__split="test", task__options__max_n=20)
     tracking.read_arms([one, same])  # of other options, and the same problems
