@@ -72,6 +72,17 @@ def test_a_reference_is_planned_where_there_is_one(local_plan):
     assert local_plan["reference_bytes"] == 0
 
 
+def test_several_updates_are_planned_as_often_as_they_run(local_plan):
+    result = plan(wide_config(objective__epochs=2, objective__minibatches=2), "local")
+    assert list(result["phases"]) == ["sampling", "old policy", "update"]
+    once, four = (found["phases"]["update"] for found in (local_plan, result))
+    # Two epochs: each sample twice, however it is split.
+    assert four["expected_flops"] == 2 * once["expected_flops"]
+    assert four["matrix_flops"] == pytest.approx(2 * once["matrix_flops"], rel=0.05)
+    forward = result["phases"]["old policy"]
+    assert forward["matrix_flops"] == pytest.approx(forward["expected_flops"], rel=0.1)
+
+
 def test_the_words_have_the_numbers(local_plan):
     words = describe(local_plan | {"phases": local_plan["phases"]})
     assert f"{local_plan['parameters']:,} parameters" in words
