@@ -35,7 +35,7 @@ def by_composition(config: Mapping[str, object]) -> tuple[np.ndarray, np.ndarray
     """
     n = config["samples_per_prompt"]
     name = runs.last_phase(config["estimator.name"])
-    row = transforms.ESTIMATORS[name]
+    row = transforms.lookup(name)
     options = {
         key: runs.last_phase(config[f"estimator.{key}"])
         for key in row.parameters
