@@ -77,10 +77,11 @@ def by_k(
         for arm, colour in shown.items():
             values = np.array([results.seeds(arm, metric.format(k=k)) for k in ks])
             if minus is not None:
-                values -= np.array([results.seeds(minus, metric.format(k=k)) for k in ks])
+                values = values - np.array([results.seeds(minus, metric.format(k=k)) for k in ks])
             found = [mean(row) for row in values]
             centres, errors = (np.array(x) for x in zip(*found, strict=True))
             axes.plot(ks, centres, "o-", color=colour, label=arm, markersize=3.5)
+            errors = np.nan_to_num(errors)  # of the one warm start that all seeds share
             band = centres - errors, centres + errors
             axes.fill_between(ks, *band, color=colour, alpha=0.16, linewidth=0)
         axes.set_xscale("log", base=2)
@@ -183,7 +184,10 @@ def means_table(results: Results) -> str:
 
     def cell(arm, metric):
         values = results.seeds(arm, metric)
-        return "–" if values is None else "{:.3f} ± {:.3f}".format(*mean(values))
+        if values is None:
+            return "–"
+        found = mean(values)
+        return f"{found.mean:.3f}" + ("" if len(values) == 1 else f" ± {found.stderr:.3f}")
 
     return _table(results, "", list(results.scores), cell)
 

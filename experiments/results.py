@@ -38,15 +38,16 @@ def mean(values: Sequence[float]) -> Mean:
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> Difference:
-    """How much larger values are than others of the same seeds.
+    """How much larger values are than others of the same seeds, or than one that all have.
 
     Differences that are all equal leave nothing to test: the interval is a point, and p is nan.
 
     >>> [round(x, 3) for x in difference([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])]
     [1.333, 0.882, -2.461, 5.128, 0.27]
     """
-    centre, stderr = mean(np.subtract(values, others))
-    degrees = len(values) - 1
+    differences = np.subtract(values, others)
+    centre, stderr = mean(differences)
+    degrees = len(differences) - 1
     if not degrees:
         return Difference(centre, stderr, math.nan, math.nan, math.nan)
     reach = float(stats.t.ppf(0.975, degrees)) * stderr
@@ -72,7 +73,7 @@ class Results:
     def read(cls, study: Any, runs: Sequence[Any]) -> "Results":
         """From the folders of the runs."""
         scores, rows = {}, {}
-        for run in runs:
+        for run in {run.workdir: run for run in runs}.values():  # seeds may share a warm start
             scores.setdefault(run.arm, []).append(run.scores())
             rows.setdefault(run.arm, []).append(run.rows())
         return cls(study, scores, rows)

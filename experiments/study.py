@@ -5,7 +5,7 @@ A folder of `experiments/` says in its run.py what its studies are and hands the
     python -m experiments.arithmetic.run --runs runs/arithmetic [--quick]
 
 trains what is not in `--runs` yet, and writes results.json, the figures and the tables between the
-markers of README.md in the folder. All arms of a seed begin with the parameters of one warm start.
+markers of README.md in the folder. All arms begin with the parameters of one warm start.
 """
 
 import argparse
@@ -85,6 +85,8 @@ class Study:
       evaluations: name -> how to score; a metric is "{name}/t{temperature}/pass@{k}_n{n}".
       table: label -> metric, the columns of the README's tables.
       figures: name -> panels, of `pages.by_step` and its kind.
+      one_warm_start: whether all seeds begin with the first one's, as a published model is one for
+        all; otherwise each with its own.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Study:
     evaluations: Mapping[str, Evaluation]
     table: Mapping[str, str]
     figures: Mapping[str, Sequence[Callable]]
+    one_warm_start: bool = True
 
     def __post_init__(self):
         """Checks the names."""
@@ -140,13 +143,13 @@ class Study:
         return zlib.crc32(repr((self.config.to_dict(), scored)).encode())
 
     def runs(self, folder: pathlib.Path) -> list[running.Run]:
-        """All runs, each seed's warm start before the arms that begin with it."""
+        """All runs, for each seed the warm start before the arms that begin with it."""
         found = []
         for seed in self.seeds:
             warm = copy.deepcopy(self.config)
-            warm.seed, warm.steps = seed, 0
+            warm.seed, warm.steps = self.seeds[0] if self.one_warm_start else seed, 0
             name = f"warm_start_{self._digest():08x}"  # studies that have it in common share it
-            first = running.Run(name, WARM_START, seed, warm, folder, dict(self.evaluations))
+            first = running.Run(name, WARM_START, warm.seed, warm, folder, dict(self.evaluations))
             found.append(first)
             for arm, changes in self.arms.items():
                 config = copy.deepcopy(self.config)

@@ -44,7 +44,7 @@ def study(name, estimators, ks):
         config=config,
         arms=arms,
         baseline="pass@1",
-        seeds=(0, 1, 2),
+        seeds=(0, 1, 2, 3, 4),
         evaluations={"test": Evaluation()},
         table={
             "pass@1": "test/t1/pass@1_n64",

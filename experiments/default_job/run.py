@@ -25,6 +25,7 @@ def studies() -> list[Study]:
             arms={"k = 8": {"estimator.k": 8}, "k = 1": {"estimator.k": 1}},
             baseline="k = 1",
             seeds=(0, 1, 2, 3, 4),
+            one_warm_start=False,
             evaluations={"test": Evaluation(num_problems=500, num_samples=16)},
             table={
                 "held-out pass@1": "test/t1/pass@1_n16",

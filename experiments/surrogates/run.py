@@ -47,7 +47,7 @@ def studies() -> list[Study]:
             config=config,
             arms=arms,
             baseline="GRPO",
-            seeds=(0, 1, 2),
+            seeds=(0, 1, 2, 3, 4),
             evaluations={"test": Evaluation()},
             table={
                 "pass@1": "test/t1/pass@1_n64",

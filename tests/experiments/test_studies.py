@@ -48,6 +48,11 @@ def test_a_difference_is_paired_over_seeds():
     assert found.p == pytest.approx(1 - 3 / 11**0.5)
 
 
+def test_a_difference_from_one_for_all_seeds():
+    assert difference([3.0], [1.0, 1.0, 4.0]) == difference([3.0] * 3, [1.0, 1.0, 4.0])
+    assert difference([3.0, 4.0], [1.0]).mean == pytest.approx(2.5)
+
+
 def test_one_seed_has_no_spread():
     assert math.isnan(mean([1.0]).stderr) and math.isnan(difference([2.0], [1.0]).low)
 
