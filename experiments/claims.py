@@ -53,6 +53,7 @@ CLAIMS = [
     Claim("PKPO", "Figure 8", "on hard problems pass@1 training stalls: cumulative solve rate",
           "hard", effect=("arithmetic", "k = 8", SOLVED)),
     Claim("PKPO", "Figure 3", "k = 8, then 1: pass@1 recovers and pass@k stays", "annealing",
+          "not reproduced: pass@1 nearly recovers, the gain in pass@64 goes",
           effect=("pkpo", "pass@8, then pass@1", PASS_64)),
     Claim("PKT", "Figure 3", "full sampling: pass@k training keeps pass@1", "maze",
           effect=("forms", "full sampling", MAZE_1)),
@@ -65,7 +66,8 @@ CLAIMS = [
     Claim("PKT", "Figures 10 to 13", "combination, exceeding, adaptive by entropy and without easy "
           "problems; numbers of rollouts", "maze", effect=("shapes", "combination", MAZE_1)),
     Claim("PKT", "Table 2", "pass@k training, then pass@1 training, beats pass@1 alone",
-          "annealing", effect=("pkt", "pass@8, then pass@1", "test/t1/pass@1_n64")),
+          "annealing", "in part: pass@1 as good, not better; repeated, pass@64 is higher",
+          effect=("pkt", "pass@8, then pass@1", "test/t1/pass@1_n64")),
     Claim("PKT", "Table 7", "mazes of sizes beyond training; pass@k, then pass@1", "maze",
           effect=("forms", "analytical", "larger/t1/pass@32_n32")),
     Claim("PKR", "Figure 2", "a larger γ raises pass@K for large K", "arithmetic",

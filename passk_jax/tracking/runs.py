@@ -260,28 +260,34 @@ def say(value: object) -> str:
 def _differing(runs: Sequence[Run]) -> list[str]:
     """The keys other than the seed that do not have one value in all runs.
 
-    A folder to begin with may be of the seed, as runs/warm_start/seed3 of seed 3.
+    A folder to begin with may be one for all, or that of the seed: runs/warm_start/seed3 of seed 3.
     """
     keys = dict.fromkeys(key for run in runs for key in run.config)
     missing = object()
-
-    def value(run, key):
-        found = run.config.get(key, missing)
-        if key == "init_from" and isinstance(found, str):
-            return found.replace(f"seed{run.config['seed']}", "seed")
-        return found
-
-    values = {key: [value(run, key) for run in runs] for key in keys if key != "seed"}
-    return [key for key, each in values.items() if any(value != each[0] for value in each[1:])]
+    values = {key: [run.config.get(key, missing) for run in runs] for key in keys if key != "seed"}
+    differing = [key for key, each in values.items() if any(value != each[0] for value in each[1:])]
+    if "init_from" in differing:
+        of_seed = {
+            str(r.config.get("init_from")).replace(f"seed{r.config['seed']}", "") for r in runs
+        }
+        if len(of_seed) == 1:
+            differing.remove("init_from")
+    return differing
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
     if len(runs) == 1:
         return [epath.Path(runs[0].folder).resolve().name]
     keys = _differing(runs)
+    last = [key.rpartition(".")[2] for key in keys]
+    short = {
+        key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)
+    }
     labels = []
     for number, run in enumerate(runs, start=1):
-        label = ", ".join(f"{key} = {say(run.config[key])}" for key in keys if key in run.config)
+        label = ", ".join(
+            f"{short[key]} = {say(run.config[key])}" for key in keys if key in run.config
+        )
         if len(label) > _LONGEST_LABEL:
             label = f"{number}: {label[: _LONGEST_LABEL - 5]} …"
         labels.append(label)

@@ -42,7 +42,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_arm(make):
     ]
     one, other = tracking.read_arms(folders)
     assert [run.config["seed"] for run in one.runs] == [1, 3]
-    assert (one.label, other.label) == ("estimator.k = 8", "estimator.k = 1")
+    assert (one.label, other.label) == ("k = 8", "k = 1")
     assert one.colour != other.colour
     assert runs.differences([one, other]) == {"estimator.k": ["8", "1"]}
     named = tracking.read_arms(folders, ["eight", "one"])
@@ -83,6 +83,8 @@ def test_a_folder_to_begin_with_may_be_of_the_seed(make):
     folders = [of("a", 0, "runs/warm/seed0"), of("b", 1, "runs/warm/seed1")]
     assert len(tracking.read_arms(folders)) == 1
     assert len(tracking.read_arms([*folders, of("c", 2, "runs/warm/seed1")])) == 2
+    one_for_all = [of("d", 0, "runs/warm/seed0"), of("e", 1, "runs/warm/seed0")]
+    assert len(tracking.read_arms(one_for_all)) == 1
 
 
 def test_the_test_set_is_known_by_its_problems(make):
