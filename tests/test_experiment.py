@@ -178,6 +178,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_each_bucket_that_occurs_is_compiled_once():
     changes = {"sampling__max_response_tokens": 14, "task__options__max_n": 30}
     by_length = lambda problem: len(problem.prompt)  # noqa: E731
@@ -204,7 +205,9 @@ def test_each_bucket_that_occurs_is_compiled_once():
     assert compiled["jit(policy_gradient_update)"] == 6
 
 
-@pytest.mark.parametrize("changes", [{}, {"objective__minibatches": 2}])
+@pytest.mark.parametrize(
+    "changes", [pytest.param({}, marks=pytest.mark.slow), {"objective__minibatches": 2}]
+)
 def test_an_epoch_is_the_updates_of_its_minibatches(changes):
     """Two epochs of SGD without a bound, against the loss's gradient written out."""
     changes = {"optimizer__name": "sgd", "optimizer__learning_rate": 0.05, **changes}

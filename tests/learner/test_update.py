@@ -163,7 +163,7 @@ def with_dtypes(dtype, param_dtype):
     return Decoder(dataclasses.replace(CONFIG, dtype=dtype, param_dtype=param_dtype))
 
 
-@pytest.mark.parametrize("parts", [WHOLE, MicroBatch(2, 3)])
+@pytest.mark.parametrize("parts", [pytest.param(WHOLE, marks=pytest.mark.slow), MicroBatch(2, 3)])
 @pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
 def test_under_bfloat16_gradients_and_optimizer_are_float32(whole, param_dtype, parts):
     state, _, rollout, advantages = whole
