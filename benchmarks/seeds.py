@@ -18,23 +18,13 @@ import time
 import jax
 import jax.numpy as jnp
 
-from configs import default
+from configs import arithmetic
+from experiments.running import ONE_THREAD
+from experiments.small import small
 from passk_jax import transforms
 from passk_jax.experiment import build
 from passk_jax.learner.train_state import init_state
 from passk_jax.rollout.sampler import sample
-
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
-
-
-def small_config():
-    """A model of 140,000 parameters, as the experiments train."""
-    config = default.get_config()
-    config.policy.embed_dim, config.policy.hidden_dim = 64, 256
-    config.policy.num_layers, config.policy.num_heads, config.policy.num_kv_heads = 2, 2, 1
-    config.policy.remat = None
-    config.prompts_per_step = 16
-    return config
 
 
 @jax.jit
@@ -107,7 +97,7 @@ def batch(experiment, seed, step):
 def worker(seeds, steps, vmapped):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    (side_by_side if vmapped else in_turn)(build(small_config()), seeds, steps)
+    (side_by_side if vmapped else in_turn)(build(small(arithmetic.get_config())), seeds, steps)
 
 
 def start(seeds, steps, cache, *, flags="", vmapped=False, core=None):
