@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from passk_jax.tracking.series import mean_and_error
+
 
 class Mean(NamedTuple):
     """Of some seeds; `stderr` is nan for one."""
@@ -32,9 +34,7 @@ def mean(values: Sequence[float]) -> Mean:
     >>> mean([1.0, 2.0, 3.0])
     Mean(mean=2.0, stderr=0.5773502691896258)
     """
-    values = np.asarray(values, np.float64)
-    spread = values.std(ddof=1) if len(values) > 1 else np.nan
-    return Mean(float(values.mean()), float(spread / math.sqrt(len(values))))
+    return Mean(*map(float, mean_and_error(np.asarray(values, np.float64))))
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> Difference:

@@ -3,6 +3,12 @@
 from ml_collections import ConfigDict
 
 
+def estimator(name: str, k: int | None = None, **options: object) -> dict[str, object]:
+    """The changes of an arm: its estimator, k, and what else that takes."""
+    own = {f"estimator.{key}": value for key, value in options.items()}
+    return {"estimator.name": name, "estimator.k": k} | own
+
+
 def small(config: ConfigDict) -> ConfigDict:
     """Any config with that model, and what else makes its runs short; changed in place."""
     config.policy.embed_dim, config.policy.hidden_dim = 64, 256

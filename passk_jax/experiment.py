@@ -245,8 +245,12 @@ class Experiment(Programs):
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0 (that of its last update)."""
-        warmup_steps = self.config.optimizer.warmup_steps
-        return float(learning_rate_schedule(learning_rate_phases(self.config), warmup_steps)(step))
+        return float(self._learning_rate(step))
+
+    @functools.cached_property
+    def _learning_rate(self) -> Callable[[int], jax.Array]:
+        phases, warmup_steps = learning_rate_phases(self.config), self.config.optimizer.warmup_steps
+        return jax.jit(learning_rate_schedule(phases, warmup_steps))
 
     def update(
         self, state: TrainState, rollout: Rollout, advantages_PxN: jax.Array

@@ -5,7 +5,7 @@ python -m experiments.maze.run --runs runs/maze
 
 from configs import maze_small
 from experiments.pages import by_k, by_step
-from experiments.small import small
+from experiments.small import estimator, small
 from experiments.study import Evaluation, Study, main
 
 K, N = 8, 32
@@ -51,12 +51,6 @@ def study(name, arms, figures, **changes):
     )
 
 
-def estimator(name, k=K, **options):
-    """An arm."""
-    changes = {"estimator.name": name, "estimator.k": k}
-    return changes | {f"estimator.{key}": value for key, value in options.items()}
-
-
 def panels(arms):
     """What PKT's figures show."""
     return [
@@ -70,20 +64,20 @@ def panels(arms):
 def studies() -> list[Study]:
     """How the sets are formed; what the advantage is made into; how many samples and which k."""
     forms = {
-        "full sampling": estimator("full_sampling"),
-        "bootstrap": estimator("bootstrap"),
-        "analytical": estimator("passk_analytical"),
+        "full sampling": estimator("full_sampling", K),
+        "bootstrap": estimator("bootstrap", K),
+        "analytical": estimator("passk_analytical", K),
     }
     shapes = {
-        "combination": estimator("combination"),
-        "exceeding": estimator("exceeding", None),
-        "adaptive": estimator("adaptive"),
-        "without easy": estimator("without_easy"),
+        "combination": estimator("combination", K),
+        "exceeding": estimator("exceeding"),
+        "adaptive": estimator("adaptive", K),
+        "without easy": estimator("without_easy", K),
     }
     sizes = {
         "k = 2": estimator("passk_analytical", 2),
         "k = 16": estimator("passk_analytical", 16),
-        "n = 16": estimator("passk_analytical")
+        "n = 16": estimator("passk_analytical", K)
         | {"samples_per_prompt": 16, "prompts_per_step": 16},
         "n = 8, k = 4": estimator("passk_analytical", 4)
         | {"samples_per_prompt": 8, "prompts_per_step": 32},

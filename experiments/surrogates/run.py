@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from configs import arithmetic
 from experiments.pages import by_k, by_step
-from experiments.small import small
+from experiments.small import estimator, small
 from experiments.study import Evaluation, Study, main
 
 K = 4
@@ -25,20 +25,16 @@ def studies() -> list[Study]:
     config = small(arithmetic.get_config())
     config.warm_start.steps = 1100
 
-    def arm(name, k=None, **options):
-        changes = {"estimator.name": name, "estimator.k": k}
-        return changes | {f"estimator.{key}": value for key, value in options.items()}
-
     arms = {
-        "GRPO": arm("grpo"),
-        "GRPO_2": arm("grpo_k", 2),
-        "skew-R": arm("skew_r"),
-        "GRPO_4": arm("grpo_k", K),
-        "GRPO~_4": arm("passk_analytical", K),
-        "RLOO": arm("rloo"),
-        "RLOO_4": arm("rloo_k", K),
-        "entropy-regularised": arm("entropy_regularised", coefficient=0.5),
-        "log(rate + 0.05)": arm("experiments.surrogates.run:log_rate"),
+        "GRPO": estimator("grpo"),
+        "GRPO_2": estimator("grpo_k", 2),
+        "skew-R": estimator("skew_r"),
+        "GRPO_4": estimator("grpo_k", K),
+        "GRPO~_4": estimator("passk_analytical", K),
+        "RLOO": estimator("rloo"),
+        "RLOO_4": estimator("rloo_k", K),
+        "entropy-regularised": estimator("entropy_regularised", coefficient=0.5),
+        "log(rate + 0.05)": estimator("experiments.surrogates.run:log_rate"),
     }
     some = ["GRPO", "GRPO_2", "skew-R", "GRPO_4", "GRPO~_4", "log(rate + 0.05)"]
     return [
