@@ -254,7 +254,8 @@ def test_stopped_in_the_middle_a_mixture_goes_on_with_the_same_problems(tmp_path
     train(config(), tmp_path / "stopped")
     samples = (tmp_path / "stopped" / "samples.jsonl").read_text()
     assert samples == (tmp_path / "whole" / "samples.jsonl").read_text()
-    drawn = [json.loads(line)["problem"] for line in samples.splitlines()]
+    rows = [json.loads(line) for line in samples.splitlines()]
+    drawn = [row["problem"] for row in rows if row["split"] == "train"]
     problems = build(config()).task.split("train")
     order = Order(problems, 0)
     # Two of each logged step's four problems are written.
