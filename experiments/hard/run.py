@@ -13,8 +13,9 @@ ARMS = {
     "k = 1": {"estimator.name": "sloo_minus_one", "estimator.k": 1},
     "k = 4": {"estimator.name": "sloo_minus_one", "estimator.k": 4},
     "k = 8": {"estimator.name": "sloo_minus_one", "estimator.k": 8},
-    "TZSM, k = 4": {"estimator.name": "loo_minus_one_partitioned", "estimator.k": 4},
-    "EntropyReg": {"estimator.k": 1, "objective.entropy_coefficient": 0.01},
+    "TZSM, k = n": {"estimator.name": "sloo_minus_one", "estimator.k": 16},
+    "EntropyReg 0.01": {"estimator.k": 1, "objective.entropy_coefficient": 0.01},
+    "EntropyReg 0.1": {"estimator.k": 1, "objective.entropy_coefficient": 0.1},
 }
 
 
@@ -27,17 +28,23 @@ def study(name, config):
         arms={arm: changes | few for arm, changes in ARMS.items()},
         baseline="k = 1",
         seeds=(0, 1, 2),
-        evaluations={"train": Evaluation(split="train", num_problems=400, num_samples=16)},
+        evaluations={
+            "train": Evaluation(split="train", num_problems=400, num_samples=16),
+            "test": Evaluation(num_samples=16),
+        },
         table={
             "ever solved": "train/cumulative_solve_rate",
             "pass@1": "train/t1/pass@1_n16",
             "pass@16": "train/t1/pass@16_n16",
+            "held-out pass@1": "test/t1/pass@1_n16",
+            "held-out pass@16": "test/t1/pass@16_n16",
             "entropy": "train/entropy",
         },
         figures={
             name: [
                 by_step("train/cumulative_solve_rate", "training problems ever solved"),
-                by_step("train/pass@1_n16", "training pass@1"),
+                by_step("eval/pass@1_n16", "held-out pass@1"),
+                by_step("eval/pass@16_n16", "held-out pass@16"),
                 by_k("train/t1/pass@{k}_n16", "at the end, on the training problems", KS),
             ]
         },

@@ -1,4 +1,4 @@
-"""PKPO's Tables 1 to 4 in miniature: is the best k to train for the k that is evaluated?
+"""PKPO's Tables 1 to 4, 7, 8, Figures 6, 7: is the best k to train for the k that is evaluated?
 
 python -m experiments.kopt_keval.run --runs runs/kopt_keval
 """
@@ -6,13 +6,13 @@ python -m experiments.kopt_keval.run --runs runs/kopt_keval
 from ml_collections import ConfigDict
 
 from configs import arithmetic, maze_small
-from experiments.pages import by_k, matrix, shades
+from experiments.pages import by_k, by_step, matrix, shades
 from experiments.small import small
 from experiments.study import WARM_START, Evaluation, Study, main
 
-K_OPT = (1, 2, 4, 8, 16)
+K_OPT = (1, 2, 4, 8, 16)  # 16 samples: TZSM's estimator is that of k = n = 16
 K_EVAL = (1, 2, 4, 8, 16, 32, 64)
-ENTROPY = (0.001, 0.01, 0.1)  # nats a token are worth so much reward; swept as in the paper
+ENTROPY = (0.001, 0.005, 0.01, 0.05, 0.1)  # nats a token are worth so much reward; as in PKPO
 METRIC = "test/t1/pass@{k}_n64"
 
 
@@ -21,8 +21,8 @@ def study(name: str, config: ConfigDict, warm_start_steps: int) -> Study:
     config.warm_start.steps = warm_start_steps
     ours = {f"k = {k}": {"estimator.k": k} for k in K_OPT}
     partitioned = {
-        f"TZSM k = {k}": {"estimator.name": "loo_minus_one_partitioned", "estimator.k": k}
-        for k in K_OPT[1:]
+        f"sets of {k}": {"estimator.name": "loo_minus_one_partitioned", "estimator.k": k}
+        for k in (4, 8)
     }
     entropy = {
         f"EntropyReg {c:g}": {"estimator.k": 1, "objective.entropy_coefficient": c} for c in ENTROPY
@@ -52,6 +52,14 @@ def study(name: str, config: ConfigDict, warm_start_steps: int) -> Study:
             f"{name}_pass_at_k": [
                 by_k(METRIC, f"{name}: held-out pass@k", K_EVAL, shown, colours),
                 by_k(METRIC, "minus k = 1", K_EVAL, list(ours), colours, minus="k = 1"),
+            ],
+            f"{name}_training": [
+                by_step("train/cumulative_solve_rate", f"{name}: ever solved", ours, colours),
+                by_step("train/entropy", "entropy, nats a token", ours, colours),
+                *(
+                    by_step(f"eval/pass@{k}_n16", f"held-out pass@{k}", ours, colours)
+                    for k in (1, 4, 16)
+                ),
             ],
         },
     )

@@ -1,4 +1,4 @@
-"""PKT Figures 3 to 5 and 10 to 13, Table 7, on mazes of 5 x 5 that a small model learns to solve.
+"""PKT's Figures 3 to 8 and 10 to 13, Table 7: mazes of 5 x 5 that a small model learns to solve.
 
 python -m experiments.maze.run --runs runs/maze
 """
@@ -11,48 +11,37 @@ from experiments.study import Evaluation, Study, main
 K, N = 8, 32
 KS = [2**i for i in range(6)]
 
-
-def base():
-    """Short answers first: prompts of 5 x 5, with room for the larger mazes of an evaluation."""
-    config = small(maze_small.get_config())
-    config.warm_start.steps = 2000
-    config.prompts_per_step, config.samples_per_prompt = 8, N
-    config.sampling.max_prompt_tokens = 60  # 7 lines of 7 bytes and a line break, for `larger`
-    config.sampling.prompt_buckets = (30,)
-    config.sampling.max_response_tokens = 36
-    config.sampling.response_buckets = (17,)
-    return config
-
-
-def study(name, arms, figures, **changes):
-    """Arms against pass@1 training by GRPO."""
-    config = base()
-    config.update_from_flattened_dict(changes)
-    grpo = {"estimator.name": "grpo", "estimator.k": None}
-    return Study(
-        name=name,
-        config=config,
-        arms={"pass@1": grpo, **arms},
-        baseline="pass@1",
-        seeds=(0, 1, 2),
-        evaluations={
-            "test": Evaluation(num_samples=32),
-            "larger": Evaluation(num_problems=100, num_samples=32, options={"sizes": (7,)}),
-        },
-        table={
-            "pass@1": "test/t1/pass@1_n32",
-            "pass@8": "test/t1/pass@8_n32",
-            "pass@32": "test/t1/pass@32_n32",
-            "7 x 7: pass@1": "larger/t1/pass@1_n32",
-            "7 x 7: pass@32": "larger/t1/pass@32_n32",
-            "entropy": "train/entropy",
-        },
-        figures=figures,
-    )
+FORMS = {
+    "full sampling": estimator("full_sampling", K),
+    "bootstrap": estimator("bootstrap", K),
+    "analytical": estimator("passk_analytical", K),
+}
+SIZES = {
+    "k = 4": estimator("passk_analytical", 4),
+    "k = 16": estimator("passk_analytical", 16),
+    "rate x 2": estimator("passk_analytical", K) | {"optimizer.learning_rate": 6e-4},
+    "rate x 4": estimator("passk_analytical", K) | {"optimizer.learning_rate": 1.2e-3},
+    "n = 16": estimator("passk_analytical", K) | {"samples_per_prompt": 16, "prompts_per_step": 16},
+    "n = 8, k = 4": estimator("passk_analytical", 4)
+    | {"samples_per_prompt": 8, "prompts_per_step": 32},
+}
+SHAPES = {
+    "combination": estimator("combination", K),
+    "exceeding": estimator("exceeding"),
+    "adaptive": estimator("adaptive", K),
+    "without easy": estimator("without_easy", K),
+}
+BASELINES = {
+    f"noise {share:.0%}": estimator("grpo", noise_share=share) for share in (0.1, 0.3, 0.5)
+} | {
+    f"entropy {c:g}": estimator("grpo") | {"objective.entropy_coefficient": c}
+    for c in (0.001, 0.003, 0.005)
+}
 
 
-def panels(arms):
+def panels(*arms):
     """What PKT's figures show."""
+    arms = ["pass@1", *arms]
     return [
         by_step("eval/pass@1_n16", "held-out pass@1", arms),
         by_step("eval/pass@8_n16", "held-out pass@8", arms),
@@ -62,30 +51,41 @@ def panels(arms):
 
 
 def studies() -> list[Study]:
-    """How the sets are formed; what the advantage is made into; how many samples and which k."""
-    forms = {
-        "full sampling": estimator("full_sampling", K),
-        "bootstrap": estimator("bootstrap", K),
-        "analytical": estimator("passk_analytical", K),
-    }
-    shapes = {
-        "combination": estimator("combination", K),
-        "exceeding": estimator("exceeding"),
-        "adaptive": estimator("adaptive", K),
-        "without easy": estimator("without_easy", K),
-    }
-    sizes = {
-        "k = 2": estimator("passk_analytical", 2),
-        "k = 16": estimator("passk_analytical", 16),
-        "n = 16": estimator("passk_analytical", K)
-        | {"samples_per_prompt": 16, "prompts_per_step": 16},
-        "n = 8, k = 4": estimator("passk_analytical", 4)
-        | {"samples_per_prompt": 8, "prompts_per_step": 32},
-    }
+    """Against pass@1 training by GRPO: forms of pass@k training, its sizes, shapes, baselines."""
+    config = small(maze_small.get_config())
+    config.warm_start.steps = 2000
+    config.prompts_per_step, config.samples_per_prompt = 8, N
+    # Short answers first: prompts of 5 x 5, with room for the larger mazes of an evaluation.
+    config.sampling.max_prompt_tokens = 60  # 7 lines of 7 bytes and a line break, for `larger`
+    config.sampling.prompt_buckets = (30,)
+    config.sampling.max_response_tokens = 36
+    config.sampling.response_buckets = (17,)
     return [
-        study("forms", forms, {"forms": panels(["pass@1", *forms])}),
-        study("shapes", shapes, {"shapes": panels(["pass@1", *shapes])}),
-        study("sizes", sizes, {"sizes": panels(["pass@1", *sizes])}),
+        Study(
+            name="mazes",
+            config=config,
+            arms={"pass@1": estimator("grpo"), **FORMS, **SIZES, **SHAPES, **BASELINES},
+            baseline="pass@1",
+            seeds=(0, 1, 2),
+            evaluations={
+                "test": Evaluation(num_samples=32),
+                "larger": Evaluation(num_problems=100, num_samples=32, options={"sizes": (7,)}),
+            },
+            table={
+                "pass@1": "test/t1/pass@1_n32",
+                "pass@8": "test/t1/pass@8_n32",
+                "pass@32": "test/t1/pass@32_n32",
+                "7 x 7: pass@1": "larger/t1/pass@1_n32",
+                "7 x 7: pass@32": "larger/t1/pass@32_n32",
+                "entropy of wrong answers": "test/t1/wrong_answer_entropy_n32",
+            },
+            figures={
+                "forms": panels(*FORMS),
+                "sizes": panels("analytical", *SIZES),
+                "shapes": panels("analytical", *SHAPES),
+                "baselines": panels("analytical", *BASELINES),
+            },
+        )
     ]
 
 
