@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
-from passk_jax.tracking.series import mean_and_error
+from passk_jax.tracking.series import Difference, difference, mean_and_error
 
 
 class Mean(NamedTuple):
@@ -18,16 +17,6 @@ class Mean(NamedTuple):
     stderr: float
 
 
-class Difference(NamedTuple):
-    """Paired over seeds: 95% t-interval, and p of the two-sided t-test; nan for one seed."""
-
-    mean: float
-    stderr: float
-    low: float
-    high: float
-    p: float
-
-
 def mean(values: Sequence[float]) -> Mean:
     """The mean and its standard error.
 
@@ -35,24 +24,6 @@ def mean(values: Sequence[float]) -> Mean:
     Mean(mean=2.0, stderr=0.5773502691896258)
     """
     return Mean(*map(float, mean_and_error(np.asarray(values, np.float64))))
-
-
-def difference(values: Sequence[float], others: Sequence[float]) -> Difference:
-    """How much larger values are than others of the same seeds, or than one that all have.
-
-    Differences that are all equal leave nothing to test: the interval is a point, and p is nan.
-
-    >>> [round(x, 3) for x in difference([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])]
-    [1.333, 0.882, -2.461, 5.128, 0.27]
-    """
-    differences = np.subtract(values, others)
-    centre, stderr = mean(differences)
-    degrees = len(differences) - 1
-    if not degrees:
-        return Difference(centre, stderr, math.nan, math.nan, math.nan)
-    reach = float(stats.t.ppf(0.975, degrees)) * stderr
-    p = 2 * float(stats.t.sf(abs(centre) / stderr, degrees)) if stderr > 0 else math.nan
-    return Difference(centre, stderr, centre - reach, centre + reach, p)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pathlib
 
 from experiments.claims import CLAIMS, Claim
 from experiments.pages import replace_between_markers
-from experiments.results import difference
+from passk_jax.tracking.series import difference
 
 HERE = pathlib.Path(__file__).parent
 

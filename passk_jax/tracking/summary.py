@@ -118,16 +118,14 @@ def _row(arm: runs.Arm, first_arm: runs.Arm, pattern: str) -> Row:
         {run.config["seed"]: value for run, value in zip(each.runs, values[:, -1], strict=True)}
         for each, values in ((arm, values_SxT), (first_arm, others_SxT))
     )
-    paired = np.array([by_seed[seed] - others[seed] for seed in by_seed.keys() & others.keys()])
+    shared = sorted(by_seed.keys() & others.keys())
     difference, interval = Cell(None), None
-    if arm is not first_arm and len(paired):
-        difference = _mean(paired)
-    if difference.stderr is not None:
-        from scipy import stats  # takes a second, which no training step should wait for
-
-        reach = stats.t.ppf(0.975, df=len(paired) - 1) * difference.stderr
-        interval = (difference.value - reach, difference.value + reach)
-    return Row(arm.label, arm.colour, before, after, change, difference, interval, len(paired))
+    if arm is not first_arm and shared:
+        found = series.difference(*([each[seed] for seed in shared] for each in (by_seed, others)))
+        difference = Cell(found.mean)
+        if len(shared) > 1:
+            difference, interval = Cell(found.mean, found.stderr), (found.low, found.high)
+    return Row(arm.label, arm.colour, before, after, change, difference, interval, len(shared))
 
 
 def _smoothed(steps: np.ndarray, values_SxT: np.ndarray, name: str):

@@ -8,7 +8,8 @@ import pytest
 
 from experiments import pages, summary
 from experiments.claims import CLAIMS, Claim
-from experiments.results import difference, mean
+from experiments.results import mean
+from passk_jax.tracking.series import difference
 from tests.tiny import ROOT, run
 
 FOLDERS = sorted(p.parent.name for p in ROOT.glob("experiments/*/run.py") if p.parent.name != "toy")
