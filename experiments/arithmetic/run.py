@@ -42,7 +42,11 @@ def studies() -> list[Study]:
         ]
         figures[f"{base}_unique"] = [
             by_k(
-                f"test/t{t:g}/distinct@{{k}}_n64", f"{base.upper()}, T = {t:g}", KS, shown, colours
+                f"test/t{t:g}/distinct@{{k}}_n64",
+                f"{base.upper()}, T = {t:g}: different answers",
+                KS,
+                shown,
+                colours,
             )
             for t in TEMPERATURES
         ]
