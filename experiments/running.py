@@ -1,6 +1,7 @@
 """Trains and scores the runs of a study, several processes of one thread at once."""
 
 import contextlib
+import copy
 import dataclasses
 import importlib.metadata
 import json
@@ -102,7 +103,7 @@ class Run:
         for name, evaluation in self.evaluations.items():
             asked = experiment
             if evaluation.options:
-                config = ConfigDict(self.config)
+                config = copy.deepcopy(self.config)
                 config.task.options.update(evaluation.options)
                 asked = build(config)
             problems = asked.task.split(evaluation.split)[: evaluation.num_problems]

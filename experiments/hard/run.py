@@ -3,7 +3,7 @@
 python -m experiments.hard.run --runs runs/hard_study
 """
 
-from configs import arithmetic_hard, maze_small
+from configs import arithmetic, maze_small
 from experiments.pages import by_k, by_step
 from experiments.small import small
 from experiments.study import Evaluation, Study, main
@@ -52,14 +52,11 @@ def study(name, config):
 
 
 def studies() -> list[Study]:
-    """Operands up to 100, and mazes of 7 x 7, after a short warm start."""
-    sums = arithmetic_hard.get_config()
-    sums.steps, sums.warm_start.steps = 300, 1000
+    """Sums of products, and mazes of 5 x 5, both after a warm start that is cut short."""
+    sums = arithmetic.get_config()
+    sums.steps, sums.warm_start.steps = 300, 600
     mazes = maze_small.get_config()
-    mazes.task.options.sizes = (7,)
-    mazes.sampling.max_prompt_tokens = 60
-    mazes.sampling.max_response_tokens = 36
-    mazes.steps, mazes.warm_start.steps = 300, 400
+    mazes.steps, mazes.warm_start.steps = 300, 600
     return [study("arithmetic", sums), study("mazes", mazes)]
 
 
