@@ -50,43 +50,66 @@ def panels(*arms):
     ]
 
 
-def studies() -> list[Study]:
-    """Against pass@1 training by GRPO: forms of pass@k training, its sizes, shapes, baselines."""
+def base(sizes, warm_start_steps, prompt_tokens, response_tokens):
+    """The config that the arms change."""
     config = small(maze_small.get_config())
-    config.warm_start.steps = 2000
+    config.task.options.sizes = sizes
+    config.warm_start.steps = warm_start_steps
     config.prompts_per_step, config.samples_per_prompt = 8, N
-    # Short answers first: prompts of 5 x 5, with room for the larger mazes of an evaluation.
-    config.sampling.max_prompt_tokens = 60  # 7 lines of 7 bytes and a line break, for `larger`
-    config.sampling.prompt_buckets = (30,)
-    config.sampling.max_response_tokens = 36
-    config.sampling.response_buckets = (17,)
-    return [
-        Study(
-            name="mazes",
-            config=config,
-            arms={"pass@1": estimator("grpo"), **FORMS, **SIZES, **SHAPES, **BASELINES},
-            baseline="pass@1",
-            seeds=(0, 1, 2),
-            evaluations={
-                "test": Evaluation(num_samples=32),
-                "larger": Evaluation(num_problems=100, num_samples=32, options={"sizes": (7,)}),
-            },
-            table={
-                "pass@1": "test/t1/pass@1_n32",
-                "pass@8": "test/t1/pass@8_n32",
-                "pass@32": "test/t1/pass@32_n32",
-                "7 x 7: pass@1": "larger/t1/pass@1_n32",
-                "7 x 7: pass@32": "larger/t1/pass@32_n32",
-                "entropy of wrong answers": "test/t1/wrong_answer_entropy_n32",
-            },
-            figures={
-                "forms": panels(*FORMS),
-                "sizes": panels("analytical", *SIZES),
-                "shapes": panels("analytical", *SHAPES),
-                "baselines": panels("analytical", *BASELINES),
-            },
-        )
-    ]
+    config.sampling.max_prompt_tokens = prompt_tokens
+    config.sampling.max_response_tokens = response_tokens
+    return config
+
+
+def studies() -> list[Study]:
+    """Against pass@1 training by GRPO: all methods on one size; the forms on several."""
+    mazes = Study(
+        name="mazes",
+        config=base((5,), 2000, 30, 17),
+        arms={"pass@1": estimator("grpo"), **FORMS, **SIZES, **SHAPES, **BASELINES},
+        baseline="pass@1",
+        seeds=(0, 1, 2),
+        evaluations={"test": Evaluation(num_samples=32)},
+        table={
+            "pass@1": "test/t1/pass@1_n32",
+            "pass@8": "test/t1/pass@8_n32",
+            "pass@32": "test/t1/pass@32_n32",
+            "entropy of wrong answers": "test/t1/wrong_answer_entropy_n32",
+        },
+        figures={
+            "forms": panels(*FORMS),
+            "sizes": panels("analytical", *SIZES),
+            "shapes": panels("analytical", *SHAPES),
+            "baselines": panels("analytical", *BASELINES),
+        },
+    )
+    # 8 lines of 8 bytes and a line break; the samples of 7 x 7 and 8 x 8 have room too.
+    larger = base((4, 5, 6), 3000, 72, 36)
+    larger.sampling.prompt_buckets, larger.sampling.response_buckets = (42,), (24,)
+    evaluations = {
+        f"{n}x{n}": Evaluation(num_problems=100, num_samples=32, options={"sizes": (n,)})
+        for n in (4, 5, 6, 7, 8)
+    }
+    table7 = Study(
+        name="table 7",
+        config=larger,
+        arms={"pass@1": estimator("grpo"), **FORMS},
+        baseline="pass@1",
+        seeds=(0, 1, 2),
+        evaluations=evaluations,
+        table={
+            f"{name.replace('x', ' x ')}: pass@{k}": f"{name}/t1/pass@{k}_n32"
+            for name in evaluations
+            for k in (1, 32)
+        },
+        figures={
+            "larger": [
+                by_k(f"{name}/t1/pass@{{k}}_n32", name.replace("x", " x "), KS)
+                for name in evaluations
+            ]
+        },
+    )
+    return [mazes, table7]
 
 
 if __name__ == "__main__":
