@@ -84,7 +84,7 @@ def studies() -> list[Study]:
         },
     )
     # 8 lines of 8 bytes and a line break; the samples of 7 x 7 and 8 x 8 have room too.
-    larger = base((4, 5, 6), 3000, 72, 36)
+    larger = base((4, 5, 6), 2000, 72, 36)
     larger.sampling.prompt_buckets, larger.sampling.response_buckets = (42,), (24,)
     evaluations = {
         f"{n}x{n}": Evaluation(num_problems=100, num_samples=32, options={"sizes": (n,)})
