@@ -104,7 +104,7 @@ CLAIMS = [
     Claim("PKT", "Figure 13", "adaptive by entropy beats pass@1 and pass@k training", "maze",
           effect=("mazes", "adaptive", MAZE_8, "analytical")),
     Claim("PKT", "Tables 4, 7", "mazes of sizes that were trained on, and beyond", "maze",
-          effect=("table 7", "analytical", "7x7/t1/pass@32_n32")),
+          effect=("table7", "analytical", "7x7/t1/pass@32_n32")),
     Claim("PKR", "Figure 2", "a larger γ raises pass@K for large K", "arithmetic",
           "reproduced, for GRPO and for RFT", ("arithmetic", "GRPO γ = 4", PASS_64)),
     Claim("PKR", "Figure 4", "a larger γ keeps more different answers", "arithmetic",

@@ -110,7 +110,7 @@ class Study:
     def quick(self) -> "Study":
         """The same with a tiny model, two seeds and two steps: does it run?
 
-        Of arms that differ by numbers alone the first and the last are run.
+        Of arms that differ from one another by numbers alone the first is run, and the baseline.
         """
         config = copy.deepcopy(self.config)
         config.update_from_flattened_dict(QUICK)
@@ -124,11 +124,12 @@ class Study:
             )
             for name, evaluation in self.evaluations.items()
         }
-        kinds: dict[tuple, list[str]] = {}
+        kinds: dict[tuple, str] = {}
         for arm, changes in self.arms.items():
-            kind = ((key, x if isinstance(x, str) else None) for key, x in changes.items())
-            kinds.setdefault(tuple(kind), []).append(arm)
-        kept = {self.baseline} | {arm for same in kinds.values() for arm in (same[0], same[-1])}
+            kind = ((key, x if isinstance(x, str) else callable(x)) for key, x in changes.items())
+            if arm != self.baseline:
+                kinds.setdefault(tuple(kind), arm)
+        kept = {self.baseline, *kinds.values()}
         return dataclasses.replace(
             self,
             config=config,

@@ -91,7 +91,7 @@ def studies() -> list[Study]:
         for n in (4, 5, 6, 7, 8)
     }
     table7 = Study(
-        name="table 7",
+        name="table7",
         config=larger,
         arms={"pass@1": estimator("grpo"), **FORMS},
         baseline="pass@1",

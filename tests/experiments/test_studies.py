@@ -1,5 +1,7 @@
 """Every study, short: it ends and writes what its folder holds; and how results are computed."""
 
+import dataclasses
+import importlib
 import json
 import math
 import sys
@@ -9,6 +11,7 @@ import pytest
 from experiments import pages, summary
 from experiments.claims import CLAIMS, Claim
 from experiments.results import mean
+from passk_jax.experiment import build
 from passk_jax.tracking.series import difference
 from tests.tiny import ROOT, run
 
@@ -37,6 +40,16 @@ def test_it_runs_and_writes_its_results(folder, tmp_path):
         assert len(list((tmp_path / "runs").glob("warm_start_*"))) == 1
         again = run(command, tmp_path / "cache")
         assert again.returncode == 0 and "1/" not in again.stdout  # nothing was trained twice
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_arm_in_full_is_a_job_that_can_begin(folder, tmp_path):
+    for study in importlib.import_module(f"experiments.{folder}.run").studies():
+        for each in dataclasses.replace(study, seeds=study.seeds[:1]).runs(tmp_path):
+            each.config.init_from = None  # the warm start, which is not there
+            few = {name: 20 for name in each.config.task.options if name.startswith("num_")}
+            each.config.task.options.update(few)
+            build(each.config)
 
 
 def test_a_difference_is_paired_over_seeds():
