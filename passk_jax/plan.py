@@ -17,6 +17,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from passk_jax import command_line
 from passk_jax.planning import compiling
 from passk_jax.planning.chips import Slice, parse_slice
 from passk_jax.planning.cost import analyze
@@ -356,4 +357,4 @@ if __name__ == "__main__":
     )
     _JSON = flags.DEFINE_string("json", None, "Also write the figures to this file.")
     flags.mark_flags_as_required(["config", "topology"])
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse)

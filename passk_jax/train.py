@@ -16,7 +16,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from passk_jax import processes, tracking, workdir
+from passk_jax import command_line, processes, tracking, workdir
 from passk_jax.experiment import ConfigError, build
 from passk_jax.learner.checkpoint import (
     CheckpointError,
@@ -125,27 +125,10 @@ def _train() -> int:
     return 0
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line; a config key that does not exist is one clear line."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (KeyError, AttributeError) as error:
-        text = str(error.args[0])
-        key = text.split("'")[1] if text.count("'") > 1 else text
-        given = [arg for arg in argv if arg.startswith("--config.") and key in arg]
-        hint = text.partition("\n")[2]
-        print(
-            f"error: {', '.join(given) or text}: there is no config key {key!r}. {hint} All keys "
-            "are in configs/default.py",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-
-
 if __name__ == "__main__":
     # Defined here and not at import: two commands imported by one process may share flag names.
     _CONFIG = config_flags.DEFINE_config_file("config", None, "E.g. configs/arithmetic.py.")
     _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; made where it is missing.")
     processes.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=command_line.parse)
