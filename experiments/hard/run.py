@@ -42,9 +42,9 @@ def study(name, config):
         },
         figures={
             name: [
-                by_step("train/cumulative_solve_rate", "training problems ever solved"),
-                by_step("eval/pass@1_n16", "held-out pass@1"),
-                by_step("eval/pass@16_n16", "held-out pass@16"),
+                by_step("train/cumulative_solve_rate", "training problems ever solved", list(ARMS)),
+                by_step("eval/pass@1_n16", "held-out pass@1", list(ARMS)),
+                by_step("eval/pass@16_n16", "held-out pass@16", list(ARMS)),
                 by_k("train/t1/pass@{k}_n16", "at the end, on the training problems", KS),
             ]
         },
