@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.results import Results, mean
-from passk_jax.tracking import plotting
+from passk_jax.tracking import plotting, series, summary
 
 Panel = Callable[[Axes, Results], None]
 
@@ -33,7 +33,10 @@ def shades(arms: Sequence[str]) -> dict[str, Any]:
 def by_step(
     metric: str, title: str, arms: Sequence[str] | None = None, colours: Mapping | None = None
 ) -> Panel:
-    """A metric of metrics.jsonl during training: mean over seeds and its standard error."""
+    """A metric of metrics.jsonl during training: mean over seeds and its standard error.
+
+    Entropy, which is of one step's samples, is a moving mean over a fifteenth of the steps.
+    """
 
     def draw(axes, results):
         curves = []
@@ -44,8 +47,10 @@ def by_step(
             ]
             steps = np.array(sorted(runs[0]))
             if len(steps):
-                found = [mean([run[step] for run in runs]) for step in steps]
-                centres, errors = (np.array(x) for x in zip(*found, strict=True))
+                values = np.array([[run[step] for step in steps] for run in runs])
+                if metric == summary.ENTROPY:
+                    values = np.array([series.smooth(run)[0] for run in values])
+                centres, errors = series.mean_and_error(values)
                 curves.append(plotting.Curve(steps, centres, errors, label=arm, colour=colour))
         plotting.draw_curves(axes, curves)
         axes.set_title(title)
