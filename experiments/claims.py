@@ -56,7 +56,8 @@ CLAIMS = [
     Claim("PKPO", "Tables 1 to 4, 7, 8", "the same on another task, mazes", "kopt_keval",
           "reproduced up to neighbours", ("maze", "k = 8", PASS_16)),
     Claim("PKPO", "Tables 1 to 4, 7, 8; Figure 7", "TZSM, which is k_opt = n, is below k_opt = 8, "
-          "even at pass@16", "kopt_keval", "reproduced", ("arithmetic", "k = 8", PASS_16, "k = 16")),
+          "even at pass@16", "kopt_keval", "reproduced",
+          ("arithmetic", "k = 8", PASS_16, "k = 16")),
     Claim("PKPO", "Tables 1 to 4, 7, 8", "a bonus for entropy, its coefficient swept, is below "
           "k_opt = 8", "kopt_keval", "reproduced",
           ("arithmetic", "k = 8", PASS_16, "EntropyReg 0.1")),
