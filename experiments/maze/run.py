@@ -30,6 +30,7 @@ SHAPES = {
     "exceeding": estimator("exceeding"),
     "adaptive": estimator("adaptive", K),
     "without easy": estimator("without_easy", K),
+    "pass@1 w/o easy": estimator("without_easy", 1),
 }
 BASELINES = {
     f"noise {share:.0%}": estimator("grpo", noise_share=share) for share in (0.1, 0.3, 0.5)
