@@ -16,6 +16,7 @@ from passk_jax.tracking import plotting, series, summary
 
 Panel = Callable[[Axes, Results], None]
 
+GREY = "#5c6575"
 BEGIN, END = "<!-- begin results -->", "<!-- end results -->"
 COLOURS = ["#0072b2", "#d55e00", "#008060", "#cc79a7", "#e69f00", "#56b4e9", "#1d2433", "#8a6d3b"]
 
@@ -40,7 +41,7 @@ def by_step(
 
     def draw(axes, results):
         curves = []
-        for arm, colour in _colours(results, arms, colours).items():
+        for arm, colour in _colours(results, arms or results.study.arms, colours).items():
             runs = [
                 {row["step"]: row[metric] for row in rows if row.get(metric) is not None}
                 for rows in results.rows[arm]
@@ -48,9 +49,7 @@ def by_step(
             steps = np.array(sorted(runs[0]))
             if len(steps):
                 values = np.array([[run[step] for step in steps] for run in runs])
-                if metric == summary.ENTROPY:
-                    values = np.array([series.smooth(run)[0] for run in values])
-                centres, errors = series.mean_and_error(values)
+                centres, errors = series.mean_and_error(summary.smoothed(metric, values))
                 curves.append(plotting.Curve(steps, centres, errors, label=arm, colour=colour))
         plotting.draw_curves(axes, curves)
         axes.set_title(title)
@@ -135,9 +134,11 @@ def matrix(
 
 
 def _colours(results: Results, arms, colours) -> dict[str, Any]:
+    """Of the arms in their order; what they began with is grey, and takes no colour from them."""
     arms = [arm for arm in arms or results.scores if arm in results.scores]
-    colours = colours or {}
-    return {arm: colours.get(arm, COLOURS[i % len(COLOURS)]) for i, arm in enumerate(arms)}
+    trained = [arm for arm in arms if arm in results.study.arms]
+    usual = {arm: COLOURS[i % len(COLOURS)] for i, arm in enumerate(trained)}
+    return {arm: (colours or {}).get(arm, usual.get(arm, GREY)) for arm in arms}
 
 
 def draw_figures(results: Results, folder: pathlib.Path) -> None:

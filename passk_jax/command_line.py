@@ -16,13 +16,14 @@ def parse(argv: Sequence[str]) -> list[str]:
     `--config.KEY=None` turns off any key that may be None, whatever its type, which the parsers of
     ml_collections do for few types only.
     """
-    values = dict(match.groups() for match in map(_OVERRIDE.fullmatch, argv) if match)
-    off = [key for key, value in values.items() if value == "None"]
-    rest = [arg for arg in argv if not (m := _OVERRIDE.fullmatch(arg)) or m[2] != "None"]
+    matches = [(arg, _OVERRIDE.fullmatch(arg)) for arg in argv]
+    last = dict(match.groups() for _, match in matches if match)
+    rest = [arg for arg, match in matches if not match or match[2] != "None"]
     try:
         positional = app.parse_flags_with_usage(rest)
-        for key in off:
-            _turn_off(flags.FLAGS["config"].value, key)
+        for key, value in last.items():
+            if value == "None":
+                _turn_off(flags.FLAGS["config"].value, key)
     except (KeyError, AttributeError) as error:
         text = str(error.args[0])
         key = text.split("'")[1] if text.count("'") > 1 else text

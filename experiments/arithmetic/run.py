@@ -25,7 +25,7 @@ def studies() -> list[Study]:
     config.estimator.name, config.estimator.k = "pkr", None
     config.estimator.base, config.estimator.gamma = "grpo", 1.0
     bases = {base: [arm(base, gamma) for gamma in GAMMAS] for base in ("rft", "grpo")}
-    colours = {WARM_START: "#5c6575"}
+    colours = {}
     for arms in bases.values():
         colours |= shades(arms)
     figures = {

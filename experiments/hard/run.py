@@ -10,10 +10,10 @@ from experiments.study import Evaluation, Study, main
 
 KS = [2**i for i in range(5)]
 ARMS = {
-    "k = 1": {"estimator.name": "sloo_minus_one", "estimator.k": 1},
-    "k = 4": {"estimator.name": "sloo_minus_one", "estimator.k": 4},
-    "k = 8": {"estimator.name": "sloo_minus_one", "estimator.k": 8},
-    "TZSM, k = n": {"estimator.name": "sloo_minus_one", "estimator.k": 16},
+    "k = 1": {"estimator.k": 1},
+    "k = 4": {"estimator.k": 4},
+    "k = 8": {"estimator.k": 8},
+    "TZSM, k = n": {"estimator.k": 16},
     "EntropyReg 0.01": {"estimator.k": 1, "objective.entropy_coefficient": 0.01},
     "EntropyReg 0.1": {"estimator.k": 1, "objective.entropy_coefficient": 0.1},
 }
@@ -42,9 +42,9 @@ def study(name, config):
         },
         figures={
             name: [
-                by_step("train/cumulative_solve_rate", "training problems ever solved", list(ARMS)),
-                by_step("eval/pass@1_n16", "held-out pass@1", list(ARMS)),
-                by_step("eval/pass@16_n16", "held-out pass@16", list(ARMS)),
+                by_step("train/cumulative_solve_rate", "training problems ever solved"),
+                by_step("eval/pass@1_n16", "held-out pass@1"),
+                by_step("eval/pass@16_n16", "held-out pass@16"),
                 by_k("train/t1/pass@{k}_n16", "at the end, on the training problems", KS),
             ]
         },

@@ -30,7 +30,7 @@ def study(name: str, config: ConfigDict, warm_start_steps: int) -> Study:
     arms = ours | partitioned | entropy
     metrics = {str(k): METRIC.format(k=k) for k in K_EVAL}
     shown = [WARM_START, *ours]
-    colours = shades(list(ours)) | {WARM_START: "#5c6575"}
+    colours = shades(list(ours))
     return Study(
         name=name,
         config=config,
@@ -54,10 +54,10 @@ def study(name: str, config: ConfigDict, warm_start_steps: int) -> Study:
                 by_k(METRIC, "minus k = 1", K_EVAL, list(ours), colours, minus="k = 1"),
             ],
             f"{name}_training": [
-                by_step("train/cumulative_solve_rate", f"{name}: ever solved", ours, colours),
-                by_step("train/entropy", "entropy, nats a token", ours, colours),
+                by_step("train/cumulative_solve_rate", f"{name}: ever solved", list(ours), colours),
+                by_step("train/entropy", "entropy, nats a token", list(ours), colours),
                 *(
-                    by_step(f"eval/pass@{k}_n16", f"held-out pass@{k}", ours, colours)
+                    by_step(f"eval/pass@{k}_n16", f"held-out pass@{k}", list(ours), colours)
                     for k in (1, 4, 16)
                 ),
             ],

@@ -11,17 +11,18 @@ from experiments.study import Evaluation, Study, main
 K, N = 8, 32
 KS = [2**i for i in range(6)]
 
+ANALYTICAL = estimator("passk_analytical", K)
 FORMS = {
     "full sampling": estimator("full_sampling", K),
     "bootstrap": estimator("bootstrap", K),
-    "analytical": estimator("passk_analytical", K),
+    "analytical": ANALYTICAL,
 }
 SIZES = {
     "k = 4": estimator("passk_analytical", 4),
     "k = 16": estimator("passk_analytical", 16),
-    "rate x 2": estimator("passk_analytical", K) | {"optimizer.learning_rate": 6e-4},
-    "rate x 4": estimator("passk_analytical", K) | {"optimizer.learning_rate": 1.2e-3},
-    "n = 16": estimator("passk_analytical", K) | {"samples_per_prompt": 16, "prompts_per_step": 16},
+    "rate x 2": ANALYTICAL | {"optimizer.learning_rate": 6e-4},
+    "rate x 4": ANALYTICAL | {"optimizer.learning_rate": 1.2e-3},
+    "n = 16": ANALYTICAL | {"samples_per_prompt": 16, "prompts_per_step": 16},
     "n = 8, k = 4": estimator("passk_analytical", 4)
     | {"samples_per_prompt": 8, "prompts_per_step": 32},
 }
@@ -51,14 +52,11 @@ def panels(*arms):
     ]
 
 
-def base(sizes, warm_start_steps, prompt_tokens, response_tokens):
+def base():
     """The config that the arms change."""
     config = small(maze_small.get_config())
-    config.task.options.sizes = sizes
-    config.warm_start.steps = warm_start_steps
+    config.warm_start.steps = 2000
     config.prompts_per_step, config.samples_per_prompt = 8, N
-    config.sampling.max_prompt_tokens = prompt_tokens
-    config.sampling.max_response_tokens = response_tokens
     return config
 
 
@@ -66,7 +64,7 @@ def studies() -> list[Study]:
     """Against pass@1 training by GRPO: all methods on one size; the forms on several."""
     mazes = Study(
         name="mazes",
-        config=base((5,), 2000, 30, 17),
+        config=base(),
         arms={"pass@1": estimator("grpo"), **FORMS, **SIZES, **SHAPES, **BASELINES},
         baseline="pass@1",
         seeds=(0, 1, 2),
@@ -84,8 +82,10 @@ def studies() -> list[Study]:
             "baselines": panels("analytical", *BASELINES),
         },
     )
+    larger = base()
+    larger.task.options.sizes = (4, 5, 6)
     # 8 lines of 8 bytes and a line break; the samples of 7 x 7 and 8 x 8 have room too.
-    larger = base((4, 5, 6), 2000, 72, 36)
+    larger.sampling.max_prompt_tokens, larger.sampling.max_response_tokens = 72, 36
     larger.sampling.prompt_buckets, larger.sampling.response_buckets = (42,), (24,)
     evaluations = {
         f"{n}x{n}": Evaluation(num_problems=100, num_samples=32, options={"sizes": (n,)})

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from configs import arithmetic
-from experiments.pages import COLOURS, by_k, by_step
+from experiments.pages import by_k, by_step
 from experiments.small import estimator, small
 from experiments.study import Evaluation, Study, main
 
@@ -37,7 +37,6 @@ def studies() -> list[Study]:
         "log(rate + 0.05)": estimator("experiments.surrogates.run:log_rate"),
     }
     some = ["GRPO", "GRPO_2", "skew-R", "GRPO_4", "GRPO~_4", "log(rate + 0.05)"]
-    colours = dict(zip(some, COLOURS, strict=False))
     return [
         Study(
             name="surrogates",
@@ -56,7 +55,7 @@ def studies() -> list[Study]:
             figures={
                 "pass_at_k": [
                     by_k("test/t1/pass@{k}_n64", "test pass@k", KS, some),
-                    by_k("test/t1/pass@{k}_n64", "minus GRPO", KS, some[1:], colours, minus="GRPO"),
+                    by_k("test/t1/pass@{k}_n64", "minus GRPO", KS, some, minus="GRPO"),
                     by_step("train/entropy", "entropy, nats a token", some),
                 ]
             },

@@ -70,13 +70,13 @@ def difference(values_S: Sequence[float], others_S: Sequence[float] | float) -> 
     >>> [round(x, 3) for x in difference([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])]
     [1.333, 0.882, -2.461, 5.128, 0.27]
     """
-    from scipy import stats  # takes a second, which no training step should wait for
-
     differences = np.subtract(values_S, others_S)
     mean, stderr = map(float, mean_and_error(differences))
     degrees = len(differences) - 1
     if not degrees:
         return Difference(mean, *[math.nan] * 4)
+    from scipy import stats  # takes a second, which no training step should wait for
+
     reach = float(stats.t.ppf(0.975, degrees)) * stderr
     p = 2 * float(stats.t.sf(abs(mean) / stderr, degrees)) if stderr > 0 else math.nan
     return Difference(mean, stderr, mean - reach, mean + reach, p)

@@ -107,13 +107,14 @@ def summarise(arms: Sequence[runs.Arm]) -> Summary:
 
 
 def _row(arm: runs.Arm, first_arm: runs.Arm, pattern: str) -> Row:
-    steps, values_SxT = _smoothed(*arm.values(arm.metric(pattern)), pattern)
+    steps, values_SxT = arm.values(arm.metric(pattern))
+    values_SxT = smoothed(pattern, values_SxT)
     change = before = Cell(None)
     if pattern.startswith("eval/") and len(steps) > 1:
         before = _cell(arm, pattern, values_SxT[:, 0], steps[0])
         change = _mean(values_SxT[:, -1] - values_SxT[:, 0])
     after = _cell(arm, pattern, values_SxT[:, -1], steps[-1])
-    _, others_SxT = _smoothed(*first_arm.values(first_arm.metric(pattern)), pattern)
+    others_SxT = smoothed(pattern, first_arm.values(first_arm.metric(pattern))[1])
     by_seed, others = (
         {run.config["seed"]: value for run, value in zip(each.runs, values[:, -1], strict=True)}
         for each, values in ((arm, values_SxT), (first_arm, others_SxT))
@@ -122,16 +123,16 @@ def _row(arm: runs.Arm, first_arm: runs.Arm, pattern: str) -> Row:
     difference, interval = Cell(None), None
     if arm is not first_arm and shared:
         found = series.difference(*([each[seed] for seed in shared] for each in (by_seed, others)))
-        difference = Cell(found.mean)
-        if len(shared) > 1:
-            difference, interval = Cell(found.mean, found.stderr), (found.low, found.high)
+        difference = _known(found.mean, found.stderr)
+        interval = (found.low, found.high) if len(shared) > 1 else None
     return Row(arm.label, arm.colour, before, after, change, difference, interval, len(shared))
 
 
-def _smoothed(steps: np.ndarray, values_SxT: np.ndarray, name: str):
-    if name == ENTROPY:  # of one step's samples: a moving mean says more
-        values_SxT = np.array([series.smooth(values)[0] for values in values_SxT])
-    return steps, values_SxT
+def smoothed(name: str, values_SxT: np.ndarray) -> np.ndarray:
+    """Values of S seeds at T steps; of entropy, which is of one step's samples, a moving mean."""
+    if name != ENTROPY:
+        return values_SxT
+    return np.array([series.smooth(values)[0] for values in values_SxT])
 
 
 def _cell(arm: runs.Arm, pattern: str, values_S: np.ndarray, step: int) -> Cell:
@@ -143,7 +144,10 @@ def _cell(arm: runs.Arm, pattern: str, values_S: np.ndarray, step: int) -> Cell:
 
 
 def _mean(values_S: np.ndarray) -> Cell:
-    mean, error = series.mean_and_error(values_S)
+    return _known(*series.mean_and_error(values_S))
+
+
+def _known(mean: float, error: float) -> Cell:
     return Cell(float(mean), None if math.isnan(error) else float(error))
 
 
