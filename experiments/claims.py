@@ -35,7 +35,7 @@ LARGE = "not here: needs pretrained models of 1.5 to 32 billion parameters"
 
 CLAIMS = [
     Claim("PKPO", "sections 1, 5", "training for k = 8 gives a higher pass@16 than for k = 1",
-          "default_job", "holds, on three seeds of the code before the harness",
+          "default_job", "holds, in each of five seeds",
           ("default_job", "k = 8", "test/t1/pass@16_n16")),
     Claim("PKPO", "Figure 1", "the optimum moves towards risk as k grows", "toy", "reproduced"),
     Claim("PKPO", "Figure 2", "the weights of the sorted samples, from all alike at k = 1 to the "
