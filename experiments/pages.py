@@ -77,22 +77,23 @@ def by_k(
     """
 
     def draw(axes, results):
-        shown = _colours(results, arms, colours)
-        for arm, colour in shown.items():
+        curves = []
+        for arm, colour in _colours(results, arms, colours).items():
             values = np.array([results.seeds(arm, metric.format(k=k)) for k in ks])
             if minus is not None:
                 values = values - np.array([results.seeds(minus, metric.format(k=k)) for k in ks])
             found = [mean(row) for row in values]
             centres, errors = (np.array(x) for x in zip(*found, strict=True))
-            axes.plot(ks, centres, "o-", color=colour, label=arm, markersize=3.5)
+            axes.plot(ks, centres, "o-", color=colour, markersize=3.5, clip_on=False)
             errors = np.nan_to_num(errors)  # of the one warm start that all seeds share
             band = centres - errors, centres + errors
             axes.fill_between(ks, *band, color=colour, alpha=0.16, linewidth=0)
+            curves.append(plotting.Curve(ks, centres, errors, colour, arm))
         axes.set_xscale("log", base=2)
         axes.set_xticks(ks, [str(k) for k in ks])
         axes.set_xlabel("k")
         axes.set_title(title)
-        axes.legend(frameon=False, fontsize=9, labelcolor="linecolor")
+        plotting.label_ends(axes, curves)
 
     return draw
 

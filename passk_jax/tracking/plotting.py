@@ -91,10 +91,10 @@ def draw_curves(
     axes.set_xlim(0, max(1, *(curve.x[-1] for curve in curves)))
     bottom, top = axes.get_ylim()
     axes.set_ylim(0 if from_zero else max(bottom, low), min(top, high))
-    _label_ends(axes, [curve for curve in curves if curve.label])
+    label_ends(axes, [curve for curve in curves if curve.label])
 
 
-def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
+def label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
     """Names each curve beside its last point, moving names apart that would overlap."""
     if not curves:
         return
@@ -118,8 +118,12 @@ def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
 def spread(places: np.ndarray, gap: float) -> np.ndarray:
     """Moves numbers as little as it takes for neighbours to be `gap` apart, in the same order.
 
+    They end between 0 and 1 where there is room for them.
+
     >>> spread(np.array([0.5, 0.2, 0.5]), gap=0.1).round(3).tolist()
     [0.45, 0.2, 0.55]
+    >>> spread(np.array([1.0, 0.2, 1.0]), gap=0.1).round(3).tolist()
+    [0.9, 0.2, 1.0]
     """
     order = np.argsort(places, kind="stable")
     # The least-squares answer: fit an increasing sequence to the places less the gaps before them.
@@ -130,6 +134,7 @@ def spread(places: np.ndarray, gap: float) -> np.ndarray:
             last = blocks.pop()
             blocks[-1] += last
     fitted = np.concatenate([[np.mean(block)] * len(block) for block in blocks])
+    fitted = np.clip(fitted, 0, max(0, 1 - gap * (len(places) - 1)))
     moved = np.empty(len(places))
     moved[order] = fitted + gap * np.arange(len(places))
     return moved
