@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from experiments import pages, running
 from experiments.results import Results
+from passk_jax.programs import ConfigError
 
 WARM_START = "warm start"  # the arm of the parameters that all others begin with
 
@@ -45,6 +46,15 @@ QUICK = {
     "evaluation.num_problems": 4,
     "evaluation.prompts_per_batch": 4,
 }
+
+
+def few_problems(options: Mapping[str, Any]) -> dict[str, int]:
+    """What makes a task with such options short to build.
+
+    >>> few_problems({"num_train": 5000, "max_n": 16})
+    {'num_train': 20}
+    """
+    return {name: 20 for name in options if name.startswith("num_")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +124,7 @@ class Study:
         """
         config = copy.deepcopy(self.config)
         config.update_from_flattened_dict(QUICK)
-        few = {name: 20 for name in config.task.options if name.startswith("num_")}
+        few = few_problems(config.task.options)
         config.task.options.update(few)
         evaluations = {
             name: dataclasses.replace(
@@ -184,6 +194,13 @@ def main(file: str, studies: Sequence[Study], argv: Sequence[str] | None = None)
     parser.add_argument("--workers", type=int, help="processes of one thread; one for each core")
     parser.add_argument("--quick", action="store_true", help="tiny, in a temporary folder")
     arguments = parser.parse_args(argv)
+    try:
+        _run_as_asked(studies, home, arguments, parser)
+    except ConfigError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def _run_as_asked(studies, home, arguments, parser):
     if arguments.quick:
         # Compiling takes most of the time; the backend reads this when it is first used.
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

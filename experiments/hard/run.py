@@ -19,12 +19,17 @@ ARMS = {
 }
 
 
-def study(name, config):
-    """The problems of training are those that count: are they solved at all?"""
-    few = {"task.options.num_train": 400}  # the warm start learns from others too
+def study(name, config, few):
+    """The problems of training are those that count: are they solved at all?
+
+    Args:
+      name: of the study.
+      config: of the warm start, which learns from other problems too.
+      few: what makes them few for the arms.
+    """
     return Study(
         name=name,
-        config=small(config),
+        config=config,
         arms={arm: changes | few for arm, changes in ARMS.items()},
         baseline="k = 1",
         seeds=(0, 1, 2),
@@ -57,7 +62,8 @@ def studies() -> list[Study]:
     sums.steps, sums.warm_start.steps = 300, 600
     mazes = maze_small.get_config()
     mazes.steps, mazes.warm_start.steps = 300, 600
-    return [study("arithmetic", sums), study("mazes", mazes)]
+    few = {"task.options.num_train": 400}
+    return [study("arithmetic", small(sums), few), study("mazes", small(mazes), few)]
 
 
 if __name__ == "__main__":

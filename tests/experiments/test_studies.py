@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import math
+import os
 import sys
 
 import pytest
@@ -11,11 +12,17 @@ import pytest
 from experiments import pages, summary
 from experiments.claims import CLAIMS, Claim
 from experiments.results import mean
+from experiments.study import few_problems, main
 from passk_jax.experiment import build
 from passk_jax.tracking.series import difference
 from tests.tiny import ROOT, run
 
-FOLDERS = sorted(p.parent.name for p in ROOT.glob("experiments/*/run.py") if p.parent.name != "toy")
+needs_data = pytest.mark.skipif("PASSK_DATA" not in os.environ, reason="PASSK_DATA is not set")
+FOLDERS = [
+    pytest.param(name, marks=needs_data if name == "arc" else ())
+    for name in sorted(p.parent.name for p in ROOT.glob("experiments/*/run.py"))
+    if name != "toy"
+]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -47,9 +54,20 @@ def test_every_arm_in_full_is_a_job_that_can_begin(folder, tmp_path):
     for study in importlib.import_module(f"experiments.{folder}.run").studies():
         for each in dataclasses.replace(study, seeds=study.seeds[:1]).runs(tmp_path):
             each.config.init_from = None  # the warm start, which is not there
-            few = {name: 20 for name in each.config.task.options if name.startswith("num_")}
-            each.config.task.options.update(few)
+            each.config.task.options.update(few_problems(each.config.task.options))
             build(each.config)
+
+
+def test_missing_data_is_one_line(monkeypatch, capsys):
+    monkeypatch.delenv("PASSK_DATA", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # --quick would set it
+    study = importlib.import_module("experiments.arc.run")
+    with pytest.raises(SystemExit) as stopped:
+        main(study.__file__, study.studies(), ["--quick"])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: config.task: arc-agi-1/training is needed: say where")
+    assert error.count("\n") == 1
 
 
 def test_a_difference_is_paired_over_seeds():
