@@ -1,25 +1,23 @@
 """The figures and tables of the three notebooks, without Jupyter.
 
-    python experiments/toy/run.py [--quick] [--out DIRECTORY]
+    python -m experiments.toy.run [--quick]
 
-Writes PNGs and results.json, by default beside this file, and prints the tables. A minute on two
-cores.
+Writes PNGs and results.json beside this file, and prints the tables. A minute on two cores.
 """
 
 import argparse
 import json
 import pathlib
-import sys
+import tempfile
 
 import numpy as np
 
-HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE.parent.parent))
+from experiments.toy import advantage_curves as curves
+from experiments.toy import estimator_variance as variance
+from experiments.toy import surrogate_rewards as surrogates
+from experiments.toy.drawing import markdown_table
 
-from experiments.toy import advantage_curves as curves  # noqa: E402
-from experiments.toy import estimator_variance as variance  # noqa: E402
-from experiments.toy import surrogate_rewards as surrogates  # noqa: E402
-from experiments.toy.drawing import markdown_table  # noqa: E402
+HERE = pathlib.Path(__file__).parent
 
 
 def make(quick):
@@ -61,18 +59,24 @@ def make(quick):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few estimates, a few seconds")
-    parser.add_argument("--out", type=pathlib.Path, default=HERE, help="a directory")
+    parser = argparse.ArgumentParser(prog="python -m experiments.toy.run")
+    parser.add_argument("--output", type=pathlib.Path, help="folder of the results, not this one")
+    parser.add_argument("--quick", action="store_true", help="few, in a temporary folder")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    figures, tables = make(arguments.quick)
+    with tempfile.TemporaryDirectory(prefix="toy-") as temporary:
+        usual = pathlib.Path(temporary) if arguments.quick else HERE
+        write(*make(arguments.quick), arguments.output or usual)
+
+
+def write(figures, tables, output):
+    """Writes what `make` returns to a folder, and prints the tables."""
+    output.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(arguments.out / f"{name}.png")
+        figure.savefig(output / f"{name}.png")
     text = json.dumps(tables, indent=1, default=lambda x: np.asarray(x).tolist())
-    (arguments.out / "results.json").write_text(text + "\n")
-    tables["variance"] = variance.final_table(tables["variance"])
-    for name, rows in tables.items():
+    (output / "results.json").write_text(text + "\n")
+    printed = tables | {"variance": variance.final_table(tables["variance"])}
+    for name, rows in printed.items():
         print(f"\n{name}\n{markdown_table(rows)}")
 
 

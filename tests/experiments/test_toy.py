@@ -83,9 +83,8 @@ def test_bandits_climb_what_they_are_said_to_climb():
     assert abs(moved.mean() - expected) < 4 * moved.std() / np.sqrt(draws)
 
 
-@pytest.mark.slow
 def test_the_command_makes_every_figure_and_table(tmp_path):
-    command = [sys.executable, "experiments/toy/run.py", "--quick", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "experiments.toy.run", "--quick", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     committed = {path.name for path in (ROOT / "experiments/toy").glob("*.png")}
