@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from scipy import optimize
 
 from passk_jax import tracking
 from passk_jax.tracking import figures, plotting, report, runs, series
@@ -307,15 +308,24 @@ def test_smooth_is_the_window_mean():
     assert zero.tolist() == [0.0] * 90
 
 
-def test_spread_keeps_the_order_and_the_gap():
+def test_spread_is_the_least_move_that_keeps_the_order_and_the_gap():
     rng = np.random.default_rng(0)
     for _ in range(100):
-        places = rng.choice([0.1, 0.4, 0.41, 0.8], size=5)
-        moved = plotting.spread(places, gap=0.1)
-        assert np.diff(np.sort(moved)).min() >= 0.1 - 1e-9
-        assert moved.mean() == pytest.approx(places.mean())
-        for i, j in np.argwhere(places[:, None] < places):
-            assert moved[i] < moved[j]
+        places = rng.choice([0.0, 0.1, 0.4, 0.41, 0.8, 1.0], size=5)
+        order = np.argsort(places, kind="stable")
+        limits = [
+            {"type": "ineq", "fun": lambda x: np.diff(x) - 0.1},
+            {"type": "ineq", "fun": lambda x: [x[0], 1 - x[-1]]},
+        ]
+        least = optimize.minimize(
+            lambda x, places=places[order]: np.sum((x - places) ** 2),
+            np.linspace(0.2, 0.8, 5),
+            constraints=limits,
+            method="SLSQP",
+            options={"ftol": 1e-12},
+        )
+        assert least.success
+        np.testing.assert_allclose(plotting.spread(places, gap=0.1)[order], least.x, atol=1e-5)
     far = np.array([0.9, 0.1, 0.5])
     np.testing.assert_allclose(plotting.spread(far, gap=0.1), far)
 
