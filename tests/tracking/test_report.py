@@ -325,7 +325,11 @@ def test_spread_is_the_least_move_that_keeps_the_order_and_the_gap():
             options={"ftol": 1e-12},
         )
         assert least.success
-        np.testing.assert_allclose(plotting.spread(places, gap=0.1)[order], least.x, atol=1e-5)
+        moved = plotting.spread(places, gap=0.1)
+        np.testing.assert_allclose(moved[order], least.x, atol=1e-5)
+        assert np.diff(np.sort(moved)).min() >= 0.1 - 1e-9
+        for i, j in np.argwhere(places[:, None] < places):
+            assert moved[i] < moved[j]
     far = np.array([0.9, 0.1, 0.5])
     np.testing.assert_allclose(plotting.spread(far, gap=0.1), far)
 
