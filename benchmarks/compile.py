@@ -21,14 +21,14 @@ def compile_once(phase, num_layers, quick):
     """Wall and processor seconds from the function to its executable."""
     from configs import gemma2_9b_math
     from passk_jax.planning import compiling
-    from passk_jax.programs import build_programs
+    from passk_jax.run.parts import build_policy
 
     config = gemma2_9b_math.get_config()
     config.mesh.update({"fsdp": 1, "model": 1})
     if quick:
         config.policy.update({"embed_dim": 64, "hidden_dim": 128, "head_dim": 16})
     config.policy.num_layers = num_layers
-    programs = build_programs(config, None)
+    programs = build_policy(config, None)
     start = time.perf_counter(), time.process_time()
     if phase == "sampling":
         compiling.compile_sampling(programs)

@@ -28,9 +28,9 @@ from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.train_state import init_state, sampling_params
 from passk_jax.learner.update import policy_gradient_update
 from passk_jax.planning import compiling
-from passk_jax.programs import build_programs
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import SamplingConfig, sample
+from passk_jax.run.parts import build_policy
 
 NEVER = -1  # an end of sequence that is never drawn: every completion has its full length
 TINY = {
@@ -187,7 +187,7 @@ def main():
     bytes_rate = memory_rate(2**20 if quick else 2**31)
     print(f"{device.device_kind}: {flops_rate / 1e12:.2f} TFLOP/s, {bytes_rate / 1e9:.1f} GB/s")
 
-    programs = build_programs(make_config(quick), None, [device])
+    programs = build_policy(make_config(quick), None, [device])
     config = programs.config
     state = init_state(programs.decoder, programs.optimizer, 0)
     params = sampling_params(state.variables(), programs.sampling_decoder)

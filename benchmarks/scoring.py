@@ -18,10 +18,11 @@ import math_verify
 import numpy as np
 
 from passk_jax import tasks, tracking
-from passk_jax.experiment import build
 from passk_jax.learner.train_state import init_state
+from passk_jax.run.loop import train
+from passk_jax.run.parts import build
+from passk_jax.run.sampling import sample, sample_and_score, score
 from passk_jax.tasks import pool
-from passk_jax.train import train
 
 ITEM = "tests.tasks.hostile_items:item"
 
@@ -110,29 +111,29 @@ def shares(name, steps, **changes):
     print(f"{name}: a step takes {np.median(step):.2f} s and waits {np.median(waits):.2f} s of it "
           f"for scoring: {waits.sum() / step.sum():.0%}")  # fmt: skip
     # An untrained model writes little that is worth running; a trained one waits longer.
-    experiment = build(config)
-    problems = experiment.task.split("train")[: config.prompts_per_step]
+    parts = build(config)
+    problems = parts.task.split("train")[: config.prompts_per_step]
     problems = [problem for problem in problems for _ in range(config.samples_per_prompt)]
     start = time.perf_counter()
-    experiment.task.score(problems, [problem.worked_example for problem in problems])
+    parts.task.score(problems, [problem.worked_example for problem in problems])
     waits = time.perf_counter() - start
     print(f"{name}: were all completions references it would wait {waits:.2f} s, "
           f"{waits / (waits + np.median(step)):.0%}")  # fmt: skip
 
-    state = init_state(experiment.decoder, experiment.optimizer, 0)
+    state = init_state(parts.decoder, parts.optimizer, 0)
     size = config.evaluation.prompts_per_batch
-    problems = experiment.task.split("train")[: 3 * size]
+    problems = parts.task.split("train")[: 3 * size]
     kwargs = {"num_samples": config.evaluation.samples_per_prompt, "temperature": 1.0}
     for _ in range(2):  # the first one compiles
         start = time.perf_counter()
-        experiment.sample_and_score(state.params, problems, jax.random.key(0), **kwargs)
+        sample_and_score(parts, state.params, problems, jax.random.key(0), **kwargs)
     both, sampling, scoring = time.perf_counter() - start, 0.0, 0.0
     for i in range(0, len(problems), size):
         batch, key = problems[i : i + size], jax.random.fold_in(jax.random.key(0), i)
         start = time.perf_counter()
-        rollout = jax.block_until_ready(experiment.sample(state.params, batch, key, **kwargs))
+        rollout = jax.block_until_ready(sample(parts, state.params, batch, key, **kwargs))
         sampled = time.perf_counter()
-        experiment.score(batch, rollout)
+        score(parts, batch, rollout)
         sampling += sampled - start
         scoring += time.perf_counter() - sampled
     print(f"{name}: an evaluation of {len(problems)} problems samples for {sampling:.1f} s and "

@@ -22,9 +22,10 @@ from configs import arithmetic
 from experiments.running import ONE_THREAD
 from experiments.small import small
 from passk_jax import transforms
-from passk_jax.experiment import build
 from passk_jax.learner.train_state import init_state
-from passk_jax.rollout.sampler import sample
+from passk_jax.rollout import sampler
+from passk_jax.run.parts import build
+from passk_jax.run.sampling import sample, score
 
 
 @jax.jit
@@ -34,39 +35,39 @@ def transform(rewards_PxN):
     return rewards_PxN.shape[1] * weights
 
 
-def in_turn(experiment, seeds, steps):
+def in_turn(parts, seeds, steps):
     """One run after the other."""
     for seed in seeds:
-        state = init_state(experiment.decoder, experiment.optimizer, seed)
+        state = init_state(parts.decoder, parts.optimizer, seed)
         for step in range(steps):
-            problems, key = batch(experiment, seed, step), jax.random.key(step)
-            params = experiment.sampling_params(state.variables())
-            rollout = experiment.sample(params, problems, key)
-            rewards = experiment.score(problems, rollout, num_texts=0).rewards_PxN
+            problems, key = batch(parts, seed, step), jax.random.key(step)
+            params = parts.sampling_params(state.variables())
+            rollout = sample(parts, params, problems, key)
+            rewards = score(parts, problems, rollout, num_texts=0).rewards_PxN
             advantages = transform(rewards)
-            state, figures = experiment.update(state, rollout, advantages)
+            state, figures = parts.update(state, rollout, advantages)
         jax.block_until_ready(figures)
 
 
-def side_by_side(experiment, seeds, steps):
+def side_by_side(parts, seeds, steps):
     """All runs at once: sampling, transform and update under vmap, scoring one after the other."""
-    states = [init_state(experiment.decoder, experiment.optimizer, seed) for seed in seeds]
+    states = [init_state(parts.decoder, parts.optimizer, seed) for seed in seeds]
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
     def draw(params, prompts, key):
-        given = experiment.sampling_decoder, experiment.config, experiment.tokenizer
-        return sample_prompts(params, prompts, key, *given, experiment.sampling)
+        given = parts.sampling_decoder, parts.config, parts.tokenizer
+        return sample_prompts(params, prompts, key, *given, parts.sampling)
 
     draw_all = jax.jit(jax.vmap(draw, in_axes=(0, 0, None)))
-    update = jax.jit(jax.vmap(experiment.update), donate_argnums=0)
+    update = jax.jit(jax.vmap(parts.update), donate_argnums=0)
     for step in range(steps):
         key = jax.random.key(step)
-        problems_S = [batch(experiment, seed, step) for seed in seeds]
-        prompts = [experiment.prompts(problems) for problems in problems_S]
+        problems_S = [batch(parts, seed, step) for seed in seeds]
+        prompts = [parts.prompts(problems) for problems in problems_S]
         prompts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *prompts)
         rollout = draw_all(state.params, prompts, key)
         rewards = [
-            experiment.score(problems, rollout.replace(tokens=rollout.tokens[s]), 0).rewards_PxN
+            score(parts, problems, rollout.replace(tokens=rollout.tokens[s]), 0).rewards_PxN
             for s, problems in enumerate(problems_S)
         ]
         state, figures = update(state, rollout, jax.vmap(transform)(jnp.stack(rewards)))
@@ -74,8 +75,8 @@ def side_by_side(experiment, seeds, steps):
 
 
 def sample_prompts(params, prompts, key, decoder, config, tokenizer, sampling):
-    """What `Experiment.sample` does with prompts that are encoded already."""
-    return sample(
+    """What `run.sampling.sample` does with prompts that are encoded already."""
+    return sampler.sample(
         params,
         prompts,
         key,
@@ -88,10 +89,10 @@ def sample_prompts(params, prompts, key, decoder, config, tokenizer, sampling):
     )
 
 
-def batch(experiment, seed, step):
-    size = experiment.config.prompts_per_step
+def batch(parts, seed, step):
+    size = parts.config.prompts_per_step
     start = (seed * 7 + step) * size % 4000
-    return experiment.task.split("train")[start : start + size]
+    return parts.task.split("train")[start : start + size]
 
 
 def worker(seeds, steps, vmapped):

@@ -16,8 +16,9 @@ import statistics  # noqa: E402
 import jax  # noqa: E402
 
 from configs import default  # noqa: E402
-from passk_jax.experiment import build  # noqa: E402
 from passk_jax.learner.train_state import init_state  # noqa: E402
+from passk_jax.run.parts import build  # noqa: E402
+from passk_jax.run.sampling import sample, score  # noqa: E402
 
 
 def main():
@@ -27,21 +28,21 @@ def main():
     for prompts in (16, 32):
         config = default.get_config()
         config.prompts_per_step = prompts
-        experiment = build(config)
-        state = init_state(experiment.decoder, experiment.optimizer, 0)
-        problems = experiment.task.split("train")[:prompts]
+        parts = build(config)
+        state = init_state(parts.decoder, parts.optimizer, 0)
+        problems = parts.task.split("train")[:prompts]
         phases = {"sample": [], "score": [], "transform and update": []}
         for step in range(steps + 1):
             times = [time.perf_counter()]
             key = jax.random.key(step)
-            params = experiment.sampling_params(state.variables())
-            rollout = experiment.sample(params, problems, key)
+            params = parts.sampling_params(state.variables())
+            rollout = sample(parts, params, problems, key)
             jax.block_until_ready(rollout.tokens)
             times.append(time.perf_counter())
-            scores = experiment.score(problems, rollout)
+            scores = score(parts, problems, rollout)
             times.append(time.perf_counter())
-            advantages = experiment.transform(scores.rewards_PxN, rollout, key, 0)
-            state, figures = experiment.update(state, rollout, advantages)
+            advantages = parts.transform(scores.rewards_PxN, rollout, key, 0)
+            state, figures = parts.update(state, rollout, advantages)
             jax.block_until_ready((state, figures))
             times.append(time.perf_counter())
             if step == 0:

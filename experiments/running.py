@@ -18,11 +18,13 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from passk_jax import tracking, workdir
-from passk_jax.evaluate import load_variables
-from passk_jax.experiment import Experiment, build
+from passk_jax import tracking
 from passk_jax.learner.checkpoint import quiet_logs
-from passk_jax.train import Trainer
+from passk_jax.run import workdir
+from passk_jax.run.loop import Loop
+from passk_jax.run.parts import Parts, build
+from passk_jax.run.sampling import sample_and_score
+from passk_jax.run.state import restore_variables
 
 # Two such processes train small models faster than one with two threads: benchmarks/seeds.py.
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
@@ -79,13 +81,12 @@ class Run:
     def do(self) -> str:
         """Trains and scores, and says so in a line; what is there already is not done again."""
         begun, resumed = time.perf_counter(), self.workdir.exists()
-        experiment = build(self.config)
+        parts = build(self.config)
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             with workdir.hold(epath.Path(self.workdir), self.config) as files:
-                trainer = Trainer(experiment, epath.Path(self.workdir), files)
-                with contextlib.closing(trainer):
-                    trainer.run()
-        metrics = self._score(experiment)
+                with contextlib.closing(Loop(parts, epath.Path(self.workdir), files)) as loop:
+                    loop.run_all()
+        metrics = self._score(parts)
         seconds = time.perf_counter() - begun
         if not resumed:
             metrics["run_time_s"] = seconds
@@ -95,20 +96,21 @@ class Run:
         partial.rename(self.scores_file)
         return f"{self.study}, {self.arm}, seed {self.seed}: {seconds:.0f} s"
 
-    def _score(self, experiment: Experiment) -> dict[str, float]:
+    def _score(self, parts: Parts) -> dict[str, float]:
         """The training's last figures, and those of the evaluations."""
         metrics = _training_metrics(self.rows(), self.config)
-        _, variables = load_variables(experiment, epath.Path(self.workdir))
-        params = experiment.sampling_params(variables)
+        _, variables = restore_variables(parts, epath.Path(self.workdir))
+        params = parts.sampling_params(variables)
         for name, evaluation in self.evaluations.items():
-            asked = experiment
+            asked = parts
             if evaluation.options:
                 config = copy.deepcopy(self.config)
                 config.task.options.update(evaluation.options)
                 asked = build(config)
             problems = asked.task.split(evaluation.split)[: evaluation.num_problems]
             for temperature in evaluation.temperatures:
-                scores = asked.sample_and_score(
+                scores = sample_and_score(
+                    asked,
                     params,
                     problems,
                     jax.random.key(self.seed),

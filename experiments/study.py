@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from experiments import pages, running
 from experiments.results import Results
-from passk_jax.programs import ConfigError
+from passk_jax.errors import ConfigError
 
 WARM_START = "warm start"  # the arm of the parameters that all others begin with
 

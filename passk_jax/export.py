@@ -4,135 +4,31 @@ python -m passk_jax.export --workdir runs/x --format huggingface --out gemma2-tr
 """
 
 import pathlib
-import sys
-from collections.abc import Sequence
 
-import jax
-import orbax.checkpoint as ocp
-from absl import app, flags
-from etils import epath
+from absl import flags
 
-from passk_jax import workdir
-from passk_jax.evaluate import load_variables
-from passk_jax.experiment import ConfigError, build
-from passk_jax.learner.checkpoint import CheckpointError, quiet_logs
-from passk_jax.policy import params as params_lib
-from passk_jax.policy.lora import merged
-
-FORMATS = ("huggingface", "gemma", "orbax")
-DTYPES = ("float32", "bfloat16")
-LORA = ("merge", "keep")
-# Beside the tokenizer's own file, what transformers wants to know of it.
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+from passk_jax.run import command
 
 
-def export(
-    directory: epath.Path,
-    out: pathlib.Path,
-    *,
-    file_format: str,
-    dtype: str = "bfloat16",
-    lora: str = "merge",
-) -> int:
-    """Writes the parameters of a run's latest whole checkpoint.
+def main() -> None:
+    """Writes the folder, and says which step it is of."""
+    from passk_jax.run.export import export
 
-    Args:
-      directory: the run's folder.
-      out: a new folder.
-      file_format: "huggingface": safetensors, config.json and the tokenizer's files; "gemma": what
-        `gemma.gm.ckpts.load_params` reads, of a Gemma 2; "orbax": this package's own tree.
-      dtype: of the parameters that are written; training keeps them in float32.
-      lora: of a run with LoRA, "merge": the model that it makes; "keep": as the PEFT package reads
-        it, to be added to the model that the run began with (format "huggingface" only).
-
-    Returns:
-      The step that they are of.
-
-    Raises:
-      ConfigError: an argument is not allowed, or the folder holds no run or no checkpoint.
-      CheckpointError: no checkpoint can be read, or the folder exists or cannot be written, or the
-        format has no such model.
-    """
-    for name, value, allowed in (
-        ("format", file_format, FORMATS),
-        ("dtype", dtype, DTYPES),
-        ("lora", lora, LORA),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"--{name} = {value!r}: allowed are {', '.join(allowed)}")
-    if lora == "keep" and file_format != "huggingface":
-        raise ConfigError(f"--lora = 'keep', --format = {file_format!r}: only huggingface has it")
-    if out.exists():
-        raise CheckpointError(f"{out} exists already: name a new folder")
-    # Whatever devices are here: the parameters are the same.
-    config = workdir.load_config(directory, mesh=(1, 1, -1))
-    if lora == "keep" and config.lora.rank is None:
-        raise ConfigError(
-            f"--lora = 'keep': {directory} is a run without LoRA (config.lora.rank = None); merge "
-            "is allowed"
-        )
-    experiment = build(config)
-    step, variables = load_variables(experiment, directory)
-    decoder, tokenizer = experiment.decoder.config, experiment.tokenizer
-    if lora == "keep":
-        matrices = jax.tree.map(lambda x: x.astype(dtype), variables["lora"])
-        params_lib.save_peft(out, matrices, decoder, experiment.config.init_from)
-        return step
-    params = jax.jit(merged, static_argnums=2)(variables, decoder.lora_scale, dtype)
-    if file_format == "gemma":
-        params_lib.save_gemma(out, params, decoder)
-    elif file_format == "orbax":
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(out.absolute(), {"params": params})
-    else:
-        limits = experiment.config.sampling
-        settings = {
-            "eos_token_id": list(tokenizer.stop_ids),
-            "pad_token_id": tokenizer.pad_id,
-            "bos_token_id": tokenizer.bos_id,
-            "max_position_embeddings": max(
-                8192, limits.max_prompt_tokens + limits.max_response_tokens
-            ),
-        }
-        params_lib.save_huggingface(out, params, decoder, settings)
-        _copy_tokenizer(experiment.config.tokenizer.path, out)
-    return step
-
-
-def _copy_tokenizer(path: str | None, out: pathlib.Path) -> None:
-    """Puts the tokenizer's files beside the model; the byte tokenizer has none."""
-    if path is None:
-        return
-    folder = pathlib.Path(path)
-    folder = folder if folder.is_dir() else folder.parent
-    for name in _TOKENIZER_FILES:
-        if (folder / name).is_file():
-            (out / name).write_bytes((folder / name).read_bytes())
-
-
-def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit status."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    quiet_logs()
-    directory, out = epath.Path(_WORKDIR.value), pathlib.Path(_OUT.value)
-    try:
-        workdir.check_reachable(directory)
-        step = export(
-            directory, out, file_format=_FORMAT.value, dtype=_DTYPE.value, lora=_LORA.value
-        )
-    except (ConfigError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    print(f"the policy of step {step}: {out}")
-    return 0
+    given = flags.FLAGS
+    step = export(
+        command.run_folder(),
+        pathlib.Path(given.out),
+        file_format=given.format,
+        dtype=given.dtype,
+        lora=given.lora,
+    )
+    print(f"the policy of step {step}: {given.out}")
 
 
 if __name__ == "__main__":
-    _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.")
-    _OUT = flags.DEFINE_string("out", None, "A new folder.")
-    _FORMAT = flags.DEFINE_string("format", "huggingface", f"One of {', '.join(FORMATS)}.")
-    _LORA = flags.DEFINE_string("lora", "merge", f"One of {', '.join(LORA)}.")
-    _DTYPE = flags.DEFINE_string("dtype", "bfloat16", f"One of {', '.join(DTYPES)}.")
-    flags.mark_flags_as_required(["workdir", "out"])
-    app.run(main)
+    command.define_workdir()
+    flags.DEFINE_string("out", None, "A new folder.", required=True)
+    flags.DEFINE_string("format", "huggingface", "One of huggingface, gemma, orbax.")
+    flags.DEFINE_string("lora", "merge", "With LoRA: merge it, or keep it apart (PEFT's form).")
+    flags.DEFINE_string("dtype", "bfloat16", "One of float32, bfloat16.")
+    command.main(main)

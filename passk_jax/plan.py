@@ -17,13 +17,15 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from passk_jax import command_line
+from passk_jax.errors import ConfigError
 from passk_jax.planning import compiling
 from passk_jax.planning.chips import Slice, parse_slice
 from passk_jax.planning.cost import analyze
 from passk_jax.planning.roofline import roofline
 from passk_jax.policy.sharding import MESH_AXES
-from passk_jax.programs import ConfigError, Programs, build_programs
+from passk_jax.run import command
+from passk_jax.run.parts import Parts as Programs
+from passk_jax.run.parts import build_policy as build_programs
 
 _GIB = 2**30
 DOES_NOT_FIT = 3
@@ -357,4 +359,4 @@ if __name__ == "__main__":
     )
     _JSON = flags.DEFINE_string("json", None, "Also write the figures to this file.")
     flags.mark_flags_as_required(["config", "topology"])
-    app.run(main, flags_parser=command_line.parse)
+    app.run(main, flags_parser=command.parse)

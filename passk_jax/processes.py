@@ -1,8 +1,8 @@
-"""The processes of one run on many hosts: how they start, agree, share what they know, and end.
+"""The processes of one run on many hosts: how they start, agree, share results, and end.
 
-Every process runs the same program on the same problems, and what it computes on the devices is
-one computation on all of them. So all must take the same decisions in the same order: what one
-alone sees (a score, a signal, a damaged file) is shared first. Where there is one process, all of
+Every process runs the same program on the same problems, and together they make one computation on
+all devices. So all processes must take the same decisions in the same order. What one process alone
+sees (a score, a signal, a damaged file) it first shares with the others. With one process all of
 this costs nothing.
 
 On a TPU everything is found by itself. Elsewhere the coordinator's address, the number of processes
@@ -26,12 +26,16 @@ from absl import flags
 from jax._src import distributed  # the client's barriers, which unlike collectives have time limits
 from jax.experimental import multihost_utils
 
-# A process that has not been heard of for so long is lost, and the others end.
+from passk_jax.errors import CheckpointError, ConfigError, WorkdirError
+
+# A process that sends nothing for so long is lost, and the others end.
 HEARTBEAT_TIMEOUT_S = 40
-# How long one that ends waits for the others to end too, before it ends without them.
+# A process that ends waits so long for the others, then it ends without them.
 _LEAVE_TIMEOUT_S = 20
+# One process tells the others which of these kinds, the first that fits, its error is.
+_ERRORS = (ConfigError, CheckpointError, WorkdirError, ValueError, OSError, RuntimeError, Exception)
 _GOES_ON = "The same command on every host goes on from the latest checkpoint"
-# How the collectives of CPU, GPU and TPU, and the service that joins the processes, say so.
+# What the collectives of CPU, GPU and TPU, and JAX's coordination service, then say.
 _LOST_PATTERN = re.compile(
     r"gloo|nccl|connection (reset|refused|closed)|coordination service|heartbeat|barrier|"
     r"UNAVAILABLE|DEADLINE_EXCEEDED",
@@ -39,27 +43,17 @@ _LOST_PATTERN = re.compile(
 )
 
 
-def define_flags() -> None:
-    """Defines the flags of a command that can run on many hosts."""
-    flags.DEFINE_bool("distributed", False, "One of several processes, on as many hosts.")
-    flags.DEFINE_string("coordinator_address", None, "Host and port of process 0; not on a TPU.")
-    flags.DEFINE_integer("num_processes", None, "How many there are; not on a TPU.")
-    flags.DEFINE_integer("process_id", None, "Which one this is, from 0; not on a TPU.")
-
-
 def run(command: Callable[[], int]) -> int:
-    """Runs a command, with --distributed as one of many processes that begin and end together.
+    """Runs a command as one of many processes, which begin and end together.
 
     Args:
-      command: returns the exit status. What it raises is printed, and the status is 1.
+      command: Returns the exit status. An exception that it raises is printed: status 1.
 
     Returns:
-      The exit status: 2 where the processes could not be joined. A process whose companions do not
-      end with it, because they are lost or because it alone failed, does not return from here: it
-      exits at once, and they within a minute.
+      The exit status; 2 where the processes cannot be joined. A process exits at once, without
+      returning, when the others do not end with it: they are lost, or it alone failed. The others
+      then end within a minute.
     """
-    if not flags.FLAGS.distributed:
-        return command()
     try:
         _join()
     except (ValueError, TypeError, RuntimeError) as error:
@@ -81,21 +75,21 @@ def run(command: Callable[[], int]) -> int:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes the run's files."""
+    """Returns whether this process writes the run's files."""
     return jax.process_index() == 0
 
 
 def describe() -> str:
-    """Words for a line that names the devices; none where there is one process."""
+    """Returns words for a line that names the devices; empty for one process."""
     if jax.process_count() == 1:
         return ""
     return f" of {jax.process_count()} processes, this one being {jax.process_index()}"
 
 
 def gather(value: Any) -> list[Any]:
-    """The values (what JSON holds) of all processes, by their index, on every process.
+    """Returns the values of all processes, by their index, on every process. JSON carries them.
 
-    A collective: all call it, in their main thread, in the same order.
+    A collective: all processes call it, in their main thread, in the same order.
     """
     if jax.process_count() == 1:
         return [value]
@@ -110,23 +104,23 @@ def gather(value: Any) -> list[Any]:
 
 def together(
     function: Callable[[], Any],
-    errors: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError, Exception),
+    errors: tuple[type[Exception], ...] = _ERRORS,
     *,
     share: bool = False,
 ) -> Any:
-    """Calls a function on every process; if it raises on one, it raises on all. A collective.
+    """Calls a function on every process. If it raises on one, all raise. A collective.
 
     Args:
-      function: without collectives of its own.
-      errors: the kinds that are waited for; each can be made of a message.
-      share: whether what it returns (what JSON holds) is gathered.
+      function: It makes no collectives of its own.
+      errors: The kinds of error that are shared. Each can be made from a message.
+      share: Whether the results, which JSON must be able to carry, are gathered.
 
     Returns:
-      What the function returned here; with `share` the list of all results, as `gather` gives it.
+      The function's result here; with `share` the list of all results, as from `gather`.
 
     Raises:
-      What the function raised here; else what it raised elsewhere, as the first of `errors` that it
-      is, its message naming the process.
+      The function's error here; else its error on another process, as the first kind in `errors`
+      that fits, with a message that names the process.
     """
     result, failure, told = None, None, None
     try:
@@ -147,13 +141,13 @@ def together(
 
 
 def own_rows(x: jax.Array) -> dict[tuple[int, int], np.ndarray]:
-    """The rows x[p, n] of an array (P, N, ...) that are this process's to handle, in order.
+    """Returns the rows x[p, n] of an array (P, N, ...) that this process handles, in order.
 
-    Each row belongs to exactly one process, one that holds it, however the array is split over
-    problems and samples.
+    However the array is split over problems and samples, each row belongs to exactly one of the
+    processes that hold it.
 
     Raises:
-      ValueError: a row is split over devices.
+      ValueError: A row is split over devices.
     """
     rows = {}
     for shard in x.addressable_shards:
@@ -169,14 +163,14 @@ def own_rows(x: jax.Array) -> dict[tuple[int, int], np.ndarray]:
 
 
 def fetch(x: jax.Array) -> np.ndarray:
-    """The whole of an array, wherever its shards are. A collective."""
+    """Returns a whole array, wherever its shards are. A collective."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return multihost_utils.process_allgather(x, tiled=True)
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is how the loss of another process looks."""
+    """Returns whether an error, or its cause, tells that another process was lost."""
     while error is not None:
         # gloo's come as ValueError; our own have no cause in JAX.
         if isinstance(error, jax.errors.JaxRuntimeError) or type(error) is ValueError:

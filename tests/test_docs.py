@@ -10,7 +10,7 @@ import pytest
 from ml_collections import config_flags
 
 from passk_jax import transforms
-from passk_jax.experiment import build
+from passk_jax.run.parts import build
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -7,10 +7,11 @@ import jax
 import pytest
 
 from passk_jax import plan as plan_lib
+from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import init_state
 from passk_jax.plan import describe, plan
 from passk_jax.planning import chips, compiling
-from passk_jax.programs import ConfigError, build_programs
+from passk_jax.run.parts import build_policy
 from tests.tiny import ROOT, command, run, tiny_config
 
 WIDE = {
@@ -51,7 +52,7 @@ def test_shorter_completions_take_less_sampling_alone(local_plan):
 
 
 def test_memory_that_is_kept_is_that_of_the_state(local_plan):
-    programs = build_programs(wide_config(), None)
+    programs = build_policy(wide_config(), None)
     state = init_state(programs.decoder, programs.optimizer, 0)
     assert local_plan["kept_bytes"] == sum(x.nbytes for x in jax.tree.leaves(state))
     assert local_plan["parameters"] == sum(x.size for x in jax.tree.leaves(state.params))

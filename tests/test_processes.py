@@ -16,7 +16,7 @@ import jax
 import pytest
 
 from passk_jax import processes, tracking
-from tests.test_train import count_lines, wait_for, without_clock
+from tests.run.test_loop import count_lines, wait_for, without_clock
 from tests.tiny import ROOT, command, environment, train_command
 
 

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from passk_jax import report
+from passk_jax.run.loop import train
 from passk_jax.tracking import figures
-from passk_jax.train import train
 from tests.tiny import tiny_config
 
 

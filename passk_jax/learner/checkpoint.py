@@ -22,7 +22,7 @@ from absl import logging as absl_logging
 from etils import epath
 
 from passk_jax import processes
-from passk_jax.policy.formats import CheckpointError
+from passk_jax.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
 

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from passk_jax.errors import ConfigError
+
 AGGREGATIONS = ("seq-mean-token-sum", "seq-mean-token-mean", "token-mean")
 KL_ESTIMATORS = ("k1", "k3")
 
@@ -62,7 +64,7 @@ class Objective:
             fine = math.isfinite(self.entropy_coefficient) and self.entropy_coefficient != 0
             self._check("entropy_coefficient", fine, "a number other than 0, or None")
         if self.updates_per_step == 1 and not self.clip_low is self.clip_high is None:
-            raise ValueError(
+            raise ConfigError(
                 f"objective.clip_low = {self.clip_low}, clip_high = {self.clip_high}: with one "
                 "update for each sampling (epochs = 1, minibatches = 1) the ratio is 1 and nothing "
                 "is ever clipped; None is allowed"
@@ -70,7 +72,7 @@ class Objective:
 
     def _check(self, name: str, fine: bool, allowed: str) -> None:
         if not fine:
-            raise ValueError(f"objective.{name} = {getattr(self, name)!r}: must be {allowed}")
+            raise ConfigError(f"objective.{name} = {getattr(self, name)!r}: must be {allowed}")
 
     @property
     def updates_per_step(self) -> int:

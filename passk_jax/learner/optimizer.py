@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from ml_collections import FrozenConfigDict
 
+from passk_jax.errors import ConfigError
 from passk_jax.learner.rounding import round_like, to_float32
 from passk_jax.learner.schedule import Schedule, is_number
 
@@ -89,11 +90,11 @@ def _make_optimizer(config, learning_rate, updates_per_step):
     if config.name not in OPTIMIZERS:
         close = difflib.get_close_matches(config.name, OPTIMIZERS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(
+        raise ConfigError(
             f"optimizer.name = {config.name!r}{hint}: known optimizers: {sorted(OPTIMIZERS)}"
         )
     if config.moment_dtype not in MOMENT_DTYPES:
-        raise ValueError(
+        raise ConfigError(
             f"optimizer.moment_dtype = {config.moment_dtype!r}: allowed are {MOMENT_DTYPES}"
         )
     rate = config.learning_rate if learning_rate is None else learning_rate

@@ -4,6 +4,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from passk_jax.errors import ConfigError
+
 Schedule = tuple[tuple[int, Any], ...]
 
 
@@ -37,13 +39,13 @@ def parse_schedule(
         return ((0, value),)
     phases = _pairs(value)
     if phases is None or not all(allowed(each) for _, each in phases):
-        raise ValueError(
+        raise ConfigError(
             f"{name} = {value!r}: {kind} is allowed, or phases ((first step, value), ...) of such, "
             "with rising first steps from 0"
         )
     short = name.rpartition(".")[2]
     if phases[0][0] != 0:
-        raise ValueError(
+        raise ConfigError(
             f"{name} = {value!r}: the first phase begins at step {phases[0][0]}, so the steps "
             "before it have none: it must begin at step 0"
         )
@@ -51,13 +53,13 @@ def parse_schedule(
     for (first, each), end, (_, after) in zip(phases, ends, phases[1:], strict=False):
         if end <= first:
             what = "has length 0" if end == first else f"overlaps the next, from step {end} on"
-            raise ValueError(
+            raise ConfigError(
                 f"{name} = {value!r}: the phase {short} = {each!r} from step {first} {what}, for "
                 f"{short} = {after!r} begins at step {end}"
             )
     if steps is not None and phases[-1][0] >= max(steps, 1):
         first, each = phases[-1]
-        raise ValueError(
+        raise ConfigError(
             f"{name} = {value!r}: the phase {short} = {each!r} begins at step {first} and has "
             f"length 0, for the run has config.steps = {steps}"
         )

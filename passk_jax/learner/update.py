@@ -1,7 +1,7 @@
 """One gradient step: on sampled groups with their advantages, or on worked examples."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chex
@@ -20,7 +20,7 @@ from passk_jax.learner.loss import (
     reference_kl,
     supervised_loss,
 )
-from passk_jax.learner.micro_batch import WHOLE, MicroBatch, accumulate, for_each
+from passk_jax.learner.micro_batch import WHOLE, MicroBatch, accumulate, for_each, minibatch
 from passk_jax.learner.objective import ON_POLICY, Objective
 from passk_jax.learner.rounding import round_like, to_float32
 from passk_jax.learner.train_state import TrainState
@@ -129,6 +129,48 @@ def policy_gradient_update(
         square = jnp.maximum(figures["effective_sample_size"], jnp.finfo(jnp.float32).tiny)
         figures["effective_sample_size"] = figures["ratio"] ** 2 / square
     return state, figures
+
+
+def policy_gradient_updates(
+    state: TrainState,
+    rollout: Rollout,
+    advantages_PxN: jax.Array,
+    temperature: float,
+    *,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    **sizes: Any,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Makes all updates of one step: `objective.epochs` times `objective.minibatches` of them.
+
+    The log-probabilities of the reference and of the policy before its updates are computed first,
+    where the objective needs them. Arguments and results are those of `policy_gradient_update`; the
+    figures are means over the updates. `sizes` are its decoder, chunk_tokens and micro_batch.
+    """
+    reference_logp_PxNxR = old_logp_PxNxR = None
+    if objective.keeps_reference:
+        reference = state.variables(state.reference)
+        reference_logp_PxNxR = rollout_logprobs(reference, rollout, temperature, **sizes)
+    if objective.updates_per_step > 1:
+        old_logp_PxNxR = rollout_logprobs(state.variables(), rollout, temperature, **sizes)
+    batch = (rollout, advantages_PxN, reference_logp_PxNxR, old_logp_PxNxR)
+    figures = []
+    for update in range(objective.updates_per_step):
+        part = batch
+        if objective.minibatches > 1:
+            part = minibatch(batch, update % objective.minibatches, objective.minibatches)
+        rollout, advantages_PxN, *logps = part
+        state, each = policy_gradient_update(
+            state, rollout, advantages_PxN, temperature, *logps,
+            optimizer=optimizer, objective=objective, **sizes,
+        )  # fmt: skip
+        figures.append(each)
+    return state, figures[0] if len(figures) == 1 else _mean(figures)
+
+
+@jax.jit
+def _mean(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")

@@ -19,9 +19,10 @@ from passk_jax.learner.train_state import (
 from passk_jax.learner.update import policy_gradient_update, rollout_logprobs
 from passk_jax.planning.chips import Slice
 from passk_jax.policy.decoder import prefill
-from passk_jax.programs import Programs, problems_per_update
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout, sample
+from passk_jax.run.checks import problems_per_update
+from passk_jax.run.parts import Parts as Programs
 
 # Another process may compile at the same time; libtpu asks no metadata server where it is.
 _QUIET = {
@@ -88,7 +89,7 @@ def compile_sampling(programs: Programs) -> Compiled:
 def compile_update(programs: Programs) -> Compiled:
     """One policy-gradient update at the longest prompts and completions."""
     objective = programs.objective
-    rollout = _rollout(programs, problems_per_update(programs.config))
+    rollout = _rollout(programs, problems_per_update(programs.config)[1])
     return _compile(
         policy_gradient_update,
         training_state(programs),

@@ -6,6 +6,7 @@ import functools
 import flax.linen as nn
 import jax
 
+from passk_jax.errors import ConfigError
 from passk_jax.policy.linear import PRODUCT
 
 ACTIVATIONS = {
@@ -78,32 +79,32 @@ class DecoderConfig:
         """Checks what the arithmetic relies on."""
         period = len(self.layer_kinds)
         if self.num_layers < period or self.num_layers % period:
-            raise ValueError(
+            raise ConfigError(
                 f"num_layers = {self.num_layers}: must be even and at least 2, because with a "
                 "sliding_window, as in Gemma 2, local and global layers alternate"
                 if period > 1
                 else f"num_layers = {self.num_layers}: must be at least 1"
             )
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
+            raise ConfigError(
                 f"num_heads = {self.num_heads}: must be a multiple of num_kv_heads = "
                 f"{self.num_kv_heads}"
             )
         for name in ("dtype", "param_dtype"):
             if getattr(self, name) not in DTYPES:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: allowed are {list(DTYPES)}")
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: allowed are {list(DTYPES)}")
         if self.remat not in REMAT_POLICIES:
-            raise ValueError(f"remat = {self.remat!r}: allowed are {list(REMAT_POLICIES)}")
+            raise ConfigError(f"remat = {self.remat!r}: allowed are {list(REMAT_POLICIES)}")
         if self.attention not in ATTENTION:
-            raise ValueError(f"attention = {self.attention!r}: allowed are {list(ATTENTION)}")
+            raise ConfigError(f"attention = {self.attention!r}: allowed are {list(ATTENTION)}")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation = {self.activation!r}: allowed are {list(ACTIVATIONS)}")
+            raise ConfigError(f"activation = {self.activation!r}: allowed are {list(ACTIVATIONS)}")
         if self.lora_rank is not None and self.lora_rank < 1:
-            raise ValueError(f"rank = {self.lora_rank}: must be at least 1, or None for no LoRA")
+            raise ConfigError(f"rank = {self.lora_rank}: must be at least 1, or None for no LoRA")
         if not 0 < self.lora_alpha < float("inf"):
-            raise ValueError(f"alpha = {self.lora_alpha}: must be a positive number")
+            raise ConfigError(f"alpha = {self.lora_alpha}: must be a positive number")
         if self.head_dim % 2:
-            raise ValueError(f"head_dim = {self.head_dim} must be even: RoPE turns pairs")
+            raise ConfigError(f"head_dim = {self.head_dim} must be even: RoPE turns pairs")
 
     @property
     def layer_kinds(self) -> tuple[str, ...]:

@@ -16,15 +16,10 @@ import jax.numpy as jnp
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
+from passk_jax.errors import CheckpointError
 from passk_jax.policy.config import GEMMA2_2B, DecoderConfig
 from passk_jax.policy.decoder import Decoder
-from passk_jax.policy.formats import (
-    CheckpointError,
-    config_json,
-    layouts,
-    orbax,
-    safetensors,
-)
+from passk_jax.policy.formats import config_json, layouts, orbax, safetensors
 
 # Rows of the embedding of Gemma 2: Hugging Face's, and with those that the gemma package adds.
 _PIECES, _PACKAGE_ROWS = 256_000, 256_128

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from passk_jax.errors import ConfigError
+
 MESH_AXES = ("data", "fsdp", "model")
 
 # The logical axes that a table may split. Of parameters: rows of the embedding, model width, query
@@ -144,14 +146,14 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str | Sequence[str] | None]) -> 
         axes = () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
         unknown = [axis for axis in axes if axis not in mesh.shape]
         if name not in LOGICAL_AXES or unknown or len(set(axes)) < len(axes):
-            raise ValueError(
+            raise ConfigError(
                 f"{name} = {rules[name]!r}: for each of {', '.join(LOGICAL_AXES)}, one or several "
                 f"of the mesh's axes {', '.join(mesh.shape)} are allowed, or None"
             )
         parsed[name] = axes
     missing = [name for name in LOGICAL_AXES if name not in parsed]
     if missing:
-        raise ValueError(f"{', '.join(missing)}: missing; None stands for an axis that is whole")
+        raise ConfigError(f"{', '.join(missing)}: missing; None stands for an axis that is whole")
     for together in (
         ("vocab", "embed"),
         ("embed", "heads"),
@@ -162,7 +164,7 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str | Sequence[str] | None]) -> 
         axes = [axis for name in together for axis in parsed[name]]
         if len(set(axes)) < len(axes):
             given = ", ".join(f"{name} = {rules[name]!r}" for name in together)
-            raise ValueError(f"{given}: axes of one array cannot be split over the same mesh axis")
+            raise ConfigError(f"{given}: axes of one array cannot be split over the same mesh axis")
     return Layout(mesh=mesh, rules=tuple(parsed.items()))
 
 
@@ -192,10 +194,10 @@ def make_mesh(
     if sum(size == -1 for size in sizes.values()) > 1 or any(
         size < 1 and size != -1 for size in sizes.values()
     ):
-        raise ValueError(f"{asked}: each is at least 1, or -1 (all that remain) for one of them")
+        raise ConfigError(f"{asked}: each is at least 1, or -1 (all that remain) for one of them")
     known = int(np.prod([size for size in sizes.values() if size != -1]))
     if count % known or (-1 not in sizes.values() and known != count):
-        raise ValueError(
+        raise ConfigError(
             f"{asked}: the sizes must multiply to the {count} devices here; "
             "-1 for one of them takes all that remain"
         )

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from etils import epath
 
+from passk_jax.errors import ConfigError
+
 # What begins and ends a turn in the chats of Gemma, Qwen and Llama: the only special pieces that
 # are read in a text, because prompt templates have them.
 _TURNS = (
@@ -92,9 +94,9 @@ class SentencePieceTokenizer:
         try:
             model.LoadFromSerializedProto(_file(path).read_bytes())
         except RuntimeError as error:
-            raise ValueError(f"tokenizer.path = {path!r} is no SentencePiece model") from error
+            raise ConfigError(f"tokenizer.path = {path!r} is no SentencePiece model") from error
         if model.eos_id() < 0:
-            raise ValueError(f"tokenizer.path = {path!r}: the model has no end of sequence")
+            raise ConfigError(f"tokenizer.path = {path!r}: the model has no end of sequence")
         self._model = model
         self.vocab_size = model.vocab_size()
         ids = {piece: model.piece_to_id(piece) for piece in (*_TURNS, *_ENDS)}
@@ -137,14 +139,14 @@ class HuggingFaceTokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_str(file.read_text())
             config = json.loads((file.parent / "tokenizer_config.json").read_text())
         except Exception as error:  # tokenizers raises no narrower class
-            raise ValueError(
+            raise ConfigError(
                 f"tokenizer.path = {path!r}: needs a tokenizer.json and, beside it, a "
                 f"tokenizer_config.json: {error}"
             ) from error
         vocabulary = self._tokenizer.get_vocab()
         special = {role: _token(config, role, vocabulary) for role in ("eos", "pad", "bos")}
         if special["eos"] is None:
-            raise ValueError(
+            raise ConfigError(
                 f"tokenizer.path = {path!r}: tokenizer_config.json names no eos_token of the "
                 "vocabulary"
             )
@@ -195,9 +197,11 @@ def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
     if name not in TOKENIZERS:
         close = difflib.get_close_matches(name, TOKENIZERS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"tokenizer.name = {name!r}{hint}: known tokenizers: {sorted(TOKENIZERS)}")
+        raise ConfigError(
+            f"tokenizer.name = {name!r}{hint}: known tokenizers: {sorted(TOKENIZERS)}"
+        )
     if (name == "byte") != (path is None):
-        raise ValueError(
+        raise ConfigError(
             f"tokenizer.path = {path!r}: tokenizer.name = {name!r} "
             + ("has no file" if name == "byte" else "needs the path of its file")
         )
@@ -216,7 +220,7 @@ def check_vocabulary(num_tokens: int, num_rows: int) -> None:
     """
     spare = num_rows - num_tokens
     if not 0 <= spare <= _SPARE_ROWS:
-        raise ValueError(
+        raise ConfigError(
             f"the tokenizer has {num_tokens:,} ids and the policy's embedding "
             f"{num_rows:,} rows: the rows must be as many, or up to {_SPARE_ROWS:,} more"
         )
@@ -224,7 +228,7 @@ def check_vocabulary(num_tokens: int, num_rows: int) -> None:
 
 def _file(path: str) -> epath.Path:
     if not epath.Path(path).exists():
-        raise ValueError(f"tokenizer.path = {path!r}: there is no such file")
+        raise ConfigError(f"tokenizer.path = {path!r}: there is no such file")
     return epath.Path(path)
 
 

@@ -6,6 +6,7 @@ import chex
 import jax
 import numpy as np
 
+from passk_jax.errors import ConfigError
 from passk_jax.policy.tokenizer import Tokenizer
 
 
@@ -44,9 +45,9 @@ def encode_prompts(
         ids = tokenizer.encode(text)
         ids = ids if tokenizer.bos_id is None else [tokenizer.bos_id, *ids]
         if not 0 < len(ids) <= max_prompt_tokens:
-            raise ValueError(
+            raise ConfigError(
                 f"prompt {text[:60]!r} has {len(ids)} tokens; between 1 and "
-                f"sampling.max_prompt_tokens = {max_prompt_tokens} are allowed"
+                f"config.sampling.max_prompt_tokens = {max_prompt_tokens} are allowed"
             )
         rows.append(ids)
     length = bucket_for(max(map(len, rows), default=0), buckets, max_prompt_tokens)
@@ -65,7 +66,7 @@ def check_buckets(name: str, buckets: Sequence[int], longest: int) -> None:
       ValueError: they do not rise, or are not below the longest.
     """
     if list(buckets) != sorted({b for b in buckets if isinstance(b, int) and 0 < b < longest}):
-        raise ValueError(
+        raise ConfigError(
             f"sampling.{name}_buckets = {buckets}: rising lengths between 1 and "
             f"sampling.max_{name}_tokens - 1 = {longest - 1} are allowed, or None"
         )
@@ -93,9 +94,9 @@ def encode_responses(
     for row, text in enumerate(texts):
         ids = [*tokenizer.encode(text), tokenizer.eos_id]
         if len(ids) > max_response_tokens:
-            raise ValueError(
+            raise ConfigError(
                 f"worked example {text[:60]!r} has {len(ids)} tokens with its end of sequence; at "
-                f"most sampling.max_response_tokens = {max_response_tokens} are allowed"
+                f"most config.sampling.max_response_tokens = {max_response_tokens} are allowed"
             )
         tokens[row, : len(ids)] = ids
         mask[row, : len(ids)] = True

@@ -11,9 +11,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from passk_jax.errors import ConfigError
 from passk_jax.policy.decoder import Decoder, Segment, output_head, output_logits, prefill
 from passk_jax.policy.sharding import split_batch
-from passk_jax.rollout.prompts import Prompts, check_buckets
+from passk_jax.rollout.prompts import Prompts, bucket_for, check_buckets
 
 
 @chex.dataclass(frozen=True)
@@ -38,8 +39,12 @@ class Rollout:
     policy_logp: jax.Array
 
 
-def shortened(rollout: Rollout, length: int) -> Rollout:
-    """The first `length` columns of the completions; the others must be padding."""
+def trimmed(rollout: Rollout, config: "SamplingConfig") -> Rollout:
+    """Drops the columns of padding beyond the bucket that the longest completion needs."""
+    if not config.response_buckets:
+        return rollout
+    longest = int(jnp.max(jnp.sum(rollout.mask, axis=-1)))
+    length = bucket_for(longest, config.response_buckets, config.max_response_tokens)
     columns = ("tokens", "mask", "sampling_logp", "policy_logp")
     return rollout.replace(**{name: rollout[name][..., :length] for name in columns})
 
@@ -70,14 +75,14 @@ class SamplingConfig:
     def __post_init__(self):
         """Checks the ranges before anything is compiled."""
         if self.max_response_tokens < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"sampling.max_response_tokens = {self.max_response_tokens}: must be at least 1"
             )
         check_buckets("response", self.response_buckets, self.max_response_tokens)
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"sampling.top_k = {self.top_k}: must be at least 1, or None for off")
+            raise ConfigError(f"sampling.top_k = {self.top_k}: must be at least 1, or None for off")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"sampling.top_p = {self.top_p}: must be in (0, 1], or None for off")
+            raise ConfigError(f"sampling.top_p = {self.top_p}: must be in (0, 1], or None for off")
 
 
 def keep_most_probable(logits: jax.Array, top_k: int | None, top_p: float | None) -> jax.Array:

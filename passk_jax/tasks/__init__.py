@@ -13,6 +13,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks.base import SPLITS, Part, Problem, Score, Task, by_part
 
 __all__ = ["MIXTURES", "SPLITS", "Part", "Problem", "Score", "Task", "by_part", "make", "names"]
@@ -82,7 +83,7 @@ def make(name: str, *, tokenizer: object = None, **options: object) -> Task:
     if name in _TASKS:
         return _call(name, _TASKS[name], options)
     known = [*names(), *sorted(MIXTURES), *(f"{family}/..." for family in _FAMILIES)]
-    raise ValueError(
+    raise ConfigError(
         f"unknown task {name!r}{_did_you_mean(name, known)}; known: {', '.join(known)}"
     )
 
@@ -98,7 +99,7 @@ def _call(name: str, path: str, options: dict[str, object], *members: str) -> Ta
     if len(allowed) == len(parameters):  # one that takes others as well checks them itself
         for option in options:
             if option not in allowed:
-                raise ValueError(
+                raise ConfigError(
                     f"task {name!r} has no option {option!r}{_did_you_mean(option, allowed)}; "
                     f"allowed: {', '.join(allowed)}"
                 )
@@ -115,15 +116,17 @@ def _mixture(
 ) -> Task:
     rates = dict(MIXTURES[name] if rates is None else rates)
     if not rates:
-        raise ValueError(f"task {name!r} needs `rates`: from the names of tasks to their rates")
+        raise ConfigError(f"task {name!r} needs `rates`: from the names of tasks to their rates")
     for part in options:
         if part not in rates:
-            raise ValueError(
+            raise ConfigError(
                 f"task {name!r} has no part {part!r}{_did_you_mean(part, list(rates))}; its parts "
                 f"are {', '.join(rates)}"
             )
     if tokenizer is None:
-        raise ValueError(f"task {name!r} is a mixture of seqio, which needs the policy's tokenizer")
+        raise ConfigError(
+            f"task {name!r} is a mixture of seqio: it needs the policy's tokenizer"
+        )
     from passk_jax.tasks import seqio_tasks
 
     parts = {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, data
 
 Grid = tuple[str, ...]
@@ -100,7 +101,7 @@ class Arc(base.Splits):
             ("permute_background", permute_background, (True, False)),
         ]:
             if value not in known:
-                raise ValueError(f"{option} must be one of {known}, got {value!r}")
+                raise ConfigError(f"{option} must be one of {known}, got {value!r}")
         _check_fractions(test_fraction, validation_fraction)
         for option, value, least in [
             ("seed", seed, 0),
@@ -109,7 +110,7 @@ class Arc(base.Splits):
             ("max_prompt_chars", 1 if max_prompt_chars is None else max_prompt_chars, 1),
         ]:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{option} must be an integer >= {least}, got {value!r}")
+                raise ConfigError(f"{option} must be an integer >= {least}, got {value!r}")
         make = functools.partial(_make_problem, template=template)
 
         def fits(puzzle: _Puzzle) -> bool:
@@ -128,7 +129,7 @@ class Arc(base.Splits):
         ]
         self._splits = {name: tuple(map(make, part)) for name, part in chosen.items()}
         if not any(chosen.values()):
-            raise ValueError(
+            raise ConfigError(
                 f"max_cells = {max_cells} and max_prompt_chars = {max_prompt_chars} leave none of "
                 f"the {len(puzzles)} tasks"
             )
@@ -385,6 +386,6 @@ def _check_grid(rows: object, where: str) -> Grid:
 def _check_fractions(test: float, validation: float) -> None:
     for option, value in [("test_fraction", test), ("validation_fraction", validation)]:
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise ValueError(f"{option} must be a number from 0 to 1, got {value!r}")
+            raise ConfigError(f"{option} must be a number from 0 to 1, got {value!r}")
     if test + validation > 1:
-        raise ValueError(f"test_fraction + validation_fraction = {test} + {validation} exceeds 1")
+        raise ConfigError(f"test_fraction + validation_fraction = {test} + {validation} exceeds 1")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base
 
 WORKED_EXAMPLES = ("steps", "answer")
@@ -69,15 +70,15 @@ class Arithmetic(base.Splits):
             *((name, size, 0) for name, size in sizes.items()),
         ]:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{option} must be an integer >= {least}, got {value!r}")
+                raise ConfigError(f"{option} must be an integer >= {least}, got {value!r}")
         if worked_example not in WORKED_EXAMPLES:
-            raise ValueError(
+            raise ConfigError(
                 f"unknown worked_example {worked_example!r}; allowed: {', '.join(WORKED_EXAMPLES)}"
             )
         base.render(template, "")  # an unknown one is an error even where there are no problems
         total = sum(sizes.values())
         if total > max_n**4:
-            raise ValueError(
+            raise ConfigError(
                 f"num_train + num_validation + num_test = {num_train} + {num_validation} + "
                 f"{num_test} = {total} problems were asked for, but max_n = {max_n} gives only "
                 f"{max_n}**4 = {max_n**4} different ones"

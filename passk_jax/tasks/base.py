@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from passk_jax.errors import ConfigError
+
 SPLITS = ("train", "validation", "test")
 # The turns that an instruction model was trained on; its tokenizer adds the <bos>.
 TEMPLATES = {
@@ -95,7 +97,7 @@ def render(template: str | None, text: str) -> str:
         return text
     if template not in TEMPLATES:
         known = ", ".join(map(repr, TEMPLATES))
-        raise ValueError(f"unknown template {template!r}; allowed: None, {known}")
+        raise ConfigError(f"unknown template {template!r}; allowed: None, {known}")
     return TEMPLATES[template].format(text=text)
 
 
@@ -156,7 +158,7 @@ class Splits:
 def check_split(name: str) -> None:
     """Raises ValueError, listing the splits, where `name` is not one of them."""
     if name not in SPLITS:
-        raise ValueError(f"unknown split {name!r}; allowed: {', '.join(SPLITS)}")
+        raise ConfigError(f"unknown split {name!r}; allowed: {', '.join(SPLITS)}")
 
 
 def check_same_length(problems: Sequence[Problem], completions: Sequence[str]) -> None:

@@ -6,10 +6,12 @@ import json
 import os
 import pathlib
 
+from passk_jax.errors import ConfigError
+
 ENVIRONMENT_VARIABLE = "PASSK_DATA"
 
 
-class DataError(ValueError):
+class DataError(ConfigError):
     """A data file that is missing or damaged; the message says which, and what to do."""
 
 

@@ -9,6 +9,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, data, math_answer
 
 _INSTRUCTION = (
@@ -79,7 +80,7 @@ class Math:
     ) -> None:
         _check_counts(num_validation=num_validation, seed=seed)
         if not time_limit_s > 0:
-            raise ValueError(f"time_limit_s must be positive, got {time_limit_s!r}")
+            raise ConfigError(f"time_limit_s must be positive, got {time_limit_s!r}")
         base.render(template, "")  # an unknown template is an error before the files are read
         self._time_limit_s = time_limit_s
         self._missing: data.DataError | None = None
@@ -108,7 +109,7 @@ class Math:
             for rows in (train_rows, test_rows)
         )
         if num_validation > len(train) and self._missing is None:
-            raise ValueError(
+            raise ConfigError(
                 f"num_validation = {num_validation}, but there are only {len(train)} training "
                 "problems to take them from"
             )
@@ -152,12 +153,12 @@ class Math:
 def _check_counts(**options: int) -> None:
     for option, value in options.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{option} must be an integer >= 0, got {value!r}")
+            raise ConfigError(f"{option} must be an integer >= 0, got {value!r}")
 
 
 def _paths(data_dir: str | None, files: Sequence[str]) -> list[pathlib.Path]:
     if isinstance(files, str):
-        raise ValueError(f"files must be a tuple of names, got the string {files!r}")
+        raise ConfigError(f"files must be a tuple of names, got the string {files!r}")
     return [data.path(data_dir, *file.split("/")) for file in files]
 
 
@@ -239,11 +240,11 @@ def _distinct(
 def _check_filter(option: str, wanted: Sequence | None, there: set) -> None:
     """Raises ValueError where an option asks for what no problem has."""
     if isinstance(wanted, str):
-        raise ValueError(f"{option} must be a tuple, got the string {wanted!r}")
+        raise ConfigError(f"{option} must be a tuple, got the string {wanted!r}")
     for value in wanted or ():
         if value not in there:
             known = ", ".join(map(repr, sorted(there - {None})))
-            raise ValueError(f"{option}: no problem has {value!r}; there are: {known or 'none'}")
+            raise ConfigError(f"{option}: no problem has {value!r}; there are: {known or 'none'}")
 
 
 def _problem(row: _Row, template: str | None) -> base.Problem:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base
 
 PROMPTS = ("full", "short")
@@ -86,14 +87,14 @@ class Maze(base.Splits):
         prompt: str = "full",
     ) -> None:
         if not _is_int(seed, 0):
-            raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
+            raise ConfigError(f"seed must be an integer >= 0, got {seed!r}")
         if (
             not isinstance(sizes, list | tuple)
             or not sizes
             or not all(_is_int(size, 3) for size in sizes)
             or len(set(sizes)) < len(sizes)
         ):
-            raise ValueError(f"sizes must be different integers >= 3, such as (7,), got {sizes!r}")
+            raise ConfigError(f"sizes must be different integers >= 3, such as (7,), got {sizes!r}")
         counts = {
             "test": _per_size("num_test", num_test, sizes),
             "validation": _per_size("num_validation", num_validation, sizes),
@@ -269,7 +270,7 @@ def _per_size(option: str, value: int | Sequence[int], sizes: Sequence[int]) -> 
     """Returns how many problems of each size are asked for."""
     counts = value if isinstance(value, list | tuple) else (value,) * len(sizes)
     if len(counts) != len(sizes) or not all(_is_int(count, 0) for count in counts):
-        raise ValueError(
+        raise ConfigError(
             f"{option} must be an integer >= 0, or one for each of the {len(sizes)} sizes, got "
             f"{value!r}"
         )
@@ -278,7 +279,7 @@ def _per_size(option: str, value: int | Sequence[int], sizes: Sequence[int]) -> 
 
 def _check_prompt(prompt: str) -> None:
     if prompt not in PROMPTS:
-        raise ValueError(f"unknown prompt {prompt!r}; allowed: {', '.join(PROMPTS)}")
+        raise ConfigError(f"unknown prompt {prompt!r}; allowed: {', '.join(PROMPTS)}")
 
 
 def _draw_distinct(n: int, count: int, seed: int) -> list[str]:
@@ -293,7 +294,7 @@ def _draw_distinct(n: int, count: int, seed: int) -> list[str]:
         if grid is not None:
             drawn[grid] = None
     if len(drawn) < count:
-        raise ValueError(
+        raise ConfigError(
             f"num_train + num_validation + num_test = {count} different mazes of size {n} were "
             f"asked for, but {attempts} draws gave only {len(drawn)}; ask for fewer, or for larger "
             "sizes"

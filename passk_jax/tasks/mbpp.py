@@ -1,5 +1,6 @@
 """MBPP (Austin et al. 2021, arXiv 2108.07732): write a Python function from a sentence."""
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, data, humaneval, programs
 
 HELD_OUT = ("mbpp", "humaneval")
@@ -49,9 +50,9 @@ class MBPP(programs.ProgrammingTask):
             unsafe_execution=unsafe_execution,
         )
         if held_out not in HELD_OUT:
-            raise ValueError(f"unknown held_out {held_out!r}; allowed: {', '.join(HELD_OUT)}")
+            raise ConfigError(f"unknown held_out {held_out!r}; allowed: {', '.join(HELD_OUT)}")
         if not 0 <= shown_tests <= 3:
-            raise ValueError(f"shown_tests must be in 0..3, got {shown_tests!r}")
+            raise ConfigError(f"shown_tests must be in 0..3, got {shown_tests!r}")
         problems = load(data_dir, template, shown_tests)
         if held_out == "humaneval":
             others = humaneval.load(data_dir, template)

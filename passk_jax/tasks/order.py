@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base
 
 _CYCLE = 1000  # draws in which the parts of a mixture come as often as their rates say
@@ -35,7 +36,7 @@ class Order:
         self._members, rates = _by_part(problems)
         self._seed = seed
         if not (np.isfinite(rates) & (rates > 0)).all() or rates.min() * _CYCLE < rates.sum():
-            raise ValueError(
+            raise ConfigError(
                 f"the rates {rates.tolist()} of a mixture's parts must be positive, and none less "
                 f"than 1/{_CYCLE} of their sum"
             )
@@ -43,7 +44,7 @@ class Order:
         self._cumulative = np.cumsum(rates) / rates.sum()
         self._cumulative[-1] = 1.0
 
-    def batch(self, position: int, size: int) -> np.ndarray:
+    def batch(self, position: int, size: int, solve_rates: object = None) -> np.ndarray:
         """Returns the indices, int64 (size,), of the problems that follow the first `position`."""
         first, last = position // _CYCLE, (position + size - 1) // _CYCLE
         parts, places = (
@@ -144,7 +145,7 @@ class Prioritized:
 def _by_part(problems: Sequence[base.Problem]) -> tuple[list[np.ndarray], np.ndarray]:
     """The indices of each part's problems, and its rate; a task that is no mixture is one part."""
     if not problems:
-        raise ValueError("there are no problems to put in order")
+        raise ConfigError("there are no problems to put in order")
     members: dict[base.Part | None, list[int]] = {}
     for index, problem in enumerate(problems):
         members.setdefault(problem.part, []).append(index)

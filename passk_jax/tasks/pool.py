@@ -22,6 +22,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as Timeout
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks.base import Score
 
 NUM_WORKERS = 32
@@ -108,11 +109,11 @@ class _Server:
             )
         if not self.connection.poll(_START_S):
             self.stop()
-            raise RuntimeError(f"the scoring server of {self.arguments[0]} did not start")
+            raise ConfigError(f"the scoring server of {self.arguments[0]} did not start")
         ready = self.connection.recv()  # EOFError: it died, and stderr says of what
         if ready is not True:
             self.stop()
-            raise RuntimeError(f"the scoring server of {self.arguments[0]} did not start: {ready}")
+            raise ConfigError(f"the scoring server of {self.arguments[0]} did not start: {ready}")
 
     def stop(self) -> None:
         """Ends the server and its workers."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, pool
 from passk_jax.tasks.sandbox import isolation, unit_tests
 
@@ -117,11 +118,11 @@ class ProgrammingTask(base.Splits):
         unsafe_execution: bool = False,
     ) -> None:
         if reward not in REWARDS:
-            raise ValueError(f"unknown reward {reward!r}; allowed: {', '.join(REWARDS)}")
+            raise ConfigError(f"unknown reward {reward!r}; allowed: {', '.join(REWARDS)}")
         if not 0 < time_limit_s < float("inf"):
-            raise ValueError(f"time_limit_s must be a positive number, got {time_limit_s!r}")
+            raise ConfigError(f"time_limit_s must be a positive number, got {time_limit_s!r}")
         if memory_limit_mb < 64:
-            raise ValueError(f"memory_limit_mb must be at least 64, got {memory_limit_mb!r}")
+            raise ConfigError(f"memory_limit_mb must be at least 64, got {memory_limit_mb!r}")
         base.render(template, "")
         self.reward, self.template = reward, template
         self.binary_rewards = reward == "all"

@@ -19,6 +19,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from passk_jax.errors import ConfigError
+
 
 class Item(NamedTuple):
     """An item of the library's.
@@ -76,7 +78,7 @@ class _Generator:
                     f"the process that generates puzzles died in {function}{arguments!r}"
                 ) from error
         if raised:
-            raise ValueError(result)
+            raise ConfigError(result)
         return result
 
     def stop(self) -> None:
@@ -104,7 +106,7 @@ def check(dataset: str, parameters: Mapping[str, object]) -> None:
     from passk_jax.tasks import puzzle_grading
 
     if dataset in puzzle_grading.REFUSED:
-        raise ValueError(f"puzzles/{dataset} is no task: {puzzle_grading.REFUSED[dataset]}")
+        raise ConfigError(f"puzzles/{dataset} is no task: {puzzle_grading.REFUSED[dataset]}")
     _check_known("dataset", dataset, puzzle_grading.dataset_names())
     for parameter in parameters:
         allowed = puzzle_grading.parameter_names(dataset)
@@ -169,7 +171,7 @@ def _check_known(what: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown {what}: {name!r}{hint}; known: {', '.join(known) or 'none'}")
+        raise ConfigError(f"unknown {what}: {name!r}{hint}; known: {', '.join(known) or 'none'}")
 
 
 def _serve(connection: multiprocessing.connection.Connection) -> None:

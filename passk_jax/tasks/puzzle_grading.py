@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base
 
 try:  # here, so that a server of `pool` has it before it forks
@@ -77,7 +78,7 @@ def make_dataset(name: str, parameters: Mapping[str, object], seed: int):
         return factory.DATASETS[name][0](_config(name, parameters, seed))
     except Exception as error:  # the library asserts, and compares before it asserts
         given = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
-        raise ValueError(f"puzzles/{name} refuses {given}: {error!r}") from error
+        raise ConfigError(f"puzzles/{name} refuses {given}: {error!r}") from error
 
 
 def dataset_names() -> tuple[str, ...]:

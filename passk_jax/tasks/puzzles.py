@@ -5,6 +5,7 @@ import importlib.metadata
 import pickle
 from collections.abc import Mapping, Sequence
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, puzzle_generation
 
 REWARDS = ("all", "share")
@@ -71,13 +72,13 @@ class Puzzles:
         counts = {"num_train": num_train, "num_validation": num_validation, "num_test": num_test}
         for option, value in [("seed", seed), *counts.items()]:
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"{option} must be an integer >= 0, got {value!r}")
+                raise ConfigError(f"{option} must be an integer >= 0, got {value!r}")
         if seed > _MAX_SEED:
-            raise ValueError(f"seed must be at most {_MAX_SEED}, got {seed}")
+            raise ConfigError(f"seed must be at most {_MAX_SEED}, got {seed}")
         if reward not in REWARDS:
-            raise ValueError(f"unknown reward {reward!r}; allowed: {', '.join(REWARDS)}")
+            raise ConfigError(f"unknown reward {reward!r}; allowed: {', '.join(REWARDS)}")
         if not time_limit_s > 0:
-            raise ValueError(f"time_limit_s must be positive, got {time_limit_s!r}")
+            raise ConfigError(f"time_limit_s must be positive, got {time_limit_s!r}")
         base.render(template, "")
         _check_installed()
         parameters = {name: _plain(value) for name, value in parameters.items()}
@@ -116,7 +117,7 @@ class Puzzles:
             wanted = min(count - len(self._drawn), attempts - made, _BATCH)
             if wanted <= 0 or len(failures) > _BATCH + len(self._drawn):
                 failed = f" ({len(failures)} draws failed: {failures[-1]})" if failures else ""
-                raise ValueError(
+                raise ConfigError(
                     f"{count} different puzzles of puzzles/{self._dataset} were asked for, but "
                     f"{made} draws gave only {len(self._drawn)}; ask for fewer, or for other "
                     f"parameters{failed}"
@@ -189,7 +190,7 @@ def _check_installed() -> None:
     except importlib.metadata.PackageNotFoundError:
         version = "missing"
     if version != VERSION:
-        raise ImportError(
+        raise ConfigError(
             f"puzzles need reasoning-gym {VERSION}, which is {version}: "
             "pip install 'passk_jax[puzzles]'"
         )

@@ -21,6 +21,7 @@ from typing import Protocol
 import seqio
 import tensorflow as tf
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base
 
 # Nothing here computes; what TensorFlow reserved would be missing from JAX.
@@ -169,10 +170,12 @@ def mix(
         ValueError: the names of `parts` and of `rates` differ, or a rate is not positive.
     """
     if set(parts) != set(rates):
-        raise ValueError(f"rates for {sorted(rates)} were given, but the parts are {sorted(parts)}")
+        raise ConfigError(
+            f"rates are given for {sorted(rates)}, but the parts are {sorted(parts)}"
+        )
     for part, rate in rates.items():
         if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
-            raise ValueError(f"the rate of {part!r} must be a positive number, got {rate!r}")
+            raise ConfigError(f"the rate of {part!r} must be a positive number, got {rate!r}")
     return seqio.Mixture(
         name.replace("/", ":"), [(part, float(rates[key])) for key, part in parts.items()]
     )
@@ -190,7 +193,7 @@ def registered(name: str) -> "SeqioTask":
     known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
     if name not in known:
         there = ", ".join(sorted(known)) or "none"
-        raise ValueError(
+        raise ConfigError(
             f"no task or mixture {name!r} is registered with seqio; there are: {there}"
         )
     return SeqioTask(seqio.get_mixture_or_task(name))
@@ -215,7 +218,7 @@ class SeqioTask:
         self._parts: dict[base.Part, seqio.Task] = {}
         for task in mixture.tasks if mixture else [provider]:
             if not isinstance(task.source, Source):
-                raise ValueError(
+                raise ConfigError(
                     f"seqio task {task.name!r} was not made by passk_jax.tasks.seqio_tasks.make: "
                     "nothing says how its answers are scored"
                 )
@@ -255,7 +258,7 @@ class SeqioTask:
         ids = set()
         for problem in problems:
             if problem.id in ids:
-                raise ValueError(f"two problems of the {split} split have the id {problem.id!r}")
+                raise ConfigError(f"two problems of the {split} split have the id {problem.id!r}")
             ids.add(problem.id)
         return tuple(problems) if split == "train" else base.take_turns(by_part)
 
@@ -271,7 +274,7 @@ class SeqioTask:
             name = example["id"].decode("utf-8")
             prompt = example["inputs_pretokenized"].decode("utf-8")
             if name not in known or example["inputs"].tolist() != vocabulary.encode(prompt):
-                raise ValueError(
+                raise ConfigError(
                     f"seqio task {self._parts[part].name!r}, example {name!r}: preprocessors may "
                     "change `inputs` before they are tokenized, not the tokens, and not the `id`"
                 )

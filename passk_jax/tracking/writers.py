@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from etils import epath
 
+from passk_jax.errors import writing
 from passk_jax.tasks import Problem
 from passk_jax.tracking import append_file, event_file, tables
 from passk_jax.tracking.solve_record import SolveRecord
@@ -43,9 +44,10 @@ class Writer:
 
     Raises:
         ValueError: the cursor is not one, or a file is missing or shorter than the cursor says.
-        OSError: a file cannot be written; its `filename` says which.
+        WorkdirError: a file cannot be written; its `filename` says which.
     """
 
+    @writing()
     def __init__(
         self,
         workdir: str | os.PathLike[str],
@@ -72,6 +74,7 @@ class Writer:
             except ModuleNotFoundError as error:
                 _logger.warning("no TensorBoard event files: %s", error)
 
+    @writing()
     def write(
         self, step: int, metrics: Mapping[str, object], *, tensorboard_step: int | None = None
     ) -> None:
@@ -104,6 +107,7 @@ class Writer:
             place = row["step"] if tensorboard_step is None else operator.index(tensorboard_step)
             self._events.add_scalars(place, numbers)
 
+    @writing()
     def write_samples(self, step: int, rows: Iterable[Mapping[str, object]]) -> None:
         """Appends sampled completions, one line for each problem.
 
@@ -128,6 +132,7 @@ class Writer:
             line = {"step": operator.index(step), **_plain("row", row)}
             self._files["samples_bytes"].append(_json_line(line))
 
+    @writing()
     def write_evaluation(
         self, step: int, problems: Sequence[Problem], correct_PxN: np.ndarray
     ) -> None:
@@ -142,10 +147,12 @@ class Writer:
         header = file.size == 0
         file.append(tables.evaluation_lines(step, problems, correct_PxN, header=header))
 
+    @writing()
     def write_problems(self, problems: Sequence[Problem], record: SolveRecord) -> None:
         """Writes problems.csv again; see `tables.write_problems`."""
         tables.write_problems(self._workdir / "problems.csv", problems, record)
 
+    @writing()
     def cursor(self) -> dict[str, int]:
         """Returns the growing files' sizes, once everything written so far is on the disk.
 

@@ -13,7 +13,7 @@ from experiments import pages, summary
 from experiments.claims import CLAIMS, Claim
 from experiments.results import mean
 from experiments.study import few_problems, main
-from passk_jax.experiment import build
+from passk_jax.run.parts import build
 from passk_jax.tracking.series import difference
 from tests.tiny import ROOT, run
 

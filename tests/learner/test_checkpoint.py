@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from passk_jax.learner.checkpoint import LEFT_OUT, CheckpointError, Checkpoints, fingerprints
+from passk_jax.errors import CheckpointError
+from passk_jax.learner.checkpoint import LEFT_OUT, Checkpoints, fingerprints
 
 
 def arrays(seed=0):

@@ -17,13 +17,14 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
+from passk_jax.errors import CheckpointError
 from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import TrainState, init_params
 from passk_jax.policy import config as sizes
 from passk_jax.policy import params as params_lib
 from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder
-from passk_jax.policy.formats import CheckpointError, config_json, layouts, safetensors
+from passk_jax.policy.formats import config_json, layouts, safetensors
 from tests.policy.models import (
     LENGTH,
     LLAMA,

@@ -10,8 +10,9 @@ import seqio
 import tensorflow as tf
 
 from passk_jax import tasks, tracking
-from passk_jax.experiment import ConfigError, build
+from passk_jax.errors import ConfigError
 from passk_jax.policy.tokenizer import ByteTokenizer
+from passk_jax.run.parts import build
 from passk_jax.tasks import seqio_tasks
 from passk_jax.tasks.order import Order
 from passk_jax.train import Stopped, Trainer, train
@@ -213,7 +214,7 @@ def test_shipped_mixtures_are_of_known_tasks_at_positive_rates():
 def test_tensorflow_sees_no_accelerator_and_other_tasks_do_not_import_it():
     assert [device.device_type for device in tf.config.get_visible_devices()] == ["CPU"]
     code = (
-        "import sys; from tests.tiny import tiny_config; from passk_jax.experiment import build;"
+        "import sys; from tests.tiny import tiny_config; from passk_jax.run.parts import build;"
         "build(tiny_config()); sys.exit('tensorflow' in sys.modules or 'seqio' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

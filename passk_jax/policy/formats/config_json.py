@@ -7,8 +7,8 @@ from typing import Any
 
 from etils import epath
 
+from passk_jax.errors import CheckpointError
 from passk_jax.policy.config import DecoderConfig, RopeScaling
-from passk_jax.policy.formats import CheckpointError
 
 _ARCHITECTURES = {
     "gemma2": "Gemma2ForCausalLM",

@@ -16,8 +16,8 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
+from passk_jax.errors import CheckpointError
 from passk_jax.policy.config import DecoderConfig
-from passk_jax.policy.formats import CheckpointError
 
 Axes = tuple[tuple[int, ...], ...]
 _VECTOR: Axes = ((0,),)

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Sharding
 
-from passk_jax.policy.formats import CheckpointError
+from passk_jax.errors import CheckpointError
 
 # Where a model's parameters are in a checkpoint's tree, known by one of them: as the gemma package
 # saves them, as Google publishes them, in a Kauldron run; in a run of this package, or alone.

@@ -7,10 +7,11 @@ import subprocess
 import pytest
 from etils import epath
 
-from passk_jax import workdir
-from passk_jax.experiment import ConfigError, build
+from passk_jax.errors import ConfigError
+from passk_jax.run import workdir
+from passk_jax.run.parts import build
 from tests import fake_gcs
-from tests.test_train import without_clock
+from tests.run.test_loop import without_clock
 from tests.tiny import ROOT, command, environment, tiny_config, train_command
 
 SHORT = {

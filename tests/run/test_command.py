@@ -11,7 +11,7 @@ from tests.tiny import ROOT
 SCRIPT = """
 from absl import app
 from ml_collections import config_flags
-from passk_jax import command_line
+from passk_jax.run import command
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "")
 
@@ -20,7 +20,7 @@ def main(_):
     print(config.policy.remat, config.policy.sliding_window, config.objective.clip_low)
     print(repr(config.init_from), config.estimator.k, config.task.options.max_n, config.steps)
 
-app.run(main, flags_parser=command_line.parse)
+app.run(main, flags_parser=command.parse)
 """
 
 

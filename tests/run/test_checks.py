@@ -3,10 +3,11 @@
 import jax
 import pytest
 
-from passk_jax import workdir
-from passk_jax.experiment import ConfigError, build
+from passk_jax.errors import ConfigError
+from passk_jax.run import workdir
+from passk_jax.run.loop import train
+from passk_jax.run.parts import build
 from passk_jax.tasks.base import Score
-from passk_jax.train import train
 from tests.tiny import command, run, tiny_config
 
 MISTAKES = [

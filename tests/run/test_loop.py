@@ -12,11 +12,14 @@ import jax
 import numpy as np
 import pytest
 
-from passk_jax import evaluate, tracking
-from passk_jax.experiment import build
+from passk_jax import tracking
+from passk_jax.errors import Stopped
 from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import abstract_state
-from passk_jax.train import Stopped, Trainer, train
+from passk_jax.run.loop import Loop, train
+from passk_jax.run.parts import build
+from passk_jax.run.state import restore_variables
+from passk_jax.tasks import order
 from tests.tiny import ROOT, command, environment, run, tiny_config, train_command
 
 
@@ -32,15 +35,15 @@ def table(path):
 
 
 def final_arrays(workdir, config):
-    experiment = build(config)
+    parts = build(config)
     restored = Checkpoints(workdir / "checkpoints", read_only=True).restore_latest(
         {
             "state": abstract_state(
-                experiment.decoder,
-                experiment.optimizer,
-                keep_reference=experiment.objective.keeps_reference,
+                parts.decoder,
+                parts.optimizer,
+                keep_reference=parts.objective.keeps_reference,
             ),
-            "solve_record": tracking.solve_record.empty(len(experiment.task.split("train"))),
+            "solve_record": tracking.solve_record.empty(len(parts.task.split("train"))),
         }
     )
     return restored[0], restored[1]
@@ -176,6 +179,54 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_was(whole_run, tmp_path):
     assert_same_run(workdir, whole_run, tiny_config())
 
 
+def test_stopped_between_two_checkpoints_it_goes_on_as_if_it_never_was(
+    whole_run, tmp_path, monkeypatch
+):
+    step = Loop._step
+
+    def step_and_ask_to_stop(loop):
+        row = step(loop)
+        if loop.run.step == 3:
+            loop.stop_signal = signal.SIGTERM
+        return row
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Loop, "_step", step_and_ask_to_stop)
+        train(tiny_config(), tmp_path)
+    # Every 2 updates, the last of the 5 of the warm start, and the third step; 3 are kept.
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps() == [5, 7, 8]
+    train(tiny_config(), tmp_path)
+    assert_same_run(tmp_path, whole_run, tiny_config())
+
+
+def test_training_begins_with_a_fresh_optimizer_and_a_new_order(tmp_path):
+    config = tiny_config(steps=0, warm_start__steps=2, evaluation__num_problems=2)
+    train(config, tmp_path)
+    _, arrays = final_arrays(tmp_path, config)
+    state = arrays["state"]
+    assert int(state.updates) == 2  # of the warm start, whose moments are forgotten
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.optimizer_state))
+    parts = build(config)
+    warm_start = order.Order(parts.problems, config.seed + 2**32).batch(0, 50)
+    assert warm_start.tolist() != parts.order.batch(0, 50).tolist()
+
+
+def test_each_evaluation_draws_random_numbers_of_its_own(tmp_path):
+    # An untrained policy solves nothing, so it never changes; its samples do.
+    config = tiny_config(
+        steps=2, warm_start__steps=0, eval_every_steps=1, evaluation__num_problems=2
+    )
+    train(config, tmp_path)
+    rows = tracking.read_rows(tmp_path / "samples.jsonl")
+    texts = {
+        row["step"]: [completion["text"] for completion in row["completions"]]
+        for row in rows
+        if row["split"] == "validation" and row["problem"] == rows[0]["problem"]
+    }
+    assert list(texts) == [0, 1, 2]
+    assert len({tuple(each) for each in texts.values()}) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_command_goes_on(whole_run, tmp_path, number):
@@ -207,19 +258,19 @@ def test_a_run_in_bfloat16_with_a_reference_goes_on_as_if_it_had_not_stopped(tmp
         objective__kl_coefficient=0.1,
     )
     train(config, tmp_path / "whole")
-    save = Trainer.save
+    save = Loop.save
 
     def save_and_stop_at(moment):
-        def stop(trainer):
-            save(trainer)
-            if (trainer.run_state.warm_start_step, trainer.run_state.step) == moment:
+        def stop(loop):
+            save(loop)
+            if (loop.run.warm_start_step, loop.run.step) == moment:
                 raise Stopped(signal.SIGTERM)
 
         return stop
 
     for moment in ((2, 0), (5, 2)):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-            patch.setattr(Trainer, "save", save_and_stop_at(moment))
+            patch.setattr(Loop, "save", save_and_stop_at(moment))
             train(config, tmp_path / "stopped")
     train(config, tmp_path / "stopped")
     assert_same_run(tmp_path / "stopped", tmp_path / "whole", config)
@@ -227,7 +278,7 @@ def test_a_run_in_bfloat16_with_a_reference_goes_on_as_if_it_had_not_stopped(tmp
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     kl = [row["train/reference_kl"] for row in rows]
     assert 0 <= kl[0] < 0.01 * kl[-1]  # the reference is the policy after the warm start
-    assert evaluate.load_variables(build(config), tmp_path / "whole")[0] == 6
+    assert restore_variables(build(config), tmp_path / "whole")[0] == 6
 
 
 @pytest.mark.slow
@@ -258,7 +309,7 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_checkpoint(whole_run, tmp_p
 def test_two_runs_in_one_workdir_are_refused(whole_run, tmp_path):
     import fcntl
 
-    from passk_jax.experiment import ConfigError
+    from passk_jax.errors import ConfigError
 
     with open(whole_run / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -6,12 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from passk_jax import difficulty, workdir
-from passk_jax.evaluate import load_variables
-from passk_jax.experiment import ConfigError, build
+from passk_jax.errors import ConfigError
+from passk_jax.run import evaluation, workdir
+from passk_jax.run.loop import train
+from passk_jax.run.parts import build
+from passk_jax.run.sampling import sample, sample_and_score, score
+from passk_jax.run.state import restore_variables
 from passk_jax.tasks import data
 from passk_jax.tasks.subset import read_ids, with_ids
-from passk_jax.train import train
 from tests.tiny import command, run, tiny_config
 
 
@@ -24,18 +26,18 @@ def trained(tmp_path_factory):
 
 @pytest.mark.slow
 def test_rates_are_those_of_the_checkpoint_and_the_bounds_are_inclusive(trained):
-    found = difficulty.difficulty(trained, num_samples=8, low=0.0, high=1.0)
-    experiment = build(workdir.load_config(trained))
-    problems = experiment.task.split("train")
-    step, variables = load_variables(experiment, trained)
-    scores = experiment.sample_and_score(
-        variables["params"], problems, jax.random.key(0), num_samples=8, temperature=1.0
+    found = evaluation.difficulty(trained, num_samples=8, low=0.0, high=1.0)
+    parts = build(workdir.load_config(trained))
+    problems = parts.task.split("train")
+    step, variables = restore_variables(parts, trained)
+    scores = sample_and_score(
+        parts, variables["params"], problems, jax.random.key(0), num_samples=8, temperature=1.0
     )
     assert found["step"] == step == 1
     assert list(found["rates"]) == [problem.id for problem in problems]
     np.testing.assert_allclose(list(found["rates"].values()), scores.correct_PxN.mean(axis=1))
     assert found["kept"] == list(found["rates"])
-    never = difficulty.difficulty(trained, num_samples=8, low=0.0, high=0.0)
+    never = evaluation.difficulty(trained, num_samples=8, low=0.0, high=0.0)
     assert never["kept"] == [name for name, rate in never["rates"].items() if rate == 0]
 
 
@@ -73,7 +75,7 @@ def test_the_command_writes_what_training_reads(trained, tmp_path):
 )
 def test_mistakes(changes, message, trained):
     with pytest.raises(ConfigError, match=message):
-        difficulty.difficulty(trained, **changes)
+        evaluation.difficulty(trained, **changes)
 
 
 def test_a_file_that_is_none_is_named(tmp_path):
@@ -91,15 +93,15 @@ def test_a_file_that_is_none_is_named(tmp_path):
 def test_batches_are_scored_in_order_while_others_are_sampled(monkeypatch):
     from passk_jax.learner.train_state import init_state
 
-    experiment = build(tiny_config(evaluation__prompts_per_batch=2))
-    state = init_state(experiment.decoder, experiment.optimizer, 0)
-    problems = experiment.task.split("train")[:7]
-    scores = experiment.sample_and_score(
-        state.params, problems, jax.random.key(3), num_samples=4, temperature=1.0
+    parts = build(tiny_config(evaluation__prompts_per_batch=2))
+    state = init_state(parts.decoder, parts.optimizer, 0)
+    problems = parts.task.split("train")[:7]
+    scores = sample_and_score(
+        parts, state.params, problems, jax.random.key(3), num_samples=4, temperature=1.0
     )
     assert scores.correct_PxN.shape == (7, 4) and len(scores.final_answers) == 7
-    rollout = experiment.sample(
-        state.params, problems[4:6], jax.random.fold_in(jax.random.key(3), 4), num_samples=4
+    rollout = sample(
+        parts, state.params, problems[4:6], jax.random.fold_in(jax.random.key(3), 4), num_samples=4
     )
-    alone = experiment.score(problems[4:6], rollout)
+    alone = score(parts, problems[4:6], rollout)
     assert scores.final_answers[4:6] == alone.final_answers

@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from passk_jax import workdir
-from passk_jax.evaluate import load_variables
-from passk_jax.experiment import ConfigError, build
-from passk_jax.export import export
-from passk_jax.learner.checkpoint import CheckpointError
-from passk_jax.train import Trainer, train
+from passk_jax.errors import CheckpointError, ConfigError
+from passk_jax.run import workdir
+from passk_jax.run.export import export
+from passk_jax.run.loop import Loop, train
+from passk_jax.run.parts import build
+from passk_jax.run.sampling import sample
+from passk_jax.run.state import restore_variables
 from tests.tiny import command, run, tiny_config
 
 
@@ -36,16 +37,14 @@ def test_a_run_may_begin_with_another_run(trained, tmp_path):
 def assert_begins_with(folder, trained, directory):
     directory.mkdir()
     files = workdir.Files(directory)
-    trainer = Trainer(build(tiny_config(init_from=str(folder))), directory, files)
+    loop = Loop(build(tiny_config(init_from=str(folder))), directory, files)
     try:
-        assert trainer.run_state.step == trainer.run_state.warm_start_step == 0
-        assert f"; from {folder}" in trainer.describe()
-        _, expected = load_variables(build(workdir.load_config(trained)), trained)
-        jax.tree.map(
-            np.testing.assert_array_equal, trainer.run_state.state.params, expected["params"]
-        )
+        assert loop.run.step == loop.run.warm_start_step == 0
+        assert f"; from {folder}" in loop.describe()
+        _, expected = restore_variables(build(workdir.load_config(trained)), trained)
+        jax.tree.map(np.testing.assert_array_equal, loop.run.state.params, expected["params"])
     finally:
-        trainer.close()
+        loop.close()
 
 
 def test_transformers_goes_on_as_the_policy_does(trained, tmp_path):
@@ -53,15 +52,15 @@ def test_transformers_goes_on_as_the_policy_does(trained, tmp_path):
     transformers = pytest.importorskip("transformers")
     out = tmp_path / "exported"
     export(trained, out, file_format="huggingface", dtype="float32")
-    experiment = build(workdir.load_config(trained))
-    _, variables = load_variables(experiment, trained)
-    params = experiment.sampling_params(variables)
-    problems = experiment.task.split("test")[:4]
-    rollout = experiment.sample(params, problems, jax.random.key(0), num_samples=1, temperature=0.0)
+    parts = build(workdir.load_config(trained))
+    _, variables = restore_variables(parts, trained)
+    params = parts.sampling_params(variables)
+    problems = parts.task.split("test")[:4]
+    rollout = sample(parts, params, problems, jax.random.key(0), num_samples=1, temperature=0.0)
     model = transformers.AutoModelForCausalLM.from_pretrained(out)
     for problem, tokens, mask in zip(problems, rollout.tokens, rollout.mask, strict=True):
-        prompt = torch.tensor([experiment.tokenizer.encode(problem.prompt)])
-        length = experiment.config.sampling.max_response_tokens
+        prompt = torch.tensor([parts.tokenizer.encode(problem.prompt)])
+        length = parts.config.sampling.max_response_tokens
         generated = model.generate(prompt, max_new_tokens=length, do_sample=False)
         expected = np.asarray(tokens)[np.asarray(mask)]
         assert generated[0, prompt.shape[1] :].tolist()[: len(expected)] == expected.tolist()

@@ -1,4 +1,4 @@
-"""What a step learns from, P groups of N scored samples, and dynamic sampling of them."""
+"""What a step learns from: P groups of N scored samples. Dynamic sampling refills them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from passk_jax.rollout.sampler import Rollout
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a batch of groups earned: host arrays (P, N), and P lists of N texts and answers.
+    """The scores of a batch: host arrays (P, N), and P lists of N texts and final answers.
 
-    The same on every process; a text that was not asked for is None.
+    They are the same on every process. A text that was not asked for is `None`.
     """
 
     rewards_PxN: np.ndarray
@@ -24,7 +24,7 @@ class Scores:
     final_answers: list[list[str | None]]
 
     def rows(self, rows_P: Sequence[int]) -> "Scores":
-        """Those of some problems."""
+        """Returns the scores of some problems."""
         return Scores(
             self.rewards_PxN[rows_P],
             self.correct_PxN[rows_P],
@@ -34,7 +34,7 @@ class Scores:
 
 
 def joined(scores: Sequence[Scores]) -> Scores:
-    """Those of several batches, one after the other."""
+    """Returns the scores of several batches, one after the other."""
     return Scores(
         np.concatenate([each.rewards_PxN for each in scores]),
         np.concatenate([each.correct_PxN for each in scores]),
@@ -45,12 +45,12 @@ def joined(scores: Sequence[Scores]) -> Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """P groups: which problems of the train split they are of, their samples and what these earned.
+    """P groups of samples with their scores.
 
     Attributes:
-      indices: (P,) positions in the train split.
-      rollout: the samples, on the devices.
-      scores: of the same.
+      indices: The problems' positions in the train split, (P,).
+      rollout: The samples, on the devices.
+      scores: The scores of the samples, on the host.
     """
 
     indices: np.ndarray
@@ -58,14 +58,14 @@ class Groups:
     scores: Scores
 
     def silent(self) -> np.ndarray:
-        """Whether each group (P,) says nothing, all its rewards being equal."""
+        """Returns whether each group (P,) has equal rewards, and so no gradient."""
         return np.ptp(self.scores.rewards_PxN, axis=1) == 0
 
     def refilled(self, more: "Groups") -> "Groups":
-        """With its silent groups replaced by those of `more` that are not, as far as these go.
+        """Replaces silent groups by the groups of `more` that are not, as far as these go.
 
         This is DAPO's dynamic sampling (arXiv 2503.14476, section 3.2): groups that are all right
-        or all wrong have no gradient, and would make the batch smaller than it looks.
+        or all wrong have no gradient, and make the batch smaller than it looks.
         """
         out, into = np.flatnonzero(~more.silent()), np.flatnonzero(self.silent())
         count = min(len(out), len(into))
@@ -81,7 +81,7 @@ class Groups:
 
 
 def _of_one_width(*rollouts: Rollout) -> list[Rollout]:
-    """With prompts of one length: in buckets, those of two batches may differ."""
+    """Pads prompts to one length: with buckets, two batches may differ in it."""
     width = max(rollout.prompts.tokens.shape[1] for rollout in rollouts)
 
     def wide(x):
@@ -99,5 +99,5 @@ def _of_one_width(*rollouts: Rollout) -> list[Rollout]:
 
 @jax.jit
 def _take(rollouts: Sequence[Rollout], rows_P: jax.Array) -> Rollout:
-    """Rows of several rollouts, counted through; compiled once, whichever they are."""
+    """Takes rows, numbered through all rollouts. It is compiled once for all choices of rows."""
     return jax.tree.map(lambda *x: jnp.concatenate(x)[rows_P], *rollouts)

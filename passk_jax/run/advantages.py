@@ -1,4 +1,4 @@
-"""From a step's rewards to its advantages, as `config.estimator` says: the line "transform"."""
+"""From the rewards of a step to its advantages, as `config.estimator` says."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from passk_jax import transforms
+from passk_jax.errors import ConfigError
 from passk_jax.learner.loss import masked_mean
 from passk_jax.learner.schedule import Schedule, is_number, parse_schedule, value_at
 from passk_jax.rollout.sampler import Rollout, ended
@@ -18,16 +19,16 @@ _OWN_KEYS = ("name", "k", "noise_share", "mask_truncated", "truncated_penalty")
 
 @dataclasses.dataclass(frozen=True)
 class Transformation:
-    """Rewards (P, N) to advantages, step by step; made by `make_transformation`.
+    """Turns rewards (P, N) into advantages. `make_transformation` makes it from a config.
 
     Attributes:
-      names: the estimator of each phase.
-      ks: the k of each phase.
-      options: what the estimators take beside k; each is given its own.
-      noise_share: of the failures, rewarded as successes; `None` for none.
-      mask_truncated: whether completions that were cut off weigh nothing.
-      truncated_penalty: subtracted from their reward; `None` for nothing.
-      stop_ids: the tokens that end a completion.
+      names: The estimator of each phase.
+      ks: The k of each phase.
+      options: The estimators' parameters other than k. Each estimator is given its own.
+      noise_share: The share of failures that are rewarded as successes; `None` for none.
+      mask_truncated: Whether completions that were cut off get the advantage 0.
+      truncated_penalty: What is subtracted from their reward; `None` for nothing.
+      stop_ids: The tokens that end a completion.
     """
 
     names: Schedule
@@ -39,39 +40,39 @@ class Transformation:
     stop_ids: tuple[int, ...]
 
     def name_at(self, step: int) -> str:
-        """The estimator of update `step`, counted from 0."""
+        """Returns the estimator of step `step`, counted from 0."""
         return value_at(self.names, step)
 
     def k_at(self, step: int) -> float | None:
-        """The k of update `step`; `None` where its estimator takes none."""
+        """Returns the k of step `step`; `None` where its estimator takes none."""
         return value_at(self.ks, step)
 
     def phases(self) -> tuple[tuple[int, str, float | None], ...]:
-        """First step, estimator and k of each phase."""
+        """Returns the first step, the estimator and the k of each phase."""
         firsts = sorted({first for first, _ in (*self.names, *self.ks)})
         return tuple((first, self.name_at(first), self.k_at(first)) for first in firsts)
 
     def check(self, rewards_PxN, step: int) -> None:
-        """Raises ValueError for rewards on the host that the step's estimator does not take."""
+        """Raises ValueError where the step's estimator does not take these rewards (host arrays)."""
         transforms.check_batch(self.name_at(step), rewards_PxN)
 
     def __call__(
         self, rewards_PxN: jax.Array, rollout: Rollout, key: jax.Array, step: int
     ) -> jax.Array:
-        """Advantages (P, N) by the step's estimator, compiled once for every k.
+        """Returns the advantages (P, N) by the step's estimator, compiled once for every k.
 
         Args:
-          rewards_PxN: of the rollout's completions.
-          rollout: for what looks at the entropy, or at where completions end.
-          key: for an estimator that draws.
-          step: of training, from 0.
+          rewards_PxN: The rewards of the rollout's completions.
+          rollout: Some settings look at its entropy, or at where its completions end.
+          key: A PRNG key, for noise and for an estimator that draws.
+          step: The training step, counted from 0.
         """
         return self._compiled(self.name_at(step))(rewards_PxN, self.k_at(step), rollout, key)
 
     def options_of(self, name: str) -> dict[str, object]:
-        """Those of the options that an estimator takes."""
+        """Returns the options that an estimator takes."""
         if len({each for _, each in self.names}) == 1:
-            return dict(self.options)  # then one that it does not take is an error
+            return dict(self.options)  # an option that it does not take is then an error
         taken = transforms.lookup(name).parameters
         return {key: value for key, value in self.options if key in taken}
 
@@ -88,7 +89,7 @@ class Transformation:
             ended_PxN = ended(rollout, self.stop_ids)
             if self.truncated_penalty is not None:
                 rewards_PxN -= jnp.where(ended_PxN, 0.0, self.truncated_penalty)
-            # minus the log-probability of what was drawn is the entropy, in expectation
+            # The expectation of minus the log-probability of a sample is the entropy.
             entropy_P = jax.vmap(masked_mean)(-rollout.sampling_logp, rollout.mask)
             advantages_PxN = estimator(rewards_PxN, k, key=key, entropy=entropy_P)
             return (
@@ -99,14 +100,14 @@ class Transformation:
 
 
 def make_transformation(config: ConfigDict, stop_ids: tuple[int, ...]) -> Transformation:
-    """Makes it, with every estimator and k of the schedules checked.
+    """Makes the transformation, and checks every estimator and k of its phases.
 
     Args:
-      config: of the run.
-      stop_ids: the tokens that end a completion.
+      config: The run's config.
+      stop_ids: The tokens that end a completion.
 
     Raises:
-      ValueError: a key of `config.estimator` has no allowed value.
+      ConfigError: The value of a key of `config.estimator` is not allowed.
     """
     own, n = config.estimator, config.samples_per_prompt
     is_name = lambda value: isinstance(value, str)  # noqa: E731
@@ -128,23 +129,25 @@ def make_transformation(config: ConfigDict, stop_ids: tuple[int, ...]) -> Transf
     )
     several = len(transformation.phases()) > 1
     for first, name, k in transformation.phases():
+        if ":" in name:  # a user's function: an error inside it keeps its traceback
+            transforms.lookup(name)
         try:
             transforms.check(name, n, k, **transformation.options_of(name))
         except (TypeError, ValueError) as error:
             where = f"from step {first} on: " if several else ""
-            raise ValueError(f"estimator: {where}{error}") from error
+            raise ConfigError(f"estimator: {where}{error}") from error
     unused = set(options).difference(*(transformation.options_of(name) for _, name in names))
     if unused:
-        raise ValueError(
+        raise ConfigError(
             f"estimator.{sorted(unused)[0]} = {options[sorted(unused)[0]]!r}: none of the "
             f"estimators {', '.join(dict.fromkeys(name for _, name in names))} takes it; None is "
             "allowed"
         )
     if own.noise_share is not None and not 0 <= own.noise_share <= 1:
-        raise ValueError(f"estimator.noise_share = {own.noise_share}: must be in [0, 1], or None")
+        raise ConfigError(f"estimator.noise_share = {own.noise_share}: must be in [0, 1], or None")
     penalty = own.truncated_penalty
     if penalty is not None and not 0 < penalty < float("inf"):
-        raise ValueError(
+        raise ConfigError(
             f"estimator.truncated_penalty = {penalty}: must be a positive number, or None"
         )
     return transformation

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from passk_jax import tracking
-from passk_jax.groups import Groups, Scores
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout
-from passk_jax.train import train
+from passk_jax.run.groups import Groups, Scores
+from passk_jax.run.loop import train
 from tests.tiny import compilations, tiny_config
 
 

@@ -1,7 +1,7 @@
-"""A run's folder: which run it holds, who is writing to it, and how where it is a bucket.
+"""A run's folder: which run it holds, and who writes to it. It may be in a bucket.
 
-Objects in a bucket cannot be appended to. So the files that grow are written to a local folder, and
-copied to the bucket whole: before each checkpoint, which holds their sizes, and at the end.
+Objects in a bucket cannot grow. So the growing files are written to a local folder, and copied to
+the bucket as a whole: before each checkpoint, which holds their sizes, and at the end.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from passk_jax import processes
-from passk_jax.experiment import ConfigError
+from passk_jax.errors import ConfigError, WorkdirError, writing
 from passk_jax.policy.sharding import MESH_AXES
 
-# What a run that goes on reads of what it wrote before.
+# The files that a run reads again when it goes on.
 _READ_AGAIN = ("config.json", "metrics.jsonl", "samples.jsonl", "evaluation.csv")
 
 
 def check_reachable(workdir: epath.Path) -> None:
-    """Checks that a workdir that is in a bucket can be asked for, whether it is there or not.
+    """Checks that a workdir in a bucket can be read. It need not exist yet.
 
     Raises:
-      ConfigError: there are no credentials for the bucket, or it cannot be read.
+      ConfigError: There are no credentials for the bucket, or it cannot be read.
     """
     if not _in_bucket(workdir):
         return
@@ -46,10 +46,10 @@ def check_reachable(workdir: epath.Path) -> None:
 
 
 def check_same(settings: dict[str, Any]) -> None:
-    """Checks that all processes were started with the same settings, as the first one has them.
+    """Checks that all processes were started with the settings of the first one. A collective.
 
     Raises:
-      ConfigError: naming the process and what differs, on every process.
+      ConfigError: They were not. Every process names the process that differs, and the keys.
     """
     first, *others = processes.gather(settings)
     for process, other in enumerate(others, start=1):
@@ -60,16 +60,17 @@ def check_same(settings: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def hold(workdir: epath.Path, config: ConfigDict) -> Iterator["Files"]:
-    """Makes a workdir where it is missing and holds it for this run, all processes together.
+    """Makes a workdir if it is missing, and holds it for this run. All processes call it together.
 
     Raises:
-      ConfigError: it holds a run of another config, or one that is going on, or it is not the same
-        folder on all hosts.
-      OSError: it cannot be written.
+      ConfigError: The folder holds a run of another config, another process trains in it, or it is
+        not the same folder on all hosts.
+      WorkdirError: The folder cannot be written.
     """
-    kinds = (ConfigError, OSError)
+    kinds = (ConfigError, WorkdirError)
     with contextlib.ExitStack() as stack:
 
+        @writing()
         def begin():
             if not processes.is_first():
                 return Files(pathlib.Path(workdir))  # and writes none
@@ -93,20 +94,20 @@ def _check_shared(workdir):
 
 
 class Files:
-    """Where this process reads and writes the files that grow.
+    """The place where this process reads and writes the growing files.
 
     Attributes:
-      folder: a local folder: the workdir itself, unless that is in a bucket.
+      folder: A local folder: the workdir itself, unless the workdir is in a bucket.
     """
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
 
     def publish(self) -> None:
-        """Makes what was written be in the workdir.
+        """Copies to the workdir what was written since the last call.
 
         Raises:
-          OSError: a file could not be copied.
+          WorkdirError: A file cannot be copied.
         """
 
 
@@ -130,7 +131,7 @@ class _Copied(Files):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
             except Exception as error:  # of TensorFlow's own kinds, which are no OSError
-                raise OSError(f"{target} could not be written: {error}") from error
+                raise WorkdirError(f"{target} could not be written: {error}") from error
             self._published[path] = version
 
     def _versions(self) -> dict[pathlib.Path, tuple[int, int]]:
@@ -152,10 +153,10 @@ def _in_bucket(path: epath.Path) -> bool:
 
 
 def claim(workdir: epath.Path, config: ConfigDict) -> None:
-    """Writes the config to a new workdir, or checks that the one there is the same.
+    """Writes the config to a new workdir, or compares it with the config that is there.
 
     Raises:
-      ConfigError: the workdir holds a run of another config; the message shows the difference.
+      ConfigError: The workdir holds a run of another config. The message shows the differences.
     """
     path = workdir / "config.json"
     text = json.dumps(json.loads(config.to_json()), indent=2) + "\n"
@@ -186,17 +187,16 @@ def claim(workdir: epath.Path, config: ConfigDict) -> None:
 
 
 def load_config(workdir: epath.Path, mesh: Sequence[int] | None = None) -> ConfigDict:
-    """The config of the run in a workdir, for the devices that are here.
+    """Returns the config of a run, for the devices that are here.
 
-    Where these are no TPU, attention is computed without its kernels for TPU: the same but for
-    rounding.
+    Without a TPU, attention does not use the kernels for TPU: its results differ by rounding only.
 
     Args:
-      workdir: of the run.
-      mesh: sizes of data, fsdp and model where the devices are others than the run's.
+      workdir: The run's folder.
+      mesh: The sizes of data, fsdp and model; `None` for the run's own.
 
     Raises:
-      ConfigError: there is none, or the mesh has not three sizes.
+      ConfigError: The folder holds no run, or the mesh does not have three sizes.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -215,12 +215,12 @@ def load_config(workdir: epath.Path, mesh: Sequence[int] | None = None) -> Confi
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path) -> Iterator[None]:
-    """Holds a local workdir for this process; a second run in it would garble the first's files.
+    """Holds a local workdir for this process: two runs in one folder would garble its files.
 
-    Nothing holds a bucket: there, no more than one run at a time is for the user to see to.
+    Nothing holds a bucket. There the user must take care that only one run uses the folder.
 
     Raises:
-      ConfigError: another process holds it.
+      ConfigError: Another process holds the folder.
     """
     with open(workdir / ".lock", "w") as file:
         try:
@@ -235,7 +235,7 @@ def lock(workdir: epath.Path) -> Iterator[None]:
 def differences(
     old: dict, new: dict, prefix: str = "config", *, there: str = "there", here: str = "here"
 ) -> list[str]:
-    """One line for each key whose value differs between two nested dicts.
+    """Returns a line for each key whose value differs between two nested dicts.
 
     >>> differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": None})
     ['  config.b.c: 2 there, 3 here', '  config.d: missing there, None here']

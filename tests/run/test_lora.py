@@ -7,16 +7,18 @@ import jax
 import numpy as np
 import pytest
 
-from passk_jax import evaluate, workdir
-from passk_jax.evaluate import load_variables
-from passk_jax.experiment import ConfigError, build
-from passk_jax.export import export
-from passk_jax.learner.checkpoint import CheckpointError
+from passk_jax.errors import CheckpointError, ConfigError, Stopped
 from passk_jax.learner.train_state import init_state
 from passk_jax.planning.compiling import compile_update
 from passk_jax.planning.cost import analyze
 from passk_jax.policy.formats import layouts, orbax
-from passk_jax.train import Stopped, Trainer, train
+from passk_jax.run import evaluation, workdir
+from passk_jax.run import state as state_lib
+from passk_jax.run.export import export
+from passk_jax.run.loop import Loop, train
+from passk_jax.run.parts import build
+from passk_jax.run.sampling import sample
+from passk_jax.run.state import restore_variables
 from tests.tiny import tiny_config
 
 LORA = {"lora__rank": 2, "lora__alpha": 6.0, "optimizer__learning_rate": 0.01}
@@ -46,20 +48,20 @@ def flat(tree):
 
 
 def test_an_update_changes_lora_alone():
-    experiment = build(tiny_config(**LORA, policy__dtype="bfloat16"))
-    frozen = experiment.base()
+    parts = build(tiny_config(**LORA, policy__dtype="bfloat16"))
+    frozen = state_lib.base(parts)
     before = {name: x.copy() for name, x in flat(frozen).items()}
     assert {str(x.dtype) for x in before.values()} == {"bfloat16"}
-    state = init_state(experiment.decoder, experiment.optimizer, 0).replace(frozen=frozen)
+    state = init_state(parts.decoder, parts.optimizer, 0).replace(frozen=frozen)
     whole = build(tiny_config(policy__dtype="bfloat16"))
     begins = whole.sampling_params(init_state(whole.decoder, whole.optimizer, 0).variables())
-    for tree in (frozen, experiment.sampling_params(state.variables())):
+    for tree in (frozen, parts.sampling_params(state.variables())):
         jax.tree.map(np.testing.assert_array_equal, tree, begins)
     lora = {name: x.copy() for name, x in flat(state.params).items()}
     assert {str(x.dtype) for x in lora.values()} == {"float32"}
-    problems = experiment.task.split("train")[:4]
+    problems = parts.task.split("train")[:4]
     for _ in range(2):  # after the first A has not moved: B was zero
-        state, _ = experiment.imitate(state, problems)
+        state, _ = parts.imitate(state, problems)
     for name, x in flat(state.frozen).items():
         np.testing.assert_array_equal(x, before[name])
     for name, x in flat(state.params).items():
@@ -71,9 +73,9 @@ def test_no_gradient_of_the_base_is_computed():
     # and of the embedding, which is the head, the same for the tokens of responses.
     flops = {}
     for rank in (None, 1):
-        experiment = build(tiny_config(lora__rank=rank, policy__remat=None))
-        flops[rank] = analyze(compile_update(experiment).text).matrix_flops
-    config, c = experiment.config, experiment.decoder.config
+        parts = build(tiny_config(lora__rank=rank, policy__remat=None))
+        flops[rank] = analyze(compile_update(parts).text).matrix_flops
+    config, c = parts.config, parts.decoder.config
     kernels = [
         (c.embed_dim, c.num_heads * c.head_dim),
         (c.embed_dim, c.num_kv_heads * c.head_dim),
@@ -108,21 +110,21 @@ def test_a_checkpoint_has_lora_and_its_optimizer_alone(trained):
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(trained, base, tmp_path):
-    save = Trainer.save
+    save = Loop.save
 
-    def stop_after_the_first_step(trainer):
-        save(trainer)
-        if trainer.run_state.step == 1:
+    def stop_after_the_first_step(loop):
+        save(loop)
+        if loop.run.step == 1:
             raise Stopped(15)
 
     config = workdir.load_config(trained)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Trainer, "_save_if_due", lambda self, step, last: self.save())
-        patch.setattr(Trainer, "save", stop_after_the_first_step)
+        patch.setattr(Loop, "_save_if_due", lambda self, step, last: self.save())
+        patch.setattr(Loop, "save", stop_after_the_first_step)
         train(config, tmp_path)
     train(config, tmp_path)
-    experiment = build(config)
-    whole, stopped = (load_variables(experiment, run) for run in (trained, tmp_path))
+    parts = build(config)
+    whole, stopped = (restore_variables(parts, run) for run in (trained, tmp_path))
     assert whole[0] == stopped[0] == 2
     jax.tree.map(np.testing.assert_array_equal, stopped[1], whole[1])
     assert any(x.any() for name, x in flat(whole[1]["lora"]).items() if name.endswith("_b"))
@@ -133,23 +135,23 @@ def test_another_base_or_none_is_refused(trained, base, tmp_path):
     shutil.copytree(trained, run)
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"init_from": str(model)}))
-    experiment = build(workdir.load_config(run))
+    parts = build(workdir.load_config(run))
     with pytest.raises(CheckpointError, match=r"config.init_from = .*LoRA needs it.*is no folder"):
-        load_variables(experiment, run)
+        restore_variables(parts, run)
     shutil.copytree(base, model)
-    load_variables(experiment, run)
+    restore_variables(parts, run)
     file = model / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-2] ^= 1
     file.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"not the parameters that LoRA .* 1 of \d+ arrays"):
-        load_variables(experiment, run)
+        restore_variables(parts, run)
     with pytest.raises(CheckpointError, match="not the parameters"):
         train(workdir.load_config(run), run)
 
 
 def test_evaluation_samples_from_the_merged_model(trained):
-    result = evaluate.evaluate(trained, split="test", num_samples=2, ks=[1], temperatures=[1.0])
+    result = evaluation.evaluate(trained, split="test", num_samples=2, ks=[1], temperatures=[1.0])
     assert result["step"] == 2 and result["num_problems"] == 10
 
 
@@ -189,14 +191,14 @@ def test_transformers_goes_on_as_the_policy_does(trained, base, tmp_path):
     for (name, one), other in zip(model.named_parameters(), added.parameters(), strict=True):
         np.testing.assert_allclose(one.detach(), other.detach(), atol=1e-6, err_msg=name)
 
-    experiment = build(workdir.load_config(trained))
-    _, variables = load_variables(experiment, trained)
-    params = experiment.sampling_params(variables)
-    problems = experiment.task.split("test")[:4]
-    rollout = experiment.sample(params, problems, jax.random.key(0), num_samples=1, temperature=0.0)
+    parts = build(workdir.load_config(trained))
+    _, variables = restore_variables(parts, trained)
+    params = parts.sampling_params(variables)
+    problems = parts.task.split("test")[:4]
+    rollout = sample(parts, params, problems, jax.random.key(0), num_samples=1, temperature=0.0)
     for problem, tokens, mask in zip(problems, rollout.tokens, rollout.mask, strict=True):
-        prompt = torch.tensor([experiment.tokenizer.encode(problem.prompt)])
-        length = experiment.config.sampling.max_response_tokens
+        prompt = torch.tensor([parts.tokenizer.encode(problem.prompt)])
+        length = parts.config.sampling.max_response_tokens
         generated = model.generate(prompt, max_new_tokens=length, do_sample=False)
         expected = np.asarray(tokens)[np.asarray(mask)]
         assert generated[0, prompt.shape[1] :].tolist()[: len(expected)] == expected.tolist()

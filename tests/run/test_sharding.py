@@ -14,19 +14,21 @@ from tests.tiny import ROOT, environment
 SCRIPT = """
 import json, sys
 import jax, numpy as np
-from passk_jax.experiment import build
-from passk_jax.groups import Groups, Scores
+from passk_jax.run.parts import build
+from passk_jax.run.sampling import sample
+from passk_jax.run.state import base
+from passk_jax.run.groups import Groups, Scores
 from passk_jax.learner.train_state import init_state
 from passk_jax.policy.decoder import prefill
 from tests.tiny import tiny_config
 
-def refilled(experiment, params, rollout):
+def refilled(parts, params, rollout):
     # The last three groups say nothing: those of other problems take their places.
     def scored(rollout, rewards):
         texts = [[""] * 4] * 8
         return Groups(np.arange(8), rollout, Scores(rewards, rewards > 0, texts, texts))
 
-    more = experiment.sample(params, experiment.task.split("train")[8:16], jax.random.key(3))
+    more = sample(parts, params, parts.task.split("train")[8:16], jax.random.key(3))
     mixed = np.tile(np.float32([0, 1, 1, 0]), (8, 1))
     silent = mixed * (np.arange(8) < 5)[:, None]
     groups = scored(rollout, silent).refilled(scored(more, mixed))
@@ -34,26 +36,26 @@ def refilled(experiment, params, rollout):
     return groups.rollout
 
 changes = json.loads(sys.argv[1])
-experiment = build(tiny_config(
+parts = build(tiny_config(
     prompts_per_step=8, evaluation__prompts_per_batch=8, policy__num_heads=8,
     policy__num_kv_heads=2, policy__sliding_window=6, objective__kl_coefficient=0.1,
     logprob_chunk_tokens=64, **changes))
-layout = experiment.decoder.layout
-state = init_state(experiment.decoder, experiment.optimizer, 0, keep_reference=True)
-state = state.replace(frozen=experiment.base())
-problems = experiment.task.split("train")[:8]
-params = experiment.sampling_params(state.variables())
-rollout = experiment.sample(params, problems, jax.random.key(1))
+layout = parts.decoder.layout
+state = init_state(parts.decoder, parts.optimizer, 0, keep_reference=True)
+state = state.replace(frozen=base(parts))
+problems = parts.task.split("train")[:8]
+params = parts.sampling_params(state.variables())
+rollout = sample(parts, params, problems, jax.random.key(1))
 rewards = np.arange(32, dtype=np.float32).reshape(8, 4) % 5
-rollout = refilled(experiment, params, rollout)
-advantages = experiment.transform(rewards, rollout, jax.random.key(2), 0)
+rollout = refilled(parts, params, rollout)
+advantages = parts.transform(rewards, rollout, jax.random.key(2), 0)
 split = [{name for x in jax.tree.leaves(tree) for part in x.sharding.spec if part
           for name in ([part] if isinstance(part, str) else part)}
          for tree in (state.params, params, rollout.tokens)]
 prefix = jax.eval_shape(lambda p: prefill(
-    experiment.sampling_decoder, {"params": p}, *rollout.prompts.values()), params)
+    parts.sampling_decoder, {"params": p}, *rollout.prompts.values()), params)
 for _ in range(2):  # LoRA's A has a gradient from the second one on
-    state, figures = experiment.update(state, rollout, advantages)
+    state, figures = parts.update(state, rollout, advantages)
 print(json.dumps({
     "tokens": np.asarray(rollout.tokens).tolist(),
     "figures": {name: float(value) for name, value in figures.items()},

@@ -1,4 +1,4 @@
-"""Every estimator inside an experiment: built from a config, and given what it needs."""
+"""Every estimator inside an parts: built from a config, and given what it needs."""
 
 import dataclasses
 import importlib
@@ -8,14 +8,17 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from passk_jax import tracking, transforms
-from passk_jax.advantages import make_transformation
-from passk_jax.experiment import ConfigError, build
+from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import init_state
 from passk_jax.learner.update import rollout_logprobs
-from passk_jax.train import train
+from passk_jax.run.advantages import make_transformation
+from passk_jax.run.loop import train
+from passk_jax.run.parts import build
+from passk_jax.run.sampling import sample
 from tests.tiny import ROOT, compilations, tiny_config
 
 OPTIONS = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
@@ -29,37 +32,37 @@ def with_estimator(name, **changes):
     return tiny_config(estimator__name=name, **changes)
 
 
-def having(experiment, config):
-    """The experiment with the estimator of another config."""
-    transformation = make_transformation(config, experiment.tokenizer.stop_ids)
-    return dataclasses.replace(experiment, config=config, transformation=transformation)
+def having(parts, config):
+    """The parts with the estimator of another config."""
+    transformation = make_transformation(config, parts.tokenizer.stop_ids)
+    return dataclasses.replace(parts, config=config, transformation=transformation)
 
 
 @pytest.fixture(scope="module")
 def sampled():
-    """An experiment, one rollout of it, and 0/1 rewards with groups of every kind."""
-    experiment = build(tiny_config())
-    state = init_state(experiment.decoder, experiment.optimizer, 0)
-    rollout = experiment.sample(state.params, experiment.task.split("train")[:4], KEY)
-    return experiment, rollout, np.tri(4, 4, k=-1, dtype=np.float32)[[0, 1, 2, 3]]
+    """An parts, one rollout of it, and 0/1 rewards with groups of every kind."""
+    parts = build(tiny_config())
+    state = init_state(parts.decoder, parts.optimizer, 0)
+    rollout = sample(parts, state.params, parts.task.split("train")[:4], KEY)
+    return parts, rollout, np.tri(4, 4, k=-1, dtype=np.float32)[[0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize("name", transforms.ESTIMATORS)
 def test_every_estimator_can_be_named_from_a_config(name, sampled):
-    experiment, rollout, rewards_PxN = sampled
-    experiment = having(experiment, build(with_estimator(name)).config)
-    advantages = np.asarray(experiment.transform(rewards_PxN, rollout, KEY, 0))
+    parts, rollout, rewards_PxN = sampled
+    parts = having(parts, build(with_estimator(name)).config)
+    advantages = np.asarray(parts.transform(rewards_PxN, rollout, KEY, 0))
     assert advantages.shape == (4, 4) and np.isfinite(advantages).all()
     assert advantages[1:].any()
-    again = experiment.transform(rewards_PxN, rollout, KEY, 5)
+    again = parts.transform(rewards_PxN, rollout, KEY, 5)
     np.testing.assert_array_equal(again, advantages)
 
 
 def test_adaptive_sees_the_entropy_of_the_rollout(sampled):
-    experiment, rollout, _ = sampled
-    experiment = having(experiment, with_estimator("adaptive", k=3))
+    parts, rollout, _ = sampled
+    parts = having(parts, with_estimator("adaptive", k=3))
     rewards_PxN = np.tile(np.array([[1, 0, 0, 0]], np.float32), (4, 1))
-    advantages = experiment.transform(rewards_PxN, rollout, KEY, 0)
+    advantages = parts.transform(rewards_PxN, rollout, KEY, 0)
     drawn, mask = np.asarray(rollout.sampling_logp), np.asarray(rollout.mask)
     entropy_P = -(drawn * mask).sum(axis=(1, 2)) / mask.sum(axis=(1, 2))
     for problem in range(4):
@@ -70,24 +73,24 @@ def test_adaptive_sees_the_entropy_of_the_rollout(sampled):
 
 
 def test_noise_turns_failures_into_successes_before_the_estimator(sampled):
-    experiment, rollout, rewards_PxN = sampled
+    parts, rollout, rewards_PxN = sampled
     config = with_estimator("reinforce", noise_share=1.0)
-    noisy = having(experiment, config)
+    noisy = having(parts, config)
     np.testing.assert_array_equal(noisy.transform(rewards_PxN, rollout, KEY, 0), np.ones((4, 4)))
     config = with_estimator("reinforce", noise_share=0.5)
-    noisy = having(experiment, config)
+    noisy = having(parts, config)
     some = np.asarray(noisy.transform(rewards_PxN, rollout, KEY, 0))
     assert (some >= rewards_PxN).all() and (some != rewards_PxN).any() and (some == 0).any()
 
 
 def test_estimators_take_turns_each_with_its_own_options(sampled):
-    experiment, rollout, rewards_PxN = sampled
+    parts, rollout, rewards_PxN = sampled
     config = with_estimator("pkr", gamma=3.0)
     config.estimator.name = ((0, "pkr"), (2, "sloo_minus_one"), (4, "pkr"))
     config.estimator.k = ((0, None), (2, 3), (3, 2), (4, None))
-    experiment = having(experiment, config)
+    parts = having(parts, config)
     with compilations() as compiled:
-        found = [np.asarray(experiment.transform(rewards_PxN, rollout, KEY, t)) for t in range(6)]
+        found = [np.asarray(parts.transform(rewards_PxN, rollout, KEY, t)) for t in range(6)]
     expected = [
         transforms.make("pkr", gamma=3.0)(rewards_PxN),
         transforms.make("sloo_minus_one")(rewards_PxN, 3),
@@ -99,30 +102,30 @@ def test_estimators_take_turns_each_with_its_own_options(sampled):
 
 
 def test_completions_that_were_cut_off_weigh_nothing_or_cost_something(sampled):
-    experiment, rollout, _ = sampled
-    stop = experiment.tokenizer.stop_ids[0]
+    parts, rollout, _ = sampled
+    stop = parts.tokenizer.stop_ids[0]
     # Of each group the samples 0 and 1 end with their third token, the others never do. Padding may
     # hold the stop token as well (where a tokenizer pads with it).
     tokens = jnp.full((4, 4, 10), 65).at[:, :, 3:].set(stop).at[:, :2, 2].set(stop)
     mask = jnp.broadcast_to(jnp.arange(10) < 3, (4, 4, 10))
     rollout = rollout.replace(tokens=tokens, mask=mask)
     rewards_PxN = np.tile(np.array([[1, 0, 1, 0]], np.float32), (4, 1))
-    plain = np.asarray(experiment.transform(rewards_PxN, rollout, KEY, 0))
-    masked = having(experiment, tiny_config(estimator__mask_truncated=True))
+    plain = np.asarray(parts.transform(rewards_PxN, rollout, KEY, 0))
+    masked = having(parts, tiny_config(estimator__mask_truncated=True))
     np.testing.assert_array_equal(
         masked.transform(rewards_PxN, rollout, KEY, 0), plain * [1, 1, 0, 0]
     )
-    penalised = having(experiment, tiny_config(estimator__truncated_penalty=0.5))
+    penalised = having(parts, tiny_config(estimator__truncated_penalty=0.5))
     expected = transforms.make("sloo_minus_one")(rewards_PxN - [0, 0, 0.5, 0.5], 2)
     found = penalised.transform(rewards_PxN, rollout, KEY, 0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_rewards_that_the_estimator_does_not_take(sampled):
-    experiment, rollout, rewards_PxN = sampled
-    experiment = having(experiment, with_estimator("grpo_k"))
+    parts, rollout, rewards_PxN = sampled
+    parts = having(parts, with_estimator("grpo_k"))
     with pytest.raises(ValueError, match=r"grpo_k: rewards must be 0 or 1, got 0\.5"):
-        experiment.transform(rewards_PxN / 2, rollout, KEY, 0)
+        parts.transform(rewards_PxN / 2, rollout, KEY, 0)
 
 
 def test_a_task_of_other_rewards_is_refused_before_anything_is_compiled(monkeypatch):
@@ -133,7 +136,9 @@ def test_a_task_of_other_rewards_is_refused_before_anything_is_compiled(monkeypa
     message = r"estimator.name = 'grpo_k': takes rewards of 0 and 1 only.*taken by loo, s, .*grpo,"
     with pytest.raises(ConfigError, match=message):
         build(with_estimator("grpo_k"))
-    with pytest.raises(ConfigError, match=r"config.estimator.noise_share: takes rewards of 0 and"):
+    with pytest.raises(
+        ConfigError, match=r"config.estimator.noise_share = 0.1: takes rewards of 0"
+    ):
         build(tiny_config(estimator__noise_share=0.1))
 
 
@@ -146,17 +151,18 @@ def test_a_run_that_draws_sets_goes_on_as_if_it_had_not_stopped(tmp_path):
     def weights(run):
         return (tmp_path / run / "samples.jsonl").read_text()
 
-    from passk_jax.train import Stopped, Trainer
+    from passk_jax.errors import Stopped
+    from passk_jax.run.loop import Loop
 
-    save = Trainer.save
+    save = Loop.save
 
-    def stop_after_the_fourth_step(trainer):
-        save(trainer)
-        if trainer.run_state.step == 4:
+    def stop_after_the_fourth_step(loop):
+        save(loop)
+        if loop.run.step == 4:
             raise Stopped(15)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Trainer, "save", stop_after_the_fourth_step)
+        patch.setattr(Loop, "save", stop_after_the_fourth_step)
         train(config, tmp_path / "stopped")
     train(config, tmp_path / "stopped")
     assert weights("stopped") == weights("whole")
@@ -186,19 +192,19 @@ def test_each_bucket_that_occurs_is_compiled_once():
     short = by_length(problems[6])
     assert short < by_length(problems[-5]) <= 24
     changes |= {"sampling__prompt_buckets": (short,), "sampling__response_buckets": (4, 8)}
-    experiment = build(tiny_config(**changes))
-    state = init_state(experiment.decoder, experiment.optimizer, 0)
+    parts = build(tiny_config(**changes))
+    state = init_state(parts.decoder, parts.optimizer, 0)
 
     with compilations() as compiled:
         for i in (0, 1, 2, len(problems) - 5, len(problems) - 4):
-            params = experiment.sampling_params(state.variables())
-            rollout = experiment.sample(params, problems[i : i + 4], KEY)
+            params = parts.sampling_params(state.variables())
+            rollout = sample(parts, params, problems[i : i + 4], KEY)
             assert rollout.prompts.tokens.shape[1] == (short if i < 3 else 24)
             for ended_at in (3, 4, 7, 14):
                 # As if all completions had ended by then.
                 ended = rollout.replace(mask=jnp.arange(14) < jnp.full((4, 4, 1), ended_at))
-                advantages = experiment.transform(np.eye(4, dtype=np.float32), ended, KEY, 0)
-                state, figures = experiment.update(state, ended, advantages)
+                advantages = parts.transform(np.eye(4, dtype=np.float32), ended, KEY, 0)
+                state, figures = parts.update(state, ended, advantages)
                 assert np.isfinite(figures["loss"])
     # Two lengths of prompts; of each, completions of up to 4, 8 and 14 tokens.
     assert compiled["jit(sample)"] == 2
@@ -212,16 +218,16 @@ def test_an_epoch_is_the_updates_of_its_minibatches(changes):
     """Two epochs of SGD without a bound, against the loss's gradient written out."""
     changes = {"optimizer__name": "sgd", "optimizer__learning_rate": 0.05, **changes}
     changes |= {"optimizer__warmup_steps": 0, "optimizer__clip_gradient_norm": None}
-    experiment = build(tiny_config(objective__epochs=2, **changes))
-    parts = experiment.objective.minibatches
-    state = init_state(experiment.decoder, experiment.optimizer, 0)
+    parts = build(tiny_config(objective__epochs=2, **changes))
+    count = parts.objective.minibatches
+    state = init_state(parts.decoder, parts.optimizer, 0)
     params = jax.tree.map(jnp.copy, state.params)
-    rollout = experiment.sample(state.params, experiment.task.split("train")[:4], KEY)
-    advantages = experiment.transform(np.tri(4, k=-1, dtype=np.float32), rollout, KEY, 0)
+    rollout = sample(parts, state.params, parts.task.split("train")[:4], KEY)
+    advantages = parts.transform(np.tri(4, k=-1, dtype=np.float32), rollout, KEY, 0)
 
     def logp(params, rollout):
         return rollout_logprobs(
-            {"params": params}, rollout, 1.0, decoder=experiment.decoder, chunk_tokens=64
+            {"params": params}, rollout, 1.0, decoder=parts.decoder, chunk_tokens=64
         )
 
     def loss(params, rollout, advantages, old):
@@ -229,13 +235,13 @@ def test_an_epoch_is_the_updates_of_its_minibatches(changes):
         return -jnp.sum(ratio * rollout.mask * advantages[..., None]) / advantages.size
 
     old = logp(params, rollout)
-    for update in range(2 * parts):
-        every = slice(update % parts, None, parts)
+    for update in range(2 * count):
+        every = slice(update % count, None, count)
         part = jax.tree.map(operator.itemgetter(every), (rollout, advantages, old))
         gradient = jax.grad(loss)(params, *part)
         params = jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient)
-    state, figures = experiment.update(state, rollout, advantages)
-    assert int(state.updates) == 2 * parts
+    state, figures = parts.update(state, rollout, advantages)
+    assert int(state.updates) == 2 * count
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), state.params, params
     )
@@ -247,13 +253,13 @@ def test_an_epoch_is_the_updates_of_its_minibatches(changes):
 def test_a_shorter_bucket_gives_the_same_update():
     results = []
     for buckets in (None, (4, 8)):
-        experiment = build(tiny_config(sampling__response_buckets=buckets))
-        state = init_state(experiment.decoder, experiment.optimizer, 0)
-        problems = experiment.task.split("train")[:4]
-        rollout = experiment.sample(experiment.sampling_params(state.variables()), problems, KEY)
+        parts = build(tiny_config(sampling__response_buckets=buckets))
+        state = init_state(parts.decoder, parts.optimizer, 0)
+        problems = parts.task.split("train")[:4]
+        rollout = sample(parts, parts.sampling_params(state.variables()), problems, KEY)
         rollout = rollout.replace(mask=rollout.mask & (jnp.arange(10) < 3))
-        advantages = experiment.transform(np.eye(4, dtype=np.float32), rollout, KEY, 0)
-        state, figures = experiment.update(state, rollout, advantages)
+        advantages = parts.transform(np.eye(4, dtype=np.float32), rollout, KEY, 0)
+        state, figures = parts.update(state, rollout, advantages)
         results.append((state.params, figures))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), *results)
 
@@ -263,11 +269,11 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_can_be_built(path):
-    config, experiment = config_of(path)
-    problems = experiment.task.split("train")[:8]
+    config, parts = config_of(path)
+    problems = parts.task.split("train")[:8]
     examples = [problem.worked_example for problem in problems]
     assert problems
-    assert all(score.correct for score in experiment.task.score(problems, examples))
+    assert all(score.correct for score in parts.task.score(problems, examples))
     assert config.is_locked
 
 
@@ -294,7 +300,7 @@ def test_every_config_trains(path, tmp_path):
 
 
 def config_of(path, **changes):
-    """A config and its experiment, on the data that there is; without data the test is skipped."""
+    """A config and its parts, on the data that there is; without data the test is skipped."""
     config = importlib.import_module(f"configs.{path.stem}").get_config()
     if path.stem.startswith("gemma2"):
         config.update_from_flattened_dict(SMALL)
@@ -314,3 +320,37 @@ def config_of(path, **changes):
     options.train_files, options.test_files = ("math/test.jsonl",), ()
     config.lock()
     return config, build(config)
+
+
+def test_the_warm_start_and_training_each_have_their_own_optimizer():
+    # SGD without a warm-up moves the parameters by its learning rate times the gradient.
+    rates = {"warm_start__learning_rate": 0.5, "optimizer__learning_rate": 0.125}
+    plain = {"optimizer__warmup_steps": 0, "optimizer__clip_gradient_norm": None}
+    parts = build(tiny_config(optimizer__name="sgd", **plain, **rates))
+    problems = parts.problems[:4]
+
+    def moved(optimizer, update):
+        state = init_state(parts.decoder, optimizer, 0)
+        before = jax.tree.map(jnp.copy, state.params)
+        rollout = sample(parts, state.params, problems, KEY)
+        state, figures = update(state, rollout)
+        distance = optax.global_norm(jax.tree.map(jnp.subtract, state.params, before))
+        return distance / figures["gradient_norm"]
+
+    advantages = jnp.tile(jnp.array([1.0, -1.0, 0.0, 0.0]), (4, 1))
+    imitated = moved(parts.warm_start_optimizer, lambda state, _: parts.imitate(state, problems))
+    trained = moved(parts.optimizer, lambda *given: parts.update(*given, advantages))
+    np.testing.assert_allclose([imitated, trained], [0.5, 0.125], rtol=1e-4)
+
+
+def test_an_error_inside_a_users_code_is_not_a_mistake_in_the_config(monkeypatch):
+    from passk_jax.tasks.arithmetic import Arithmetic
+
+    def broken(self, name):
+        return len(5)
+
+    monkeypatch.setattr(Arithmetic, "split", broken)
+    with pytest.raises(TypeError, match="object of type 'int' has no len") as caught:
+        build(tiny_config())
+    assert not isinstance(caught.value, ConfigError)
+    assert caught.traceback[-1].name == "broken"

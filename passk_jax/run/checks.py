@@ -1,0 +1,202 @@
+"""What a config must fulfil beyond what its parts check themselves. Nothing is compiled yet."""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from passk_jax import tasks, transforms
+from passk_jax.errors import ConfigError
+from passk_jax.learner.schedule import Schedule, is_number, parse_schedule
+from passk_jax.policy.sharding import Layout
+from passk_jax.policy.tokenizer import Tokenizer
+from passk_jax.rollout.prompts import encode_prompts, encode_responses
+from passk_jax.run.advantages import Transformation
+from passk_jax.tasks.order import ORDERS
+
+# The least values of the counts that belong to no part.
+_LEAST = {
+    "steps": 0,
+    "prompts_per_step": 1,
+    "samples_per_prompt": 2,
+    "eval_every_steps": 1,
+    "checkpoint_every_steps": 1,
+    "checkpoints_to_keep": 1,
+    "log_samples_every_steps": 1,
+    "log_samples_problems": 0,
+    "logprob_chunk_tokens": 1,
+    "seed": 0,
+    "warm_start.steps": 0,
+    "warm_start.batch_size": 1,
+    "evaluation.samples_per_prompt": 1,
+    "evaluation.prompts_per_batch": 1,
+    "evaluation.log_samples_problems": 0,
+    "sampling.max_prompt_tokens": 1,
+}
+
+
+@contextlib.contextmanager
+def section(name: str | None = None) -> Iterator[None]:
+    """Puts the config's section in front of what a part says of its settings.
+
+    Without a name the message begins with the key itself: "optimizer.name = 'adm': ...".
+    """
+    try:
+        yield
+    except ConfigError as error:
+        where = "config." if name is None else f"config.{name}: "
+        raise ConfigError(f"{where}{error}") from error
+
+
+def check_counts(config: ConfigDict) -> None:
+    """Checks single numbers and names, and which sizes must divide which."""
+    for name, least in _LEAST.items():
+        if _value(config, name) < least:
+            raise ConfigError(f"config.{name} = {_value(config, name)}: must be at least {least}")
+    for name in ("sampling.temperature", "warm_start.learning_rate"):
+        if not 0 < _value(config, name) < float("inf"):
+            raise ConfigError(f"config.{name} = {_value(config, name)}: must be a positive number")
+    batches = config.dynamic_sampling_batches
+    if batches is not None and batches < 2:
+        raise ConfigError(
+            f"config.dynamic_sampling_batches = {batches}: must be at least 2, or None for off"
+        )
+    if not 0 <= config.evaluation.temperature < float("inf"):
+        raise ConfigError(
+            f"config.evaluation.temperature = {config.evaluation.temperature}: must be a number of "
+            "at least 0 (0 is greedy)"
+        )
+    if config.order not in ORDERS:
+        raise ConfigError(f"config.order = {config.order!r}: must be one of {', '.join(ORDERS)}")
+    if config.objective.minibatches > 0:  # less is for the objective to refuse
+        _check_divisors(config)
+
+
+def _check_divisors(config: ConfigDict) -> None:
+    """Minibatches must divide the batch, and micro-batches the minibatches."""
+    _check_divides(config, "objective.minibatches", "prompts_per_step", config.prompts_per_step)
+    whole, problems = problems_per_update(config)
+    _check_divides(config, "micro_batch.problems", whole, problems)
+    _check_divides(config, "micro_batch.samples", "samples_per_prompt", config.samples_per_prompt)
+    if config.warm_start.steps:
+        size = config.warm_start.batch_size
+        _check_divides(config, "micro_batch.problems", "warm_start.batch_size", size)
+
+
+def _check_divides(config: ConfigDict, name: str, whole: str, size: int) -> None:
+    part = _value(config, name)
+    if part is not None and (part < 1 or size % part):
+        off = ", or None for all" if name.startswith("micro_batch") else ""
+        raise ConfigError(f"config.{name} = {part}: must divide config.{whole} = {size}{off}")
+
+
+def problems_per_update(config: ConfigDict) -> tuple[str, int]:
+    """Returns the problems in one update of the parameters, in words and as a number."""
+    count = config.objective.minibatches
+    words = "prompts_per_step" + (" / config.objective.minibatches" if count > 1 else "")
+    return words, config.prompts_per_step // count
+
+
+def learning_rate_phases(config: ConfigDict) -> Schedule:
+    """Returns `config.optimizer.learning_rate` as ((first step, rate), ...)."""
+
+    def allowed(rate: Any) -> bool:
+        return is_number(rate) and 0 < rate < float("inf")
+
+    rate = config.optimizer.learning_rate
+    return parse_schedule(
+        "optimizer.learning_rate", rate, allowed, "a positive number", config.steps
+    )
+
+
+def check_batches(config: ConfigDict, layouts: Mapping[str, Layout]) -> None:
+    """The mesh must split every batch into equal parts, so that no device idles."""
+    words, problems = problems_per_update(config)
+    micro_batch, samples = config.micro_batch, config.samples_per_prompt
+    training = [
+        (words, problems, "problems"),
+        ("samples_per_prompt", samples, "samples"),
+        ("micro_batch.problems", micro_batch.problems, "problems"),
+        ("micro_batch.samples", micro_batch.samples, "samples"),
+    ]
+    if config.warm_start.steps:
+        training.append(("warm_start.batch_size", config.warm_start.batch_size, "problems"))
+    sampling = [
+        ("prompts_per_step", config.prompts_per_step, "problems"),
+        ("samples_per_prompt", samples, "samples"),
+        ("evaluation.prompts_per_batch", config.evaluation.prompts_per_batch, "problems"),
+    ]
+    for use, sizes in (("training", training), ("sampling", sampling)):
+        layout = layouts[use]
+        for name, size, axis in sizes:
+            shares = layout.shares(axis)
+            if size is not None and size % shares:  # None: a micro-batch that is the batch
+                split = " x ".join(f"{a} {layout.mesh.shape[a]}" for a in dict(layout.rules)[axis])
+                raise ConfigError(
+                    f"config.{name} = {size}: config.sharding.{use}.{axis} splits {axis} over the "
+                    f"mesh's {split}, so it must be a multiple of {shares}"
+                )
+
+
+def check_attention(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
+    """The kernels of splash attention need a TPU."""
+    platform = mesh.devices.flat[0].platform
+    if config.policy.attention == "splash" and platform != "tpu":
+        raise ConfigError(
+            "config.policy.attention = 'splash': its kernels are for TPU, and the devices here are "
+            f"{platform}; 'reference' runs everywhere"
+        )
+
+
+def check_rewards(config: ConfigDict, task: tasks.Task, transformation: Transformation) -> None:
+    """An estimator, or noise, for rewards of 0 and 1 needs a task that gives no others."""
+    penalty = config.estimator.truncated_penalty
+    if penalty is None and task.binary_rewards:
+        return
+    wants = [
+        f"estimator.name = {name!r}"
+        for _, name in transformation.names
+        if transforms.lookup(name).binary
+    ]
+    if config.estimator.noise_share is not None and not task.binary_rewards:
+        wants.append(f"estimator.noise_share = {config.estimator.noise_share}")
+    if wants:
+        gives = f"task {config.task.name!r} gives others"
+        if penalty is not None:
+            gives = f"config.estimator.truncated_penalty = {penalty} makes others"
+        real = [row.name for row in transforms.ESTIMATORS.values() if not row.binary]
+        raise ConfigError(
+            f"config.{wants[0]}: takes rewards of 0 and 1 only, and {gives}. Any reward is taken "
+            f"by {', '.join(real)}"
+        )
+
+
+def checked_problems(
+    config: ConfigDict, task: tasks.Task, tokenizer: Tokenizer
+) -> Sequence[tasks.Problem]:
+    """Returns the training problems, once every problem that the run may meet was encoded."""
+    limits, train = config.sampling, task.split("train")
+    with section("evaluation.split"):
+        held_out = task.split(config.evaluation.split)
+    for split, problems in (("train", train), (config.evaluation.split, held_out)):
+        if not problems:
+            raise ConfigError(f"task {config.task.name!r} has no problems in its {split} split")
+        prompts = [problem.prompt for problem in problems]
+        encode_prompts(prompts, tokenizer, limits.max_prompt_tokens)
+    if config.warm_start.steps:
+        missing = [problem.id for problem in train if problem.worked_example is None]
+        if missing:
+            raise ConfigError(
+                f"config.warm_start.steps = {config.warm_start.steps}, but {len(missing)} training "
+                f"problems have no worked example ({missing[0]!r}, say): only 0 is allowed"
+            )
+        examples = [problem.worked_example for problem in train]
+        encode_responses(examples, tokenizer, limits.max_response_tokens)
+    return train
+
+
+def _value(config: ConfigDict, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), config)

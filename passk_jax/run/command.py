@@ -1,0 +1,180 @@
+"""What all commands share: flags, errors in one line, and the exit status.
+
+Only absl is imported before the flags are read, so that `--help` and a mistyped flag cost nothing.
+"""
+
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict, FieldReference
+
+from passk_jax.errors import CheckpointError, ConfigError, Stopped, WorkdirError, writing
+
+_OVERRIDE = re.compile(r"--?config\.([\w.]+)=(.*)", re.DOTALL)
+
+
+def define_workdir() -> None:
+    """Defines `--workdir`, the folder of a run."""
+    flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+
+
+def define_distributed() -> None:
+    """Defines the flags of a command that can run on many hosts."""
+    flags.DEFINE_bool("distributed", False, "This is one of several processes, on as many hosts.")
+    flags.DEFINE_string("coordinator_address", None, "Host and port of process 0; not on a TPU.")
+    flags.DEFINE_integer("num_processes", None, "The number of processes; not on a TPU.")
+    flags.DEFINE_integer("process_id", None, "This process's number, from 0; not on a TPU.")
+
+
+def define_sampling(split: str) -> None:
+    """Defines the flags of a command that samples from a run's latest checkpoint and scores."""
+    define_workdir()
+    flags.DEFINE_string("split", split, "Which problems: train, validation or test.")
+    flags.DEFINE_integer("n", 16, "The number of samples of each problem.")
+    flags.DEFINE_integer("problems", None, "Only the first so many problems.")
+    flags.DEFINE_integer("seed", 0, "The seed of the samples, and of the bootstrap.")
+    flags.DEFINE_list("mesh", None, "Sizes of data, fsdp, model, such as 1,1,-1, if not the run's.")
+    define_distributed()
+
+
+def sampling_arguments(**own: Any) -> dict[str, Any]:
+    """Returns what `run.evaluation` is asked: `define_sampling`'s flags and the command's own.
+
+    Raises:
+      ConfigError: A value is not allowed, or the hosts were given different flags.
+    """
+    from passk_jax.run import workdir
+
+    given = flags.FLAGS
+    arguments = {
+        "split": given.split,
+        "num_samples": given.n,
+        "num_problems": given.problems,
+        "seed": given.seed,
+        "mesh": numbers("mesh", int) if given.mesh else None,
+        **own,
+    }
+    workdir.check_same({"arguments": arguments})
+    return arguments
+
+
+def run_folder() -> Any:
+    """Returns `--workdir` as a path, once it is known that it can be reached.
+
+    Raises:
+      ConfigError: It is in a bucket that cannot be read.
+    """
+    from etils import epath
+
+    from passk_jax import processes
+    from passk_jax.run import workdir
+
+    directory = epath.Path(flags.FLAGS.workdir)
+    processes.together(lambda: workdir.check_reachable(directory), (ConfigError,))
+    return directory
+
+
+def numbers(name: str, kind: type) -> list:
+    """Returns a flag that is a list of numbers.
+
+    Raises:
+      ConfigError: One of them is no such number.
+    """
+    value = flags.FLAGS[name].value
+    try:
+        return [kind(each) for each in value]
+    except ValueError as error:
+        raise ConfigError(f"--{name} = {','.join(value)}: numbers are allowed") from error
+
+
+def write_json(file: str, content: Any) -> None:
+    """Writes a file that the user asked for.
+
+    Raises:
+      WorkdirError: It cannot be written.
+    """
+    with writing():
+        pathlib.Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def main(command: Callable[[], int | None]) -> None:
+    """Parses the flags, runs a command, and exits.
+
+    An error that a check raised is one line on stderr: status 2 for what the user asked, 1 for a
+    checkpoint or a file, 128 + the signal's number where a signal stopped a run. Any other error
+    is a bug, the user's or ours, and keeps its traceback.
+    """
+
+    def run(argv: Sequence[str]) -> int:
+        if len(argv) > 1:
+            raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+        from passk_jax import processes
+        from passk_jax.learner.checkpoint import quiet_logs
+
+        quiet_logs()
+        if "distributed" in flags.FLAGS and flags.FLAGS.distributed:
+            return processes.run(lambda: status(command))
+        return status(command)
+
+    app.run(run, flags_parser=parse)
+
+
+def status(command: Callable[[], int | None]) -> int:
+    """Runs a command and returns its exit status; see `main`."""
+    try:
+        return command() or 0
+    except (ConfigError, CheckpointError, WorkdirError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except Stopped as stopped:
+        number = stopped.args[0]
+        print(
+            f"stopped by {number.name}: a checkpoint is saved; the same command goes on from it",
+            file=sys.stderr,
+        )
+        return 128 + number
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the command line, for `app.run(flags_parser=...)`; what is wrong is one clear line.
+
+    `--config.KEY=None` turns off any key that may be None, whatever its type, which the parsers of
+    ml_collections do for few types only.
+    """
+    matches = [(arg, _OVERRIDE.fullmatch(arg)) for arg in argv]
+    last = dict(match.groups() for _, match in matches if match)
+    rest = [arg for arg, match in matches if not match or match[2] != "None"]
+    try:
+        positional = app.parse_flags_with_usage(rest)
+        for key, value in last.items():
+            if value == "None":
+                _turn_off(flags.FLAGS["config"].value, key)
+    except (KeyError, AttributeError) as error:
+        text = str(error.args[0])
+        key = text.split("'")[1] if text.count("'") > 1 else text
+        given = [arg for arg in argv if arg.startswith("--config.") and key in arg]
+        hint = text.partition("\n")[2]
+        print(
+            f"error: {', '.join(given) or text}: there is no config key {key!r}. {hint} All keys "
+            "are in configs/default.py",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    return positional
+
+
+def _turn_off(config: ConfigDict, key: str) -> None:
+    *place, name = key.split(".")
+    for part in place:
+        config = config[part]
+    fields = dict(config.items(preserve_field_references=True))
+    may_be_none = isinstance(fields[name], FieldReference) or place == ["task", "options"]
+    if not may_be_none:
+        print(f"error: --config.{key}=None: this key is never None", file=sys.stderr)
+        sys.exit(2)
+    config[name] = None

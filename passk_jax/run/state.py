@@ -1,0 +1,166 @@
+"""How far a run is, and what a checkpoint holds of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from passk_jax.errors import CheckpointError, ConfigError
+from passk_jax.learner.checkpoint import LEFT_OUT, Checkpoints, fingerprints
+from passk_jax.learner.train_state import (
+    TrainState,
+    abstract_base,
+    abstract_state,
+    base_params,
+    init_state,
+)
+from passk_jax.policy.params import load
+from passk_jax.run.parts import Parts
+from passk_jax.tracking import SolveRecord, solve_record
+
+SAMPLING, EVALUATION, TRANSFORM = range(3)  # what a step's PRNG key is for
+
+
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """How far a run is. A checkpoint holds all of it, but for what LoRA adds to.
+
+    Attributes:
+      state: The parameters, the optimizer's state and the key, on the devices.
+      solve_record: Which training problems were solved, when first and how often.
+      warm_start_step: The number of supervised updates done.
+      step: The number of training steps done.
+      position: The number of training problems drawn by them.
+    """
+
+    state: TrainState
+    solve_record: SolveRecord
+    warm_start_step: int = 0
+    step: int = 0
+    position: int = 0
+
+    def key(self, purpose: int, batch: int = 0) -> jax.Array:
+        """Returns the PRNG key of the step that comes next, for one purpose and batch."""
+        key = jax.random.wrap_key_data(self.state.key)
+        key = jax.random.fold_in(jax.random.fold_in(key, purpose), self.step)
+        return jax.random.fold_in(key, batch) if batch else key
+
+    def with_samples(self, indices_P: np.ndarray, correct_PxN: np.ndarray) -> "RunState":
+        """Returns this state after a batch was sampled by the step that comes next."""
+        record = solve_record.update(self.solve_record, indices_P, correct_PxN, self.step + 1)
+        position = self.position + len(indices_P)
+        return dataclasses.replace(self, solve_record=record, position=position)
+
+
+# A checkpoint has two parts. Its arrays are `state` (without `frozen`) and `solve_record`. Its
+# figures are the counters below, `cursor` (the sizes of the run's files) and `base` (the
+# fingerprints of what LoRA adds to). Saving, going on, evaluation and export meet here.
+_COUNTERS = ("warm_start_step", "step", "position")
+
+
+def save(checkpoints: Checkpoints, run: RunState, **figures: Any) -> None:
+    """Starts writing a checkpoint; `figures` are its cursor and base.
+
+    Raises:
+      CheckpointError: This checkpoint, or the one before, cannot be written.
+    """
+    checkpoints.save(
+        run.warm_start_step + run.step,
+        _arrays(run.state.replace(frozen=None), run.solve_record),
+        {name: getattr(run, name) for name in _COUNTERS} | figures,
+    )
+
+
+def restore_or_begin(
+    parts: Parts, checkpoints: Checkpoints
+) -> tuple[RunState, Mapping[str, int] | None]:
+    """Returns the run at its latest whole checkpoint, with its cursor, or at its beginning.
+
+    Raises:
+      CheckpointError: There are checkpoints and none can be read, or `config.init_from` cannot.
+    """
+    record = solve_record.empty(len(parts.problems))
+    keep_reference = parts.objective.keeps_reference
+    template = abstract_state(
+        parts.decoder, parts.warm_start_optimizer, keep_reference=keep_reference
+    )
+    restored = checkpoints.restore_latest(_arrays(template, record))
+    if restored is not None:
+        _, arrays, figures = restored
+        state = arrays["state"].replace(frozen=base(parts, figures["base"]))
+        counters = {name: figures[name] for name in _COUNTERS}
+        return RunState(state, arrays["solve_record"], **counters), figures["cursor"]
+    config, params, frozen = parts.config, None, base(parts)
+    optimizer = parts.warm_start_optimizer if config.warm_start.steps else parts.optimizer
+    if frozen is None and config.init_from is not None:
+        template = abstract_state(parts.decoder, optimizer)
+        params = load(config.init_from, parts.decoder.config, template.params)
+    state = init_state(parts.decoder, optimizer, config.seed, params, keep_reference=keep_reference)
+    return RunState(state.replace(frozen=frozen), record), None
+
+
+def restore_variables(parts: Parts, directory: epath.Path) -> tuple[int, Any]:
+    """Returns the step and `TrainState.variables` of a run's latest whole checkpoint.
+
+    Nothing else is read: the optimizer's state takes twice the memory of the parameters.
+
+    Raises:
+      ConfigError: There is no checkpoint yet.
+      CheckpointError: No checkpoint can be read, or not what LoRA adds to.
+    """
+    state = abstract_state(
+        parts.decoder, parts.optimizer, keep_reference=parts.objective.keeps_reference
+    )
+    arrays = _arrays(state, solve_record.empty(1))  # of any length: it is not read
+    template = jax.tree.map(lambda _: LEFT_OUT, arrays)
+    template["state"] = template["state"].replace(params=state.params)
+    folder, restored = directory / "checkpoints", None
+    if folder.is_dir():
+        restored = Checkpoints(folder, read_only=True).restore_latest(template)
+    if restored is None:
+        raise ConfigError(f"{directory} holds no checkpoint yet")
+    _, arrays, figures = restored
+    state = arrays["state"].replace(frozen=base(parts, figures["base"]))
+    return figures["step"], state.variables()
+
+
+def base(parts: Parts, expected: Mapping[str, int] | None = None) -> Any:
+    """Returns the parameters that LoRA adds to, or `None` without LoRA. No checkpoint holds them.
+
+    Args:
+      parts: The parts of the run.
+      expected: The fingerprints that they must have; `None` where a run begins.
+
+    Raises:
+      CheckpointError: They cannot be read, or have other fingerprints.
+    """
+    config, decoder = parts.config, parts.decoder
+    if config.lora.rank is None:
+        return None
+    where = f"config.init_from = {config.init_from!r}"
+    if config.init_from is None:
+        params = base_params(decoder, config.seed)
+    else:
+        try:
+            params = load(config.init_from, decoder.config, abstract_base(decoder))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{where}: LoRA needs it whenever it begins or goes on: {error}"
+            ) from error
+    if expected is not None:
+        found = fingerprints(params)
+        changed = [name for name in found if found[name] != expected.get(name)]
+        if changed:
+            raise CheckpointError(
+                f"{where}: these are not the parameters that LoRA was trained on: "
+                f"{len(changed)} of {len(found)} arrays differ, the first is {changed[0]}. "
+                "Put back the folder that the run began with"
+            )
+    return params
+
+
+def _arrays(state: TrainState, record: SolveRecord) -> dict[str, Any]:
+    return {"state": state, "solve_record": record}

@@ -1,0 +1,135 @@
+"""One step of training: sample, score, transform, update.
+
+`rollout.sampler` samples groups of completions, the task scores them, `transforms` turns the
+rewards of each group into advantages, and `learner.update` climbs these. Shapes: P problems, N
+samples of each.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from passk_jax.rollout.sampler import Rollout, ended
+from passk_jax.run.groups import Groups, joined
+from passk_jax.run.parts import Parts
+from passk_jax.run.sampling import sample, score
+from passk_jax.run.state import SAMPLING, TRANSFORM, RunState
+from passk_jax.tracking import group_metrics, solve_record
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a step learned from, and its figures for a row of metrics.jsonl."""
+
+    groups: Groups
+    advantages_PxN: jax.Array
+    figures: dict[str, float]
+
+
+def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[RunState, Step]:
+    """Samples N completions of each of P problems, and updates the policy with their advantages.
+
+    With dynamic sampling, further batches replace groups of equal rewards until none is left, or
+    `config.dynamic_sampling_batches` batches were sampled.
+
+    Args:
+      parts: The parts of the run.
+      run: How far the run is. Its arrays on the devices are donated.
+      num_texts: The number of problems whose completions are kept as texts; `None` for all.
+
+    Raises:
+      ValueError: The task gives rewards that are not finite, or that the estimator does not take.
+    """
+    config, clock = parts.config, _Clock()
+    params = parts.sampling_params(run.state.variables())
+    groups, scored, counts = None, [], collections.Counter()
+    while groups is None or (
+        len(scored) < (config.dynamic_sampling_batches or 1) and groups.silent().any()
+    ):
+        indices_P = parts.order.batch(
+            run.position, config.prompts_per_step, run.solve_record.last_rate
+        )
+        problems = [parts.problems[i] for i in indices_P]
+        with clock.of("sampling"):
+            rollout = sample(parts, params, problems, run.key(SAMPLING, batch=len(scored)))
+            jax.block_until_ready(rollout.tokens)  # scoring needs them anyway
+        with clock.of("scoring"):
+            scores = score(parts, problems, rollout, num_texts)
+        batch = Groups(indices_P, rollout, scores)
+        groups = batch if groups is None else groups.refilled(batch)
+        run = run.with_samples(indices_P, scores.correct_PxN)
+        scored.append(scores)
+        counts.update(jax.tree.map(int, _count(rollout, parts.tokenizer.stop_ids)))
+    del params, batch, rollout  # they would take memory during the update
+
+    advantages_PxN = parts.transform(
+        groups.scores.rewards_PxN, groups.rollout, run.key(TRANSFORM), run.step
+    )
+    state, learned = parts.update(run.state, groups.rollout, advantages_PxN)
+
+    # The devices work on the update; meanwhile the host computes the figures of the samples.
+    scores, k = joined(scored), parts.transformation.k_at(run.step)
+    figures = {
+        # pass@k, distinct@k, majority@k for each k, wrong_answer_entropy, reward_mean,
+        # groups_all_right, groups_all_wrong: `tracking.metrics`
+        **group_metrics(
+            scores.rewards_PxN, scores.correct_PxN, scores.final_answers, prefix="train"
+        ),
+        "train/cumulative_solve_rate": solve_record.cumulative_solve_rate(run.solve_record),
+        "train/samples_drawn": solve_record.samples_drawn(run.solve_record),
+        "train/response_tokens": counts["response_tokens"] / scores.rewards_PxN.size,
+        "train/truncated": 1.0 - counts["ended"] / scores.rewards_PxN.size,
+        "train/learning_rate": float(parts.learning_rate(run.step)),
+    }
+    if k is not None:
+        figures["train/k"] = k
+    if config.dynamic_sampling_batches is not None:
+        figures["train/sampled_batches"] = len(scored)
+        figures["train/groups_silent"] = float(groups.silent().mean())
+    # loss, gradient_norm, entropy, sampling_kl, ...: `learner.update.policy_gradient_update`
+    figures |= {f"train/{name}": value for name, value in jax.device_get(learned).items()}
+    figures |= clock.figures(counts)  # ..._tokens_per_s, scoring_time_s, step_time_s
+    run = dataclasses.replace(run, state=state, step=run.step + 1)
+    return run, Step(groups, advantages_PxN, figures)
+
+
+@jax.jit(static_argnames="stop_ids")
+def _count(rollout: Rollout, stop_ids: tuple[int, ...]) -> dict[str, jax.Array]:
+    """Counts tokens and finished completions where they lie: every process may read the sums."""
+    return {
+        "response_tokens": jnp.sum(rollout.mask),
+        "prompt_tokens": jnp.sum(rollout.prompts.mask),
+        "ended": jnp.sum(ended(rollout, stop_ids)),
+    }
+
+
+class _Clock:
+    """Measures how long the parts of a step take."""
+
+    def __init__(self):
+        self._start = time.perf_counter()
+        self._seconds = collections.Counter()
+
+    @contextlib.contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Adds the time that its block takes to a part."""
+        start = time.perf_counter()
+        yield
+        self._seconds[part] += time.perf_counter() - start
+
+    def figures(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Returns the speeds of a step that is done; all but sampling and scoring is the update."""
+        step, sampling = time.perf_counter() - self._start, self._seconds["sampling"]
+        scoring, responses = self._seconds["scoring"], counts["response_tokens"]
+        tokens = responses + counts["prompt_tokens"]
+        return {
+            "train/sampling_tokens_per_s": responses / sampling,
+            "train/update_tokens_per_s": tokens / (step - sampling - scoring),
+            "train/scoring_time_s": scoring,
+            "train/step_time_s": step,
+        }
