@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,12 @@ Panel = Callable[[Axes, Results], None]
 
 GREY = "#5c6575"
 BEGIN, END = "<!-- begin results -->", "<!-- end results -->"
+WIDTH = 120  # of a line of Markdown
+LEGEND = (
+    "The first table of a study gives the mean over seeds ± its standard error. The second gives "
+    "the difference from the baseline, paired over seeds: mean [95% t-interval] p. The intervals "
+    "are not corrected for the number of comparisons."
+)
 COLOURS = ["#0072b2", "#d55e00", "#008060", "#cc79a7", "#e69f00", "#56b4e9", "#1d2433", "#8a6d3b"]
 
 
@@ -163,21 +170,27 @@ def write_tables(
     """Puts the tables between the markers of a page.
 
     Raises:
-      ValueError: the page has no markers.
+      ValueError: The page has no markers.
     """
-    parts = []
+    replace_between_markers(page, tables(setup, found))
+
+
+def tables(setup: Mapping[str, Any], found: Mapping[str, Results]) -> str:
+    """Returns the tables of a folder's studies, with what they mean and cost, as Markdown."""
+    parts = [textwrap.fill(LEGEND, WIDTH)]
     for name, results in found.items():
         if len(found) > 1:
             parts.append(f"### {name}")
-        parts += [means_table(results), differences_table(results), cost(results, setup)]
-    replace_between_markers(page, "\n\n".join(parts))
+        parts += [means_table(results), differences_table(results)]
+        parts.append(textwrap.fill(cost(results, setup), WIDTH))
+    return "\n\n".join(parts)
 
 
 def replace_between_markers(page: pathlib.Path, text: str) -> None:
     """Puts a text between the markers of a page.
 
     Raises:
-      ValueError: the page has no markers.
+      ValueError: The page has no markers.
     """
     old = page.read_text()
     pattern = re.compile(f"(?<={BEGIN}\n).*(?={END})", re.DOTALL)
@@ -200,13 +213,13 @@ def means_table(results: Results) -> str:
 
 
 def differences_table(results: Results) -> str:
-    """Each arm minus the baseline, with 95% interval and p, arms in rows."""
+    """Each arm minus the baseline: mean, 95% interval and p, arms in rows."""
 
     def cell(arm, metric):
         found = results.difference(arm, metric)
         if found is None:
             return "–"
-        p = "" if np.isnan(found.p) else f", p = {found.p:.2g}"
+        p = "" if np.isnan(found.p) else f" {found.p:.2g}"
         return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{p}"
 
     arms = [arm for arm in results.scores if arm != results.study.baseline]
@@ -214,14 +227,23 @@ def differences_table(results: Results) -> str:
 
 
 def _table(results, corner, arms, cell):
+    """Markdown, with as many tables below each other as make no line longer than WIDTH."""
     columns = results.study.table
-    lines = [[corner, *columns], ["---"] * (len(columns) + 1)]
-    lines += [[arm, *(cell(arm, metric) for metric in columns.values())] for arm in arms]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = [[corner, *columns], ["---"] * (len(columns) + 1)]
+    rows += [[arm, *(cell(arm, metric) for metric in columns.values())] for arm in arms]
+    for count in range(1, len(columns) + 1):
+        parts, size = [], -(-len(columns) // count)
+        for start in range(1, len(columns) + 1, size):
+            cells = [[row[0], *row[start : start + size]] for row in rows]
+            parts.append("\n".join("| " + " | ".join(row) + " |" for row in cells))
+        text = "\n\n".join(parts)
+        if max(map(len, text.splitlines())) <= WIDTH:
+            break
+    return text
 
 
 def cost(results: Results, setup: Mapping[str, Any]) -> str:
-    """A sentence: how many runs, of what time and speed."""
+    """Says how many runs there were, how long they took, and on what."""
 
     def of_all(metric):
         scores = [score for runs in results.scores.values() for score in runs]
@@ -232,9 +254,8 @@ def cost(results: Results, setup: Mapping[str, Any]) -> str:
     if not times:
         return f"{runs} runs."
     return (
-        f"{runs} runs, on average {np.mean(times):.0f} s each with its evaluations and "
-        f"{np.mean(speeds):,.0f} tokens sampled a second while it trains; {setup['processes']} at "
-        f"a time on {setup['processors']} processors, jax {setup['versions']['jax']}. ± is the "
-        "standard error over seeds; intervals are 95% t-intervals of differences paired over "
-        "seeds."
+        f"{runs} runs. A run took {np.mean(times):.0f} s on average, with its evaluations, and "
+        f"sampled {np.mean(speeds):,.0f} tokens a second while it trained. They ran "
+        f"{setup['processes']} at a time on {setup['processors']} processors, with jax "
+        f"{setup['versions']['jax']}."
     )

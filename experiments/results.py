@@ -49,6 +49,15 @@ class Results:
             rows.setdefault(run.arm, []).append(run.rows())
         return cls(study, scores, rows)
 
+    @classmethod
+    def from_json(cls, study: Any, written: Mapping[str, Any]) -> "Results":
+        """Reads what `to_json` wrote, which has no rows."""
+        scores = {}
+        for arm, metrics in written["arms"].items():
+            seeds = zip(*(metric["seeds"] for metric in metrics.values()), strict=True)
+            scores[arm] = [dict(zip(metrics, values, strict=True)) for values in seeds]
+        return cls(study, scores, {})
+
     def seeds(self, arm: str, metric: str) -> list[float] | None:
         """A metric at the end of each seed's run; `None` where the arm has no such metric.
 

@@ -6,23 +6,21 @@ import json
 import math
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from experiments import pages, summary
 from experiments.claims import CLAIMS, Claim
-from experiments.results import mean
+from experiments.results import Results, mean
 from experiments.study import few_problems, main
 from passk_jax.run.parts import build
 from passk_jax.tracking.series import difference
 from tests.tiny import ROOT, run
 
 needs_data = pytest.mark.skipif("PASSK_DATA" not in os.environ, reason="PASSK_DATA is not set")
-FOLDERS = [
-    pytest.param(name, marks=needs_data if name == "arc" else ())
-    for name in sorted(p.parent.name for p in ROOT.glob("experiments/*/run.py"))
-    if name != "toy"
-]
+NAMES = sorted({p.parent.name for p in ROOT.glob("experiments/*/run.py")} - {"toy"})
+FOLDERS = [pytest.param(name, marks=needs_data if name == "arc" else ()) for name in NAMES]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -101,20 +99,46 @@ def test_tables_go_between_the_markers(tmp_path):
 
 
 def test_the_summary_reads_effects_from_results(tmp_path):
-    claim = Claim("P", "Table 1", "more", "a", "holds", ("s", "k = 8", "test/t1/pass@8_n64"))
-    assert summary.table([claim], tmp_path).endswith("| a | not run yet | – |")
+    claim = Claim("P", "Table 1", "More.", "a", "Holds", ("s", "k = 8", "test/t1/pass@8_n64"))
+    link = "([a](a/README.md))"
+    before = f"### P\n- Table 1: More. **Not run yet** {link}."
+    assert summary.listing([claim], tmp_path) == before
     (tmp_path / "a").mkdir()
     seeds = {"k = 1": [0.5, 0.5, 0.5], "k = 4": [0.0, 0.0, 0.0], "k = 8": [0.7, 0.7, 1.0]}
     arms = {arm: {"test/t1/pass@8_n64": {"seeds": values}} for arm, values in seeds.items()}
     study = {"baseline": "k = 1", "arms": arms}
     (tmp_path / "a" / "results.json").write_text(json.dumps({"studies": {"s": study}}))
-    row = summary.table([claim], tmp_path).splitlines()[-1]
+    item = summary.listing([claim], tmp_path).partition("\n")[2]
     # Differences 0.2, 0.2, 0.5: mean 0.3, standard error 0.1, and 4.303 of these to either side.
-    assert row.endswith("| holds | pass@8, k = 8 minus k = 1: +0.300 [-0.130, +0.730] |")
+    found = f'**Holds** {link}; pass@8, "k = 8" minus "k = 1": +0.300 [-0.130, +0.730].'
+    assert " ".join(item.split()) == f"- Table 1: More. {found}"
     claim = claim._replace(effect=(*claim.effect, "k = 4"))
-    assert "k = 8 minus k = 4: +0.800 [" in summary.table([claim], tmp_path)
+    assert '"k = 8" minus "k = 4": +0.800 [' in " ".join(summary.listing([claim], tmp_path).split())
 
 
 def test_the_summary_is_that_of_the_committed_results():
     page = (summary.HERE / "README.md").read_text()
-    assert f"{pages.BEGIN}\n{summary.table(CLAIMS, summary.HERE)}\n{pages.END}" in page
+    assert f"{pages.BEGIN}\n{summary.listing(CLAIMS, summary.HERE)}\n{pages.END}" in page
+
+
+@pytest.mark.parametrize("folder", NAMES)
+def test_the_tables_of_a_page_are_those_of_its_committed_results(folder):
+    page = (summary.HERE / folder / "README.md").read_text()
+    tables = summary.committed(summary.HERE / folder / "results.json")
+    assert f"{pages.BEGIN}\n{tables}\n{pages.END}" in page
+
+
+def test_a_wide_table_is_split():
+    study = SimpleNamespace(table={f"column {i}": f"m{i}" for i in range(5)}, baseline="b")
+    scores = {"an arm": [{f"m{i}": float(i) for i in range(5)}], "b": [{"m0": 9.0}]}
+    text = pages.means_table(Results(study, scores, {}))
+    assert text.count("| an arm | 0.000 | 1.000 | 2.000 | 3.000 | 4.000 |") == 1
+    study.table = {f"column {i} {'-' * 40}": f"m{i}" for i in range(5)}
+    lines = pages.means_table(Results(study, scores, {})).splitlines()
+    assert max(map(len, lines)) <= 120
+    # two columns fit: 0 and 1, 2 and 3, 4
+    assert [line for line in lines if "an arm" in line] == [
+        "| an arm | 0.000 | 1.000 |",
+        "| an arm | 2.000 | 3.000 |",
+        "| an arm | 4.000 |",
+    ]
