@@ -10,11 +10,13 @@ from passk_jax.run import command
 
 def main() -> None:
     """Evaluates, prints the figures, and writes them to --json."""
-    from passk_jax import processes
+    from passk_jax import processes, tracking
     from passk_jax.run import evaluation
 
+    n, given = flags.FLAGS.n, flags.FLAGS.k
     asked = command.sampling_arguments(
-        ks=command.numbers("k", int), temperatures=command.numbers("temperatures", float)
+        ks=command.numbers("k", int) if given else [k for k in tracking.KS if k <= n],
+        temperatures=command.numbers("temperatures", float),
     )
     result = evaluation.evaluate(command.run_folder(), **asked)
     if not processes.is_first():
@@ -38,7 +40,7 @@ def main() -> None:
 if __name__ == "__main__":
     # Defined here and not at import: two commands imported by one process may share flag names.
     command.define_sampling(split="test")
-    flags.DEFINE_list("k", ["1", "2", "4", "8", "16"], "The k of each figure, at most n.")
+    flags.DEFINE_list("k", None, "The k of each figure, at most n; 1, 2, 4, 8, 16 if not given.")
     flags.DEFINE_list("temperatures", ["1.0"], "0 is greedy.")
     flags.DEFINE_string("json", None, "Also write the figures to this file.")
     command.main(main)

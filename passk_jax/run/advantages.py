@@ -53,7 +53,7 @@ class Transformation:
         return tuple((first, self.name_at(first), self.k_at(first)) for first in firsts)
 
     def check(self, rewards_PxN, step: int) -> None:
-        """Raises ValueError where the step's estimator does not take these rewards (host arrays)."""
+        """Raises ValueError where the step's estimator does not take these host rewards."""
         transforms.check_batch(self.name_at(step), rewards_PxN)
 
     def __call__(

@@ -121,6 +121,8 @@ def main(command: Callable[[], int | None]) -> None:
             return processes.run(lambda: status(command))
         return status(command)
 
+    for flag in flags.FLAGS.flags_by_module_dict().get(__name__, ()):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # for --help
     app.run(run, flags_parser=parse)
 
 
@@ -128,9 +130,12 @@ def status(command: Callable[[], int | None]) -> int:
     """Runs a command and returns its exit status; see `main`."""
     try:
         return command() or 0
-    except (ConfigError, CheckpointError, WorkdirError) as error:
+    except (ConfigError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except WorkdirError as error:
+        print(f"error: {error}. Mend it and run the same command again", file=sys.stderr)
+        return 1
     except Stopped as stopped:
         number = stopped.args[0]
         print(

@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from passk_jax import processes, tasks, tracking
-from passk_jax.errors import ConfigError, Stopped
+from passk_jax.errors import ConfigError, Stopped, writing
 from passk_jax.learner.checkpoint import Checkpoints, fingerprints
 from passk_jax.learner.train_state import begin_training
 from passk_jax.run import state, workdir
@@ -233,6 +233,7 @@ def _versions() -> dict[str, str]:
     return {"python": ".".join(map(str, sys.version_info[:2])), **versions}
 
 
+@writing()
 def _report(directory: epath.Path, files: workdir.Files) -> None:
     arms = tracking.read_arms([files.folder])
     print(f"\n{tracking.summary_table(arms)}\n")

@@ -124,9 +124,7 @@ def _mixture(
                 f"are {', '.join(rates)}"
             )
     if tokenizer is None:
-        raise ConfigError(
-            f"task {name!r} is a mixture of seqio: it needs the policy's tokenizer"
-        )
+        raise ConfigError(f"task {name!r} is a mixture of seqio: it needs the policy's tokenizer")
     from passk_jax.tasks import seqio_tasks
 
     parts = {

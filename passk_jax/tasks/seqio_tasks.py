@@ -170,9 +170,7 @@ def mix(
         ValueError: the names of `parts` and of `rates` differ, or a rate is not positive.
     """
     if set(parts) != set(rates):
-        raise ConfigError(
-            f"rates are given for {sorted(rates)}, but the parts are {sorted(parts)}"
-        )
+        raise ConfigError(f"rates are given for {sorted(rates)}, but the parts are {sorted(parts)}")
     for part, rate in rates.items():
         if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
             raise ConfigError(f"the rate of {part!r} must be a positive number, got {rate!r}")

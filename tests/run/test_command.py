@@ -1,10 +1,14 @@
-"""The flags of the commands that take a config."""
+"""What the commands share: flags, errors in one line, the exit status."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
+from absl import flags
 
+from passk_jax import errors
+from passk_jax.run import command
 from tests.tiny import ROOT
 
 # As the commands do; none of JAX is needed.
@@ -25,8 +29,8 @@ app.run(main, flags_parser=command.parse)
 
 
 def parse(*arguments):
-    command = [sys.executable, "-c", SCRIPT, "--config", "configs/arithmetic.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    args = [sys.executable, "-c", SCRIPT, "--config", "configs/arithmetic.py", *arguments]
+    return subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_any_key_that_may_be_none_can_be_turned_off():
@@ -52,3 +56,52 @@ def test_the_last_value_counts():
 def test_one_that_may_not_is_named(key, message):
     done = parse(f"--config.{key}=None")
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        (errors.ConfigError("config.k = 9: at most 4"), 2, "error: config.k = 9: at most 4\n"),
+        (errors.CheckpointError("3 is damaged"), 1, "error: 3 is damaged\n"),
+        (errors.WorkdirError(28, "No space left", "x.csv"), 1, "same command again\n"),
+        (errors.Stopped(signal.SIGTERM), 128 + 15, "stopped by SIGTERM"),
+    ],
+)
+def test_what_a_check_raised_is_one_line_and_a_status(error, expected, words, capsys):
+    def fail():
+        raise error
+
+    assert command.status(fail) == expected
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, OSError, RuntimeError])
+def test_any_other_error_keeps_its_traceback(kind):
+    def buggy():
+        raise kind("a bug")
+
+    with pytest.raises(kind, match="a bug") as caught:
+        command.status(buggy)
+    assert caught.traceback[-1].name == "buggy"
+
+
+def test_only_what_writes_a_run_makes_a_workdir_error_of_an_os_error(tmp_path):
+    @errors.writing()
+    def write(path):
+        path.write_text("x")
+
+    with pytest.raises(errors.WorkdirError, match="No such file") as caught:
+        write(tmp_path / "missing" / "x")
+    assert caught.value.filename == str(tmp_path / "missing" / "x")
+    with pytest.raises(FileNotFoundError):
+        (tmp_path / "missing" / "x").write_text("x")
+
+
+def test_numbers_of_a_flag_are_numbers(monkeypatch):
+    values = flags.FlagValues()
+    flags.DEFINE_list("temperatures", ["0.5", "hot"], "", flag_values=values)
+    values.mark_as_parsed()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    with pytest.raises(errors.ConfigError, match=r"--temperatures = 0\.5,hot: numbers"):
+        command.numbers("temperatures", float)
