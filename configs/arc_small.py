@@ -1,7 +1,7 @@
-"""ARC tasks of at most nine cells a grid for a byte-level Gemma 2, on a CPU: a trial of the parts.
+"""ARC tasks with grids of at most nine cells for a byte-level Gemma 2 on a CPU, to try the parts.
 
-Not a result: a model of a million parameters that has read nothing but eight ARC tasks cannot be
-expected to solve others. A step takes about 5 s on two cores.
+Do not expect results: a model of a million parameters that has read only eight ARC tasks cannot
+solve others. A step takes about 5 s on two cores.
 """
 
 from ml_collections import config_dict
@@ -10,16 +10,16 @@ from configs import default
 
 
 def get_config():
-    """The default job on the 16 smallest training tasks of ARC-AGI-1, eight of them to train on."""
+    """Returns the default job on the 16 smallest training tasks of ARC-AGI-1, eight to train on."""
     config = default.get_config()
     config.task.name = "arc"
     config.task.options = config_dict.ConfigDict(
         {
             "subset": "training",
-            "test_fraction": 0.2,  # of the 400 tasks; of the 16 that are small enough, 4
+            "test_fraction": 0.2,  # of the 400 tasks; 4 of the 16 that are small enough
             "validation_fraction": 0.2,  # likewise
-            "seed": 2,  # of the splits and versions; with this one each split has some of the 16
-            "max_cells": 9,  # of any grid: 3 x 3
+            "seed": 2,  # of splits and versions; with this seed each split has some of the 16
+            "max_cells": 9,  # the largest grid: 3 x 3
             "augmentations": 50,  # further versions of each of the 8 training tasks
         }
     )
@@ -27,9 +27,9 @@ def get_config():
     config.samples_per_prompt = 8
     config.estimator.k = 4
     config.sampling.max_prompt_tokens = 900  # bytes; the longest prompt has 861
-    # Three outputs of three rows and three columns, the line breaks, the tags, the end of sequence.
+    # Three 3 x 3 outputs, the line breaks, the tags and the end of sequence.
     config.sampling.max_response_tokens = 60
-    config.warm_start.batch_size = 8  # worked examples, with prompts of some 500 tokens
+    config.warm_start.batch_size = 8  # worked examples; their prompts have about 500 tokens
     config.evaluation.samples_per_prompt = 8
     config.evaluation.prompts_per_batch = 4
     return config

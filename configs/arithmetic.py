@@ -1,8 +1,8 @@
-"""Train a one-million-parameter Gemma 2 by pass@k policy optimization on "What is a*b + c*d?"."""
+"""Trains a one-million-parameter Gemma 2 by pass@k policy optimization on "What is a*b + c*d?"."""
 
 from configs import default
 
 
 def get_config():
-    """The default job itself; see `configs/default.py` for every key."""
+    """Returns the default job; `configs/default.py` documents every key."""
     return default.get_config()

@@ -1,15 +1,15 @@
-"""PKR A.1's harder arithmetic: operands up to a power of ten, 100 unless it is changed.
+"""PKR A.1's harder arithmetic: operands up to a power of ten, by default 100.
 
     python -m passk_jax.train --config configs/arithmetic_hard.py --workdir runs/hard
 
-For 1,000 give --config.task.options.max_n=1000; prompts and responses are long enough for it.
+For operands up to 1,000 add --config.task.options.max_n=1000. The token limits are large enough.
 """
 
 from configs import default
 
 
 def get_config():
-    """The default job with larger operands, and more steps to learn them in."""
+    """Returns the default job with larger operands and more steps to learn them."""
     config = default.get_config()
     config.task.options.max_n = 100
     config.task.options.num_train = 50_000

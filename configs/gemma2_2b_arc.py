@@ -1,9 +1,9 @@
 """Gemma 2 2B on ARC-AGI-1 by pass@8 policy optimization, on 128 chips of TPU v5e (docs/tpu.md).
 
-As configs/gemma2_2b_math.py, which says what has to be given; the data is fetched by `python -m
-passk_jax.tasks.download arc-agi-1`. PKPO (section 5.2.4) trains on the same tasks, split 80:20.
-Gemma's tokenizer spends a token on a digit: a task of more than 4,096 is left out. Planned, not
-run: docs/plans.md.
+configs/gemma2_2b_math.py says which flags are needed. `python -m passk_jax.tasks.download
+arc-agi-1` fetches the data. PKPO (section 5.2.4) trains on the same tasks, split 80:20. Gemma's
+tokenizer spends one token on each digit; tasks with longer prompts than 4,096 tokens are left out.
+This config was planned, not run: docs/plans.md.
 """
 
 from ml_collections import config_dict
@@ -12,7 +12,7 @@ from configs import gemma2_2b_math
 
 
 def get_config():
-    """Gemma 2 2B on 80% of ARC-AGI-1's 400 training tasks, each in eight versions."""
+    """Returns Gemma 2 2B on 70% of ARC-AGI-1's 400 training tasks, each in eight versions."""
     config = gemma2_2b_math.get_config()
     config.task.name = "arc"
     config.task.options = config_dict.ConfigDict(

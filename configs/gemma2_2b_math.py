@@ -1,13 +1,13 @@
 """Gemma 2 2B on MATH by pass@8 policy optimization, on 128 chips of TPU v5e (docs/tpu.md).
 
-After PKPO, section 5.2 (arXiv 2505.15201): Gemma 2 2B, n = 16, v5litepod-128, 4 hours for 1,000
-steps there. Planned here, not run: docs/plans.md has memory and seconds of a step. Needs
+It follows PKPO, section 5.2 (arXiv 2505.15201): Gemma 2 2B, n = 16, v5litepod-128, where 1,000
+steps took 4 hours. It was planned here, not run: docs/plans.md has a step's memory and time. Needs
 
     --config.init_from=FOLDER       the weights, Hugging Face's gemma-2-2b-it
     --config.tokenizer.path=FILE    its tokenizer.model
 
-and `python -m passk_jax.tasks.download math math-train`. On other machines say how the devices are
-to be used: `--config.mesh.model=1 --config.mesh.fsdp=1` on one GPU.
+and `python -m passk_jax.tasks.download math math-train`. On other machines set the mesh, for
+example `--config.mesh.model=1 --config.mesh.fsdp=1` on one GPU.
 """
 
 from ml_collections import config_dict
@@ -17,7 +17,7 @@ from passk_jax.policy.config import GEMMA2_2B
 
 
 def use_published(config, model):
-    """The sizes and constants of a published Gemma 2, as Hugging Face has it."""
+    """Sets the sizes and constants of a published Gemma 2, with Hugging Face's vocabulary."""
     sizes = ("embed_dim", "hidden_dim", "num_layers", "num_heads", "num_kv_heads", "head_dim")
     constants = ("sliding_window", "query_scale", "attention_softcap", "final_softcap")
     config.policy.update({name: getattr(model, name) for name in (*sizes, *constants)})
@@ -25,13 +25,13 @@ def use_published(config, model):
 
 
 def get_config():
-    """Gemma 2 2B on all of MATH."""
+    """Returns Gemma 2 2B on all of MATH."""
     config = default.get_config()
     config.task.name = "math"
     config.task.options = config_dict.ConfigDict(
         {"num_validation": 256, "seed": 0, "template": "gemma"}
     )
-    config.drop_long_problems = True  # of 12,000 few are longer than 512 tokens
+    config.drop_long_problems = True  # few of the 12,000 are longer than 512 tokens
     config.steps = 1000
     config.prompts_per_step = 16
     config.samples_per_prompt = 16
@@ -41,7 +41,7 @@ def get_config():
     config.sampling.max_response_tokens = 1024
     config.sampling.response_buckets = (256, 512)
     config.evaluation.num_problems = 256
-    config.evaluation.prompts_per_batch = 16  # with 16 samples: the program of a step
+    config.evaluation.prompts_per_batch = 16  # with 16 samples: the same compiled program as a step
     config.warm_start.steps = 0
     config.tokenizer.name = "sentencepiece"
     use_published(config, GEMMA2_2B)
@@ -49,8 +49,8 @@ def get_config():
     config.policy.remat = "full"
     config.logprob_chunk_tokens = 2048
     config.optimizer.learning_rate = 1e-6
-    # 16 problems over 16 groups of 8 chips; in each, half of the samples to 4 chips, which share
-    # the model (Gemma 2 2B has 4 key-value heads). What the optimizer keeps is split over all 128.
+    # The 16 problems go to 16 groups of 8 chips. In each group, 4 chips take half of the samples
+    # and share the model (2B has 4 key-value heads). Optimizer states are split over all 128 chips.
     config.mesh.data = -1
     config.mesh.fsdp = 2
     config.mesh.model = 4

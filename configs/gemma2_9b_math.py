@@ -1,7 +1,7 @@
 """Gemma 2 9B on MATH by pass@8 policy optimization, on 256 chips of TPU v5e (docs/tpu.md).
 
-The method and the data are those of configs/gemma2_2b_math.py, which says what has to be given. On
-64 chips of v5p: `--config.mesh.fsdp=1 --config.mesh.model=4`. Planned, not run: docs/plans.md.
+Method, data and the needed flags are those of configs/gemma2_2b_math.py. On 64 chips of v5p add
+`--config.mesh.fsdp=1 --config.mesh.model=4`. This config was planned, not run: docs/plans.md.
 """
 
 from configs import gemma2_2b_math
@@ -9,8 +9,8 @@ from passk_jax.policy.config import GEMMA2_9B
 
 
 def get_config():
-    """Gemma 2 9B on all of MATH."""
+    """Returns Gemma 2 9B on all of MATH."""
     config = gemma2_2b_math.get_config()
     gemma2_2b_math.use_published(config, GEMMA2_9B)
-    config.mesh.model = 8  # as many as there are key-value heads
+    config.mesh.model = 8  # the number of key-value heads
     return config

@@ -1,6 +1,6 @@
-"""A mixture of seqio, two MATH problems for each of MBPP, on a CPU: a trial of the parts.
+"""A seqio mixture of two MATH problems for each MBPP problem on a CPU, to try the parts.
 
-Needs the files of `python -m passk_jax.tasks.download math math-train mbpp`.
+`python -m passk_jax.tasks.download math math-train mbpp` fetches the data.
 """
 
 from ml_collections import config_dict
@@ -9,7 +9,7 @@ from configs import math_small
 
 
 def get_config():
-    """The job of math_small on both."""
+    """Returns the job of math_small on the mixture."""
     config = math_small.get_config()
     config.task.name = "math_mbpp"
     config.task.options = config_dict.ConfigDict(

@@ -1,7 +1,7 @@
-"""Short problems of MATH for a byte-level Gemma 2 of one million parameters: a trial of the parts.
+"""Short MATH problems for a byte-level Gemma 2 of one million parameters, to try the parts.
 
-Not a result: a model that has read nothing but these problems cannot be expected to solve others.
-Needs both files of `python -m passk_jax.tasks.download math math-train`.
+Do not expect results: a model that has read only these problems cannot solve others. `python -m
+passk_jax.tasks.download math math-train` fetches the data.
 """
 
 from ml_collections import config_dict
@@ -10,7 +10,7 @@ from configs import default
 
 
 def get_config():
-    """The default job on the MATH problems of at most 384 bytes, with solutions of at most 255."""
+    """Returns the default job on MATH prompts of at most 384 bytes, solutions of at most 255."""
     config = default.get_config()
     config.task.name = "math"
     config.task.options = config_dict.ConfigDict({"num_validation": 200, "seed": 0})

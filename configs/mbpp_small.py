@@ -1,6 +1,6 @@
-"""MBPP for a byte-level Gemma 2 of one million parameters, on a CPU: a trial of the parts.
+"""MBPP for a byte-level Gemma 2 of one million parameters on a CPU, to try the parts.
 
-Not a result: a model that has read nothing but these programs cannot be expected to write others.
+Do not expect results: a model that has read only these programs cannot write others.
 `--config.task.options.held_out=humaneval` trains on all of MBPP and evaluates on HumanEval, whose
 prompts are longer.
 """
@@ -11,14 +11,14 @@ from configs import default
 
 
 def get_config():
-    """The default job on the MBPP problems whose prompt and program have at most 255 bytes."""
+    """Returns the default job on MBPP prompts of at most 256 bytes, programs of at most 255."""
     config = default.get_config()
     config.task.name = "mbpp"
     config.task.options = config_dict.ConfigDict(
         {
             "held_out": "mbpp",  # or "humaneval"
-            "reward": "share",  # of the tests that hold
-            "time_limit_s": 4.0,  # of one program
+            "reward": "share",  # the share of the tests that pass
+            "time_limit_s": 4.0,  # for one program with all its tests
         }
     )
     config.drop_long_problems = True

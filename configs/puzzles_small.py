@@ -1,4 +1,4 @@
-"""One kind of puzzle for each of PKT's seven categories, on a CPU: a trial of the parts.
+"""One kind of puzzle for each of PKT's seven categories on a CPU, to try the parts.
 
 Needs `make setup-puzzles`, or `pip install 'passk_jax[puzzles]'`.
 """
@@ -11,7 +11,7 @@ NUMBERS = {"num_train": 500, "num_validation": 30, "num_test": 100, "seed": 0}
 
 
 def get_config():
-    """The default job on a mixture of seqio, with puzzles that are small and have short prompts."""
+    """Returns the default job on a seqio mixture of small puzzles with short prompts."""
     config = default.get_config()
     config.task.name = "puzzle_categories"
     config.task.options = config_dict.ConfigDict(

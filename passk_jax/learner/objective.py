@@ -35,7 +35,7 @@ class Objective:
         climbed. Any number but 0.
 
     Raises:
-      ValueError: a value out of its range.
+      ConfigError: a value out of its range.
     """
 
     epochs: int = 1

@@ -80,7 +80,7 @@ def make_optimizer(
       An optax transformation; see `stored_moments` for its state and its updates.
 
     Raises:
-      ValueError: an unknown name or dtype, listing the known ones.
+      ConfigError: an unknown name or dtype, listing the known ones.
     """
     return _make_optimizer(FrozenConfigDict(config), learning_rate, updates_per_step)
 

@@ -28,7 +28,7 @@ def parse_schedule(
       steps: of the run: a phase must begin before; `None` where that does not matter.
 
     Raises:
-      ValueError: it is neither, the first phase does not begin at step 0, or a phase has no step.
+      ConfigError: it is neither, the first phase does not begin at step 0, or a phase has no step.
 
     >>> parse_schedule("k", 8, is_number, "a number")
     ((0, 8),)

@@ -138,7 +138,7 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str | Sequence[str] | None]) -> 
       rules: for each of `LOGICAL_AXES` a mesh axis, several, or `None`.
 
     Raises:
-      ValueError: a name that is none, one that is missing, or two axes of one array that would be
+      ConfigError: a name that is none, one that is missing, or two axes of one array that would be
         split over the same axis of the mesh.
     """
     parsed = {}
@@ -186,7 +186,7 @@ def make_mesh(
       devices: `None` for those of this machine, or of all hosts.
 
     Raises:
-        ValueError: the sizes do not multiply to the number of devices.
+        ConfigError: the sizes do not multiply to the number of devices.
     """
     sizes = {"data": data, "fsdp": fsdp, "model": model}
     count = jax.device_count() if devices is None else len(devices)

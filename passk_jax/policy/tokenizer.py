@@ -84,7 +84,7 @@ class SentencePieceTokenizer:
       path: of the model.
 
     Raises:
-      ValueError: the file is no such model, or the model has no end of sequence.
+      ConfigError: the file is no such model, or the model has no end of sequence.
     """
 
     def __init__(self, path: str):
@@ -127,7 +127,7 @@ class HuggingFaceTokenizer:
       path: of the file, or of its folder.
 
     Raises:
-      ValueError: a file is missing or corrupt, or names no end of sequence.
+      ConfigError: a file is missing or corrupt, or names no end of sequence.
     """
 
     def __init__(self, path: str):
@@ -192,7 +192,7 @@ def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
       path: of its file; `None` for bytes, which have none.
 
     Raises:
-      ValueError: the name is unknown (the message lists the known), or the file missing or corrupt.
+      ConfigError: the name is unknown (the message lists the known), or the file missing or corrupt.
     """
     if name not in TOKENIZERS:
         close = difflib.get_close_matches(name, TOKENIZERS, n=1)
@@ -216,7 +216,7 @@ def check_vocabulary(num_tokens: int, num_rows: int) -> None:
       num_rows: of the policy's embedding, `DecoderConfig.vocab_size`.
 
     Raises:
-      ValueError: it has more ids than there are rows, or so few that it must be another model's.
+      ConfigError: it has more ids than there are rows, or so few that it must be another model's.
     """
     spare = num_rows - num_tokens
     if not 0 <= spare <= _SPARE_ROWS:

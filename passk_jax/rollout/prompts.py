@@ -38,7 +38,7 @@ def encode_prompts(
       Host arrays.
 
     Raises:
-      ValueError: a prompt is empty or longer than allowed.
+      ConfigError: a prompt is empty or longer than allowed.
     """
     rows = []
     for text in texts:
@@ -63,7 +63,7 @@ def check_buckets(name: str, buckets: Sequence[int], longest: int) -> None:
     """Checks lengths that are compiled for beside the longest one.
 
     Raises:
-      ValueError: they do not rise, or are not below the longest.
+      ConfigError: they do not rise, or are not below the longest.
     """
     if list(buckets) != sorted({b for b in buckets if isinstance(b, int) and 0 < b < longest}):
         raise ConfigError(
@@ -87,7 +87,7 @@ def encode_responses(
     """Responses with their end of sequence, padded on the right: tokens and mask, (B, R) each.
 
     Raises:
-      ValueError: a response does not fit with its end of sequence.
+      ConfigError: a response does not fit with its end of sequence.
     """
     tokens = np.full((len(texts), max_response_tokens), tokenizer.pad_id, np.int32)
     mask = np.zeros(tokens.shape, bool)

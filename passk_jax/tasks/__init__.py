@@ -1,11 +1,11 @@
-"""Tasks: what is asked, and how an answer is scored.
+"""Tasks: the problems that the policy is asked, and how its completions are scored.
 
     task = tasks.make("arithmetic", max_n=20)
     problems = task.split("train")[:2]
     scores = task.score(problems, ["12+30=42", "no idea"])
 
-The names are explicit tables, from task name to `module:class`; a task's module is imported when
-the task is made, so that a heavy dependency of one task costs the users of another nothing.
+The tables below map each task's name to `module:class`. A task's module is imported only when the
+task is made, so nobody pays for the heavy dependencies of a task that they do not use.
 """
 
 import difflib
@@ -26,16 +26,16 @@ _TASKS = {
     "maze": "passk_jax.tasks.maze:Maze",
     "mbpp": "passk_jax.tasks.mbpp:MBPP",
 }
-# Names of the form family/member; the member is the constructor's first argument.
+# Tasks named family/member. The member is the constructor's first argument.
 _FAMILIES = {
     "puzzles": "passk_jax.tasks.puzzles:Puzzles",
     "seqio": "passk_jax.tasks.seqio_tasks:registered",
 }
-# Mixtures of seqio: the rate of each part, relative to the others'.
+# seqio mixtures: the sampling rate of each part, relative to the other parts' rates.
 MIXTURES: Mapping[str, Mapping[str, float]] = {
     "math_mbpp": {"math": 1.0, "mbpp": 1.0},
-    "mixture": {},  # of what `rates` says
-    # One generator for each category of PKT's puzzles; docs/tasks/puzzles.md has the table.
+    "mixture": {},  # its parts come from the option `rates`
+    # One puzzle generator for each category of PKT; docs/tasks/puzzles.md has the table.
     "puzzle_categories": {
         "puzzles/caesar_cipher": 1.0,  # crypto
         "puzzles/countdown": 1.0,  # arithmetic
@@ -49,7 +49,7 @@ MIXTURES: Mapping[str, Mapping[str, float]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names of the tasks that are neither mixtures nor of a family, in order."""
+    """Returns the sorted names of the single tasks, without mixtures and families."""
     return tuple(sorted(_TASKS))
 
 
@@ -57,20 +57,19 @@ def make(name: str, *, tokenizer: object = None, **options: object) -> Task:
     """Builds a task, or a mixture of tasks, from its name and its options.
 
     Args:
-        name: one of `names()`; a mixture of `MIXTURES`; "puzzles/DATASET" for a generator of
-            reasoning-gym; "seqio/NAME" for what was registered with seqio.
-        tokenizer: the policy's; seqio needs it, so a mixture does.
-        **options: the task's own options, as its constructor documents them. For a mixture: `rates`
-            (name of a task -> rate; where it is missing those of `MIXTURES`), and for each part a
-            dict of its options under its name.
+      name: One of `names()`, a key of `MIXTURES`, "puzzles/DATASET" for a generator of
+        reasoning-gym, or "seqio/NAME" for a task or mixture registered with seqio.
+      tokenizer: The policy's tokenizer. Mixtures need it, because seqio does.
+      **options: The task's own options, which its class documents. The option `data_dir` is ignored
+        if it is None or if the task reads no data files. A mixture takes `rates`, a dict from
+        task name to rate (default: the rates in `MIXTURES`), and a dict of options for each part,
+        under the part's name.
 
     Returns:
-        The task.
-
-    A `data_dir` of None, or for a task without data files, is left out.
+      The task.
 
     Raises:
-        ValueError: the name is unknown, or an option is: the message lists what is allowed.
+      ConfigError: The name or an option is unknown. The message lists the allowed ones.
 
     >>> make("arithmetic", max_n=9).split("test")[0].prompt.startswith("What is ")
     True
@@ -89,14 +88,14 @@ def make(name: str, *, tokenizer: object = None, **options: object) -> Task:
 
 
 def _call(name: str, path: str, options: dict[str, object], *members: str) -> Task:
-    """Calls a constructor of the tables with the options that it takes."""
+    """Imports the constructor at `module:class`, checks the options and calls it."""
     module, _, attribute = path.partition(":")
     constructor: Callable[..., Task] = getattr(importlib.import_module(module), attribute)
     parameters = list(inspect.signature(constructor).parameters.values())[len(members) :]
     allowed = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
     if options.get("data_dir") is None or "data_dir" not in allowed:
         options = {option: value for option, value in options.items() if option != "data_dir"}
-    if len(allowed) == len(parameters):  # one that takes others as well checks them itself
+    if len(allowed) == len(parameters):  # a constructor with **options checks them itself
         for option in options:
             if option not in allowed:
                 raise ConfigError(
@@ -116,7 +115,7 @@ def _mixture(
 ) -> Task:
     rates = dict(MIXTURES[name] if rates is None else rates)
     if not rates:
-        raise ConfigError(f"task {name!r} needs `rates`: from the names of tasks to their rates")
+        raise ConfigError(f"task {name!r} needs `rates`, a dict from task names to their rates")
     for part in options:
         if part not in rates:
             raise ConfigError(
@@ -124,7 +123,7 @@ def _mixture(
                 f"are {', '.join(rates)}"
             )
     if tokenizer is None:
-        raise ConfigError(f"task {name!r} is a mixture of seqio: it needs the policy's tokenizer")
+        raise ConfigError(f"task {name!r} is a seqio mixture; it needs the policy's tokenizer")
     from passk_jax.tasks import seqio_tasks
 
     parts = {

@@ -1,6 +1,6 @@
-"""ARC-AGI-1: find the rule behind a few pairs of grids, and apply it to another.
+"""ARC-AGI-1: find the rule behind a few pairs of grids, and apply it to another grid.
 
-In this module a grid is a tuple of its rows, each a string of digits: ("012", "345").
+In this module a grid is a tuple of rows, and each row is a string of digits: ("012", "345").
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ Grid = tuple[str, ...]
 
 SUBSETS = ("training", "evaluation", "both")
 REWARDS = ("correct", "cells")
-# Quarter turns clockwise, after a mirroring from left to right for those that begin with m.
+# r: rotated clockwise by so many degrees. m: mirrored from left to right first, then rotated.
 SYMMETRIES = ("r0", "r90", "r180", "r270", "m0", "m90", "m180", "m270")
 DIGITS = "0123456789"
-MAX_SIDE = 30  # of a grid, by the rules of ARC
-_DRAWS = 100  # to find one more version of a task that differs from the others
+MAX_SIDE = 30  # rows or columns of a grid, by the rules of ARC
+_DRAWS = 100  # random draws for each further version of a task that differs from the others
 
-# A row of digits with one kind of separator: on a line (where there may be none) and in brackets.
-# Possessive repeats (++) give nothing back, and no list holds another bracket, so that the time is
-# proportional to the length of the text whatever it is.
+# A row of digits with one kind of separator, as a line (the separator may be empty there) or as a
+# list in brackets. Possessive repeats (++) never backtrack and a list cannot contain a bracket, so
+# the search takes time proportional to the length of the text, whatever the text is.
 _LINE = re.compile(r"[0-9]++|[0-9](?:[ \t]++[0-9])++|[0-9](?:[ \t]*+,[ \t]*+[0-9])++,?")
 _LIST = re.compile(
     r"\[\s*+(?:[0-9](?:\s++[0-9])*+|[0-9](?:\s*+,\s*+[0-9])*+\s*+,?)\s*+\]", flags=re.ASCII
@@ -40,34 +40,34 @@ _ALL_BUT_DIGITS = str.maketrans("", "", "[], \t\r\n\f\v")
 class Arc(base.Splits):
     """The public tasks of ARC-AGI-1, from their published files.
 
-    A problem is a whole ARC task: its training pairs, its test inputs, and as the answer all of its
-    test outputs in order. Each cell is one digit and nothing stands between digits: a tokenizer
-    that takes digits one by one (a byte-level one, Gemma's) then spends one token on a cell.
+    A problem is a whole ARC task: its prompt has the training pairs and the test inputs, and its
+    answer is all test outputs in order. Each cell is one digit, and nothing separates the digits of
+    a row. A tokenizer with one token per digit (byte-level, Gemma's) spends one token on a cell.
 
-    The tasks of a subset are shuffled by the seed and cut into test, validation and train; the
-    filters come after that, so that they never move a task to another split.
+    The tasks of a subset are shuffled with the seed and cut into test, validation and train. The
+    filters are applied afterwards, so they never move a task to another split.
 
     Args:
-        data_dir: see `data.path`; the files are arc-agi-1/training/*.json, and evaluation.
-        subset: "training", "evaluation", or "both".
-        test_fraction: of the tasks of the subset, rounded to a whole number of them.
-        validation_fraction: likewise.
-        seed: of the splits and of the augmentations.
-        max_cells: leaves out a task with a grid of more cells; None for no such limit.
-        max_prompt_chars: leaves out a problem with a longer prompt; None for no such limit.
-        reward: "correct" gives 1.0 where every test output is right in every cell, else 0.0;
-            "cells" gives the share of right cells, mean over the test outputs, and 0 for an output
-            of another shape; then `binary_rewards` is False.
-        augmentations: how many more versions of each training problem there are, at the end of the
-            split: all its grids
-            under one random symmetry of the square and one random permutation of the colours.
-            Versions differ from each other and from the original.
-        permute_background: whether such a permutation may move colour 0.
-        template: chat turns around the prompt, see `base.render`; None for the text as it is.
+      data_dir: The data folder, see `data.path`. The files are arc-agi-1/training/*.json and
+        arc-agi-1/evaluation/*.json.
+      subset: "training", "evaluation", or "both".
+      test_fraction: The fraction of the subset's tasks that is for test, rounded to whole tasks.
+      validation_fraction: Likewise for validation.
+      seed: The seed of the splits and of the augmentations.
+      max_cells: Leave out a task if one of its grids has more cells. None: no limit.
+      max_prompt_chars: Leave out a problem if its prompt is longer. None: no limit.
+      reward: "correct" gives 1.0 if every cell of every test output is right, else 0.0. "cells"
+        gives the share of right cells, averaged over the test outputs; an output of the wrong
+        shape counts 0. `binary_rewards` is then False.
+      augmentations: The number of further versions of each training problem, at the end of the
+        train split. A version has all grids under one random symmetry of the square and one
+        random permutation of the colours. It differs from the original and the other versions.
+      permute_background: Whether the permutation may move colour 0.
+      template: The chat template, see `base.render`. None: the plain text.
 
     Raises:
-        ValueError: an option is out of range, or the filters leave no problem.
-        data.DataError: the files are missing, or one is damaged.
+      ConfigError: An option is out of range, or the filters leave no problem.
+      data.DataError: The files are missing, or one of them is damaged.
 
     >>> import tempfile
     >>> pair = {"input": [[1, 0]], "output": [[0, 1]]}
@@ -131,13 +131,13 @@ class Arc(base.Splits):
         if not any(chosen.values()):
             raise ConfigError(
                 f"max_cells = {max_cells} and max_prompt_chars = {max_prompt_chars} leave none of "
-                f"the {len(puzzles)} tasks"
+                f"the {len(puzzles)} tasks; raise them, or set them to None"
             )
 
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
     ) -> list[base.Score]:
-        """Compares the last grids of each completion with the outputs of its problem, in order."""
+        """Compares the last grids of each completion with its problem's outputs, in order."""
         base.check_same_length(problems, completions)
         pairs = zip(problems, completions, strict=True)
         return [self._score(problem.reference, completion) for problem, completion in pairs]
@@ -146,7 +146,7 @@ class Arc(base.Splits):
         grids = parse_grids(completion)[-len(outputs) :]
         correct = tuple(grids) == outputs
         reward = 1.0 if correct else 0.0
-        if not self.binary_rewards:  # where grids are missing, they are so at the end
+        if not self.binary_rewards:  # if there are too few grids, the last outputs count 0
             reward = sum(map(_share_of_equal_cells, grids, outputs)) / len(outputs)
         error = None
         if len(grids) < len(outputs):
@@ -158,7 +158,7 @@ class Arc(base.Splits):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Puzzle:
-    """One ARC task, or one version of it: pairs (input, output) of grids."""
+    """One ARC task, or one version of it, as pairs (input, output) of grids."""
 
     name: str
     train: tuple[tuple[Grid, Grid], ...]
@@ -166,11 +166,11 @@ class _Puzzle:
 
     @property
     def largest(self) -> int:
-        """The number of cells of the largest grid."""
+        """Returns the number of cells of the largest grid."""
         return max(len(g) * len(g[0]) for pair in self.train + self.test for g in pair)
 
     def under(self, symmetry: str, colours: str) -> "_Puzzle":
-        """Returns the puzzle with every grid transformed."""
+        """Returns the puzzle with `transform` applied to every grid."""
         train, test = (
             tuple(tuple(transform(grid, symmetry, colours) for grid in pair) for pair in pairs)
             for pairs in (self.train, self.test)
@@ -179,24 +179,24 @@ class _Puzzle:
 
 
 def parse_grids(completion: str) -> list[Grid | None]:
-    r"""Returns the grids that a completion gives as its answer, in order.
+    r"""Returns the grids of a completion's answer, in order.
 
-    The answer is what the last closed <answer>...</answer> holds; without such tags, what is inside
-    code fences (three backquotes), if there is a grid in them; else the whole completion. In it, a
-    row is
+    The answer is the text inside the last closed <answer>...</answer>. Without such tags it is the
+    text inside code fences (three backquotes) if that has a grid, and else the whole completion.
+    In the answer, a row is
 
-    - a line of digits and nothing else, with blanks between all of them, or commas, or nothing, or
-    - a list of digits in square brackets, with commas or blanks between them, as JSON and NumPy
-      write it, anywhere in the text.
+    - a line of digits and nothing else, all separated by blanks, or by commas, or by nothing, or
+    - a list of digits in square brackets, separated by commas or blanks as JSON and NumPy write
+      it, anywhere in the text.
 
-    A grid is a run of rows of one kind: lines that follow each other directly, or lists with
-    nothing but a comma, or blanks and at most one line break, between them. All else separates.
+    A grid is a run of rows of one kind: consecutive lines, or lists with nothing between them but
+    a comma, or blanks and at most one line break. Anything else ends the grid.
 
     Args:
-        completion: any text.
+      completion: Any text.
 
     Returns:
-        The grids, with None in the place of one that is ragged or larger than ARC allows.
+      The grids, with None for a grid that is ragged or larger than ARC allows.
 
     >>> parse_grids("Row by row:\n0 1\n2 3\n\n4,5\n6,7")
     [('01', '23'), ('45', '67')]
@@ -213,13 +213,13 @@ def parse_grids(completion: str) -> list[Grid | None]:
 
 
 def transform(grid: Grid, symmetry: str, colours: str) -> Grid:
-    """Returns a grid turned or mirrored, and recoloured.
+    """Returns a grid mirrored or rotated, and recoloured.
 
     Args:
-        grid: rows of digits.
-        symmetry: one of `SYMMETRIES`: m for a mirroring from left to right, and then the degrees
-            that the grid is turned clockwise.
-        colours: ten digits; digit i is what colour i becomes.
+      grid: The grid, as rows of digits.
+      symmetry: One of `SYMMETRIES`: r, or m for a mirroring from left to right first, and then the
+        degrees of the clockwise rotation.
+      colours: Ten digits; digit i is the new colour of colour i.
 
     >>> grid = ("012", "345")
     >>> transform(grid, "r90", "0123456789"), transform(grid, "m0", "0213456789")
@@ -233,8 +233,8 @@ def transform(grid: Grid, symmetry: str, colours: str) -> Grid:
 
 
 def _find_grids(text: str) -> list[Grid | None]:
-    """Returns the grids of a text, in the order in which they begin."""
-    found: list[tuple[int, list[str]]] = []  # where a grid begins, its rows
+    """Returns the grids of a text, in the order of their starts."""
+    found: list[tuple[int, list[str]]] = []  # (start, rows) of each grid
     end = None
     for match in _LIST.finditer(text):
         if end is None or not _BETWEEN_LISTS.fullmatch(text, end, match.start()):
@@ -242,7 +242,7 @@ def _find_grids(text: str) -> list[Grid | None]:
         found[-1][1].append(match[0].translate(_ALL_BUT_DIGITS))
         end = match.end()
     start, inside = 0, False
-    # Lists are covered up, lest the lines of one that spans several be taken for rows.
+    # Mask the lists: the lines of a list that spans several lines must not be read as rows.
     for line in _LIST.sub(lambda match: "#" * len(match[0]), text).split("\n"):
         row = line.strip(" \t\r")
         is_row = _LINE.fullmatch(row) is not None
@@ -263,7 +263,7 @@ def _as_grid(rows: list[str]) -> Grid | None:
 
 
 def _to_json(grids: Sequence[Grid | None]) -> str | None:
-    """Returns lists of lists of integers, or None where a grid is invalid or there is none."""
+    """Returns the grids as lists of lists of integers, or None if one is invalid or all missing."""
     if not grids or None in grids:
         return None
     return json.dumps([[[*map(int, row)] for row in grid] for grid in grids], separators=(",", ":"))
@@ -304,7 +304,7 @@ def _shuffle_and_cut(
     shuffled = [puzzles[i] for i in order]
     test = round(test_fraction * len(puzzles))
     held_out = test + round(validation_fraction * len(puzzles))
-    # Test comes first, so that a larger validation split leaves it as it is.
+    # Test comes first, so that the size of the validation split does not change it.
     parts = (shuffled[:test], shuffled[test:held_out], shuffled[held_out:])
     return dict(zip(("test", "validation", "train"), parts, strict=True))
 
@@ -316,9 +316,9 @@ def _vary(
     permute_background: bool,
     fits: Callable[[_Puzzle], bool],
 ) -> Iterator[_Puzzle]:
-    """Yields `count` versions that fit, and fewer only where there seem to be no more.
+    """Yields `count` different versions that fit, or fewer if the draws find no more.
 
-    They depend on the seed and the puzzle's name, whatever else is in the split.
+    They depend only on the seed and the puzzle itself, not on the rest of the split.
     """
     name = int.from_bytes(hashlib.sha256(puzzle.name.encode()).digest()[:8], "big")
     rng = np.random.default_rng((seed, name))
@@ -341,10 +341,10 @@ def _read_all(data_dir: str | None, subset: str) -> list[_Puzzle]:
         folder = data.path(data_dir, "arc-agi-1", part)
         files = sorted(folder.glob("*.json"))
         if not files:
-            raise data.DataError(f"{folder} holds no .json file; fetch arc-agi-1 anew")
+            raise data.DataError(f"{folder} holds no .json file; fetch arc-agi-1 again")
         for file in files:
             if file.stem in puzzles:
-                raise data.DataError(f"{file} has the name of another task; names must differ")
+                raise data.DataError(f"{file} has the same name as another task")
             puzzles[file.stem] = _read(file)
     return list(puzzles.values())
 
@@ -354,7 +354,7 @@ def _read(file: pathlib.Path) -> _Puzzle:
         content = json.loads(file.read_text(encoding="utf-8"))
         return _Puzzle(file.stem, _pairs(content, "train"), _pairs(content, "test"))
     except (ValueError, OSError, RecursionError) as error:
-        raise data.DataError(f"{file}: {error}; fetch the file anew") from error
+        raise data.DataError(f"{file}: {error}; fetch the file again") from error
 
 
 def _pairs(content: object, part: str) -> tuple[tuple[Grid, Grid], ...]:
@@ -372,7 +372,7 @@ def _pairs(content: object, part: str) -> tuple[tuple[Grid, Grid], ...]:
 
 def _check_grid(rows: object, where: str) -> Grid:
     if not isinstance(rows, list) or not rows or not all(isinstance(r, list) and r for r in rows):
-        raise ValueError(f"{where} must be a list of lists, and none of them empty")
+        raise ValueError(f"{where} must be a list of lists, none of them empty")
     if len({len(row) for row in rows}) > 1:
         raise ValueError(f"{where} is ragged: its rows differ in length")
     if max(len(rows), len(rows[0])) > MAX_SIDE:

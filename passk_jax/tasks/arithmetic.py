@@ -10,35 +10,35 @@ from passk_jax.tasks import base
 
 WORKED_EXAMPLES = ("steps", "answer")
 
-# Searched in the *reversed* completion, so that the first match is the last integer: the cost is
-# that of the tail, and there is nothing to backtrack over. A minus counts only where no digit or
-# bracket stands before it (after it, in reverse): in "12-30" it subtracts. [0-9] and not \d, which
-# also matches the digits of other scripts.
+# This is searched in the *reversed* completion, so the first match is the last integer: the search
+# reads only the tail and never backtracks. A minus is a sign only if no digit or closing bracket
+# precedes it (follows it in the reversed text): in "12-30" it subtracts. [0-9] instead of \d,
+# because \d also matches the digits of other scripts.
 _LAST_INTEGER_REVERSED = re.compile(r"[0-9]+(?:-(?![0-9)]))?")
 
 
 class Arithmetic(base.Splits):
-    r"""PKR's two products and a sum.
+    r"""PKR's task of summing two products.
 
     The prompt is exactly "What is a*b + c*d?" and a newline, with each operand uniform in
     [1, max_n]. The splits are drawn without replacement from the max_n**4 prompts, so no prompt
-    appears twice, within a split or in two of them. Prompts are told apart by their text:
-    3*4 + 5*6 and 5*6 + 3*4 are two prompts.
+    appears twice, neither within a split nor in two splits. Prompts that differ in their text are
+    different: 3*4 + 5*6 and 5*6 + 3*4 are two prompts.
 
-    The reward is 1.0 where the last integer of the completion is the sum, else 0.0.
+    The reward is 1.0 if the last integer of the completion is the sum, else 0.0.
 
     Args:
-        max_n: the largest operand.
-        num_train: how many problems the train split holds; the other two likewise.
-        num_validation: see num_train.
-        num_test: see num_train.
-        seed: of the draw. The splits are a pure function of these five numbers.
-        worked_example: what the supervised warm start shows: "steps" gives the two products and
-            their sum, "12+30=42"; "answer" only "42".
-        template: of the prompt; see `base.render`.
+      max_n: The largest operand.
+      num_train: The number of problems in the train split.
+      num_validation: The number of problems in the validation split.
+      num_test: The number of problems in the test split.
+      seed: The seed of the draw. The splits are a pure function of these five numbers.
+      worked_example: The text that the supervised warm start trains on: "steps" is the two
+        products and their sum, "12+30=42"; "answer" is only "42".
+      template: The chat template of the prompt, see `base.render`.
 
     Raises:
-        ValueError: an option is out of range, or there are fewer prompts than problems asked for.
+      ConfigError: An option is out of range, or there are fewer prompts than requested problems.
 
     >>> task = Arithmetic(max_n=9)
     >>> [len(task.split(name)) for name in ("train", "validation", "test")]
@@ -75,19 +75,19 @@ class Arithmetic(base.Splits):
             raise ConfigError(
                 f"unknown worked_example {worked_example!r}; allowed: {', '.join(WORKED_EXAMPLES)}"
             )
-        base.render(template, "")  # an unknown one is an error even where there are no problems
+        base.render(template, "")  # raises for an unknown template even if there are no problems
         total = sum(sizes.values())
         if total > max_n**4:
             raise ConfigError(
                 f"num_train + num_validation + num_test = {num_train} + {num_validation} + "
-                f"{num_test} = {total} problems were asked for, but max_n = {max_n} gives only "
+                f"{num_test} = {total} problems are requested, but max_n = {max_n} gives only "
                 f"{max_n}**4 = {max_n**4} different ones"
             )
         problems = [
             make_problem(*operands, worked_example=worked_example, template=template)
             for operands in _draw_distinct(max_n, total, seed)
         ]
-        # Test comes first, so that a larger train split leaves the held-out problems as they are.
+        # Test comes first, so that the size of the train split does not change the held-out ones.
         held_out = num_test + num_validation
         self._splits = {
             "test": tuple(problems[:num_test]),
@@ -98,7 +98,7 @@ class Arithmetic(base.Splits):
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
     ) -> list[base.Score]:
-        """Gives 1.0 to each completion whose final answer is the sum, 0.0 to the others."""
+        """Rewards each completion with 1.0 if its final answer is the sum, else with 0.0."""
         base.check_same_length(problems, completions)
         scores = []
         for problem, completion in zip(problems, completions, strict=True):
@@ -111,7 +111,7 @@ class Arithmetic(base.Splits):
 def make_problem(
     a: int, b: int, c: int, d: int, worked_example: str = "steps", template: str | None = None
 ) -> base.Problem:
-    """Returns the problem "What is a*b + c*d?"; see `Arithmetic` for the options."""
+    """Returns the problem "What is a*b + c*d?"; `Arithmetic` documents the options."""
     answer = str(a * b + c * d)
     return base.Problem(
         id=f"arithmetic/{a}*{b}+{c}*{d}",
@@ -124,10 +124,10 @@ def make_problem(
 def final_answer(completion: str) -> str | None:
     """Returns the last integer of a completion, without leading zeros, or None if it has none.
 
-    Digits are ASCII digits; a minus directly before them belongs to the integer unless a digit or a
-    closing bracket stands before the minus, where it subtracts. The text is never turned into a
-    number, so its length has no limit. Decimal points and thousands separators are not understood:
-    "4.5" ends in the integer 5.
+    Only ASCII digits count. A minus directly before the digits is the integer's sign, unless a
+    digit or a closing bracket precedes it: then it subtracts. The text is never converted to a
+    number, so its length is not limited. Decimal points and thousands separators are not
+    understood: "4.5" ends in the integer 5.
 
     >>> [final_answer(text) for text in ("12+30=42", "042.", "-0", "12-30", "12-30=-18", "none")]
     ['42', '42', '0', '30', '-18', None]
@@ -143,9 +143,9 @@ def final_answer(completion: str) -> str | None:
 def _draw_distinct(max_n: int, count: int, seed: int) -> list[tuple[int, int, int, int]]:
     """Draws `count` different tuples of four operands, in random order.
 
-    Uniform draws with the repeated ones left out are a uniform sample without replacement, and the
-    max_n**4 tuples are never enumerated. The blocks have a fixed size so that a smaller `count`
-    gives the beginning of a larger one.
+    Uniform draws without the repeated ones are a uniform sample without replacement, and need no
+    list of all max_n**4 tuples. The block size is fixed, so a smaller `count` gives the first
+    tuples of a larger one.
     """
     rng = np.random.default_rng(seed)
     drawn: dict[tuple[int, int, int, int], None] = {}

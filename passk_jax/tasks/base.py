@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from passk_jax.errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
-# The turns that an instruction model was trained on; its tokenizer adds the <bos>.
+# The chat turns that an instruction-tuned model expects. Its tokenizer adds the <bos>.
 TEMPLATES = {
     "gemma": "<start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n",
 }
@@ -17,8 +17,8 @@ class Part(NamedTuple):
     """A part of a mixture.
 
     Attributes:
-        name: of the task it is.
-        rate: how often its problems come, relative to the rates of the other parts; positive.
+      name: The name of the part's task.
+      rate: The positive sampling rate of its problems, relative to the other parts' rates.
     """
 
     name: str
@@ -30,11 +30,11 @@ class Problem:
     """One problem.
 
     Attributes:
-        id: stable from run to run and from version to version: solved problems are known by it.
-        prompt: exactly the text that the policy sees.
-        reference: what the task needs to score an answer. Not in the repr, to keep it out of logs.
-        worked_example: the text of one correct completion, for the supervised warm start, or None.
-        part: the part of a mixture that it belongs to; None where the task is no mixture.
+      id: The same in every run and version; the records of solved problems refer to it.
+      prompt: Exactly the text that the policy sees.
+      reference: What the task needs to score an answer. Not in the repr, to keep it out of logs.
+      worked_example: A correct completion, for the supervised warm start, or None.
+      part: The part of a mixture that the problem belongs to, or None.
     """
 
     id: str
@@ -46,13 +46,13 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Score:
-    """What one completion earned.
+    """The score of one completion.
 
     Attributes:
-        reward: finite; in [0, 1] or any real number, as the task's page says.
-        correct: whether the completion counts as a solution.
-        final_answer: the answer in normal form, so that equal answers compare equal, or None.
-        error: why the completion could not be scored as usual (a time limit, say), or None.
+      reward: A finite number, in [0, 1] or any real number: the task's page in docs/tasks says.
+      correct: Whether the completion counts as a solution.
+      final_answer: The answer in normal form, so that equal answers compare equal, or None.
+      error: Why the completion could not be scored normally (such as a time limit), or None.
     """
 
     reward: float
@@ -63,10 +63,10 @@ class Score:
 
 @runtime_checkable
 class Task(Protocol):
-    """What the training loop asks of a task.
+    """The interface between a task and the training loop.
 
     Attributes:
-        binary_rewards: whether every reward is 0 or 1, as some estimators need.
+      binary_rewards: Whether every reward is 0 or 1, which some estimators need.
     """
 
     binary_rewards: bool
@@ -76,7 +76,7 @@ class Task(Protocol):
         ...
 
     def score(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score]:
-        """Scores completion i as an answer to problem i; nothing a completion says can raise."""
+        """Scores completion i as an answer to problem i. No completion's text makes it raise."""
         ...
 
 
@@ -84,11 +84,11 @@ def render(template: str | None, text: str) -> str:
     r"""Returns a prompt as the policy sees it: with a model's chat turns, or plain.
 
     Args:
-        template: a key of `TEMPLATES`; None for the text as it is.
-        text: what is asked.
+      template: A key of `TEMPLATES`, or None for the plain text.
+      text: The problem's text.
 
     Raises:
-        ValueError: the template is unknown.
+      ConfigError: The template is unknown.
 
     >>> render("gemma", "What is 1+1?")
     '<start_of_turn>user\nWhat is 1+1?<end_of_turn>\n<start_of_turn>model\n'
@@ -102,7 +102,7 @@ def render(template: str | None, text: str) -> str:
 
 
 def by_part(problems: Sequence[Problem]) -> dict[str, list[int]]:
-    """Returns which problems belong to each part of a mixture; {} where there is none.
+    """Returns the indices of each part's problems, or {} if the task is not a mixture.
 
     >>> part = Part("maze", 1.0)
     >>> by_part([Problem("a", "", None, part=part), Problem("b", "", None, part=part)])
@@ -116,7 +116,7 @@ def by_part(problems: Sequence[Problem]) -> dict[str, list[int]]:
 
 
 def take_turns(lists: Sequence[Sequence[Problem]]) -> tuple[Problem, ...]:
-    """Returns the problems of all lists, each evenly spread: the first ones are a fair share.
+    """Interleaves lists so that any first problems hold each list's proportional share.
 
     >>> one, two = ([Problem(name, "", None)] * count for name, count in (("a", 4), ("b", 2)))
     >>> [problem.id for problem in take_turns([one, two])]
@@ -127,10 +127,10 @@ def take_turns(lists: Sequence[Sequence[Problem]]) -> tuple[Problem, ...]:
 
 
 def last_tagged(text: str) -> str | None:
-    """Returns what the last closed pair of answer tags holds, or None where there is no such pair.
+    """Returns the text inside the last closed pair of answer tags, or None if there is no pair.
 
     Args:
-        text: any text. Tags are lower case; of two openings before one closing, the second counts.
+      text: Any text. Tags are lower case. Of two opening tags before one closing, the last counts.
 
     >>> [
     ...     last_tagged(text)
@@ -145,7 +145,7 @@ def last_tagged(text: str) -> str | None:
 
 
 class Splits:
-    """The splits of a task that has them all from the beginning, as `_splits`, by name."""
+    """Base class of a task that builds all its splits when it is made, in `_splits`, by name."""
 
     _splits: Mapping[str, Sequence[Problem]]
 
@@ -156,13 +156,13 @@ class Splits:
 
 
 def check_split(name: str) -> None:
-    """Raises ValueError, listing the splits, where `name` is not one of them."""
+    """Raises a ValueError that lists the splits if `name` is not one of them."""
     if name not in SPLITS:
         raise ConfigError(f"unknown split {name!r}; allowed: {', '.join(SPLITS)}")
 
 
 def check_same_length(problems: Sequence[Problem], completions: Sequence[str]) -> None:
-    """Raises ValueError, giving both lengths, where they differ."""
+    """Raises a ValueError that gives both lengths if they differ."""
     if len(problems) != len(completions):
         raise ValueError(
             f"score needs one completion for each problem, got {len(problems)} problems and "

@@ -1,4 +1,4 @@
-"""Where the published data files are, and how they are read."""
+"""Finds and reads the published data files."""
 
 import gzip
 import hashlib
@@ -12,18 +12,18 @@ ENVIRONMENT_VARIABLE = "PASSK_DATA"
 
 
 class DataError(ConfigError):
-    """A data file that is missing or damaged; the message says which, and what to do."""
+    """A data file is missing or damaged. The message names it and says what to do."""
 
 
 def path(data_dir: str | None, *parts: str) -> pathlib.Path:
-    """Returns where a published file, or folder, is.
+    """Returns the path of a published file or folder.
 
     Args:
-      data_dir: the folder that holds the data sets; None is the one that PASSK_DATA names.
-      *parts: from there on, such as "math", "test.jsonl".
+      data_dir: The data folder, which holds the data sets. None: the one that PASSK_DATA names.
+      *parts: The path inside the data folder, such as "math", "test.jsonl".
 
     Raises:
-      DataError: there is no such folder, or the file is not in it.
+      DataError: No data folder is given, or the file is not in it.
     """
     wanted = "/".join(parts)
     root = data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
@@ -46,7 +46,7 @@ def read_jsonl(file: pathlib.Path) -> list[dict]:
     """Returns the rows of a .jsonl or .jsonl.gz file.
 
     Raises:
-      DataError: a line is not a JSON object, or the file is not UTF-8 or not gzip.
+      DataError: A line is not a JSON object, or the file is not UTF-8 or not gzip.
     """
     rows, done = [], 0
     try:
@@ -63,7 +63,7 @@ def read_jsonl(file: pathlib.Path) -> list[dict]:
                     rows.append(row)
                 done += 1
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{file}, after line {done}: {error}; fetch the file anew") from error
+        raise DataError(f"{file}, after line {done}: {error}; fetch the file again") from error
     return rows
 
 

@@ -1,6 +1,6 @@
-"""Fetches the published data files of the tasks, and checks that they are the ones.
+"""Fetches the published data files of the tasks and checks their sha256.
 
-python -m passk_jax.tasks.download [mbpp humaneval math arc-agi-1] [--to FOLDER]
+python -m passk_jax.tasks.download [mbpp humaneval math math-train arc-agi-1] [--to FOLDER]
 """
 
 import argparse
@@ -22,11 +22,11 @@ class Source(NamedTuple):
     """One published data set.
 
     Attributes:
-        url: where it is published.
-        file: where it goes, under the data folder; a folder for an archive.
-        sha256: of the file, or of the listing of the folder (`folder_digest`), by folder.
-        licence: as its publishers state it.
-        archive: the folders of a zip archive to unpack, as (in it, name here).
+      url: The URL of the published file.
+      file: Its path in the data folder. For an archive, the folder to unpack into.
+      sha256: The file's digest, under "". For an archive, each folder's `folder_digest`, by name.
+      licence: The licence that its publishers state.
+      archive: The folders to unpack from a zip archive, as (path in the archive, name here).
     """
 
     url: str
@@ -77,17 +77,17 @@ SOURCES = {
 
 
 class DownloadError(RuntimeError):
-    """A data set that could not be fetched, or is not the published one."""
+    """A data set cannot be fetched, or what was fetched is not the published one."""
 
 
 def folder_digest(folder: pathlib.Path) -> str:
-    """Returns the sha256 of what `sha256sum *.json` prints in a folder, in the order of bytes."""
+    """Returns the sha256 of the output of `LC_ALL=C sha256sum *.json` in a folder."""
     lines = [f"{data.sha256(path)}  {path.name}\n" for path in sorted(folder.glob("*.json"))]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def is_there(source: Source, root: pathlib.Path) -> bool:
-    """Whether the data set is in the folder already, and is the published one."""
+    """Returns whether the folder already holds the published data set."""
     place = root / source.file
     if source.archive:
         return all(
@@ -98,22 +98,22 @@ def is_there(source: Source, root: pathlib.Path) -> bool:
 
 
 def fetch(source: Source, root: pathlib.Path, read: Callable[[str], bytes]) -> None:
-    """Fetches one data set; nothing is left in its place unless it is the published one.
+    """Fetches one data set. It is put in its place only if it is the published one.
 
     Args:
-        source: which.
-        root: the data folder.
-        read: called with a URL, returns what is there.
+      source: The data set.
+      root: The data folder.
+      read: A function that takes a URL and returns the content there.
 
     Raises:
-        DownloadError: see the class.
+      DownloadError: The URL cannot be reached, or its content is not the published one.
     """
     try:
         content = read(source.url)
     except (urllib.error.URLError, OSError) as error:
         raise DownloadError(
-            f"{source.url} cannot be reached: {error}. On a machine with a network, fetch it, put "
-            f"it at {root / source.file}, and run this again to check it"
+            f"{source.url} cannot be reached: {error}. Fetch it on a machine with a network, put "
+            f"it at {root / source.file}, and run this command again to check it"
         ) from error
     place = root / source.file
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def fetch(source: Source, root: pathlib.Path, read: Callable[[str], bytes]) -> N
     if found != source.sha256[""]:
         raise DownloadError(
             f"{source.url} gave {len(content)} bytes with the sha256 {found}, not "
-            f"{source.sha256['']}: the published file has changed, or something stands between"
+            f"{source.sha256['']}: the published file has changed, or the download was altered"
         )
     part = place.with_name(place.name + ".part")
     part.write_bytes(content)
@@ -135,7 +135,7 @@ def _unpack(source: Source, content: bytes, place: pathlib.Path) -> None:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except zipfile.BadZipFile as error:
-        raise DownloadError(f"{source.url} gave {len(content)} bytes, no zip archive") from error
+        raise DownloadError(f"{source.url} gave {len(content)} bytes, not a zip archive") from error
     for inside, name in source.archive:
         part = place / f"{name}.part"
         part.mkdir(parents=True, exist_ok=True)
@@ -157,9 +157,9 @@ def _read(url: str) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(SOURCES)}; all if none is given")
+    parser.add_argument("names", nargs="*", help=f"{', '.join(SOURCES)} (default: all)")
     parser.add_argument("--to", default=os.environ.get(data.ENVIRONMENT_VARIABLE), metavar="FOLDER")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in SOURCES]
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             f"error: unknown data set {unknown[0]!r}; known: {', '.join(SOURCES)}"
             if unknown
-            else f"error: say where to by --to FOLDER or {data.ENVIRONMENT_VARIABLE}",
+            else f"error: give the data folder by --to FOLDER or {data.ENVIRONMENT_VARIABLE}",
             file=sys.stderr,
         )
         return 2

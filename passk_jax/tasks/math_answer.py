@@ -1,20 +1,20 @@
-r"""Finds the final answer of a completion, and writes it in a normal form. Text only, no algebra.
+r"""Finds the final answer of a completion and writes it in normal form. Text only, no algebra.
 
-Every pattern here takes time linear in the text, or looks a bounded number of characters ahead, so
-that no completion can keep a worker busy.
+Every pattern here takes time linear in the text or looks ahead a bounded number of characters, so
+no completion can keep a worker busy.
 """
 
 import collections
 import re
 from collections.abc import Iterator
 
-# Only so much of the end of a completion is looked at: about 5,000 tokens.
+# Only the last characters of a completion are read: about 5,000 tokens.
 TAIL_CHARACTERS = 20_000
 MAX_ANSWER_CHARACTERS = 500
 
 _BOX_OR_BRACE = re.compile(r"\\{1,2}(?:boxed|fbox)\s{0,3}\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s{1,3}([^\s${}\\]{1,100})")
-# What may stand between two boxes that are one answer in several pieces.
+# The text that may separate two boxes that hold one answer in several pieces.
 _BETWEEN_BOXES = re.compile(
     r"(?:\s|[$,;.*&]|\\[()\[\],;:! \\]|\\q?quad|\\text\s?\{\s?(?:and|or)\s?\}|\b(?:and|or)\b){0,60}"
 )
@@ -41,7 +41,7 @@ def final_answer(completion: str) -> str | None:
 
 
 def read(completion: str) -> tuple[str | None, str | None]:
-    """Returns the final answer in normal form and None, or None and why there is none."""
+    """Returns (the final answer in normal form, None), or (None, the reason there is none)."""
     found = find(completion)
     if found is None:
         return None, "no answer found"
@@ -51,16 +51,16 @@ def read(completion: str) -> tuple[str | None, str | None]:
 
 
 def find(completion: str) -> str | None:
-    r"""Returns the text of the final answer, or None where there is none.
+    r"""Returns the text of the final answer, or None if there is none.
 
-    Of the last 20,000 characters it takes the first of these that is there:
+    In the last 20,000 characters it looks for these, in this order, and takes the first it finds:
 
     1. the content of the last balanced `\boxed{}` or `\fbox{}`. Boxes with nothing but a comma,
        "and", "or" or space between them are one answer, joined by commas: two boxes side by side
-       are a list of two, not a choice for the grader to make;
-    2. what follows the last "answer is", "answer:" or "answer =", up to the end of its sentence;
-    3. what follows the last "####", up to the end of its line (GSM8K);
-    4. the last mathematics: `$...$`, `$$...$$`, `\(...\)`, `\[...\]`;
+       are a list of two values, and the grader does not choose one of them;
+    2. the text after the last "answer is", "answer:" or "answer =", up to the end of the sentence;
+    3. the text after the last "####", up to the end of the line (GSM8K);
+    4. the last formula: `$...$`, `$$...$$`, `\(...\)`, `\[...\]`;
     5. the last number.
 
     >>> find(r"So $x = \boxed{\frac{1}{2}}$."), find(r"\boxed{1} or \boxed{2}")
@@ -88,7 +88,7 @@ def _last(pattern: re.Pattern, text: str) -> re.Match | None:
 
 
 def boxes(text: str) -> list[str]:
-    r"""Returns the contents of all balanced boxes, in order; of `\boxed 5` where there is no other.
+    r"""Returns the contents of all balanced boxes, in order. Without any, that of `\boxed 5`.
 
     >>> boxes(r"\boxed{\frac{1}{2}}, or \fbox{a\boxed{b}}. \boxed{cut of")
     ['\\frac{1}{2}', 'a\\boxed{b}']
@@ -100,7 +100,7 @@ def boxes(text: str) -> list[str]:
 
 
 def _last_box(text: str) -> str | None:
-    """Returns what is in the last box, and in those side by side with it; None without a box."""
+    """Returns the content of the last box and the boxes directly before it, or None."""
     places, contents = list(_outer_boxes(text)), boxes(text)
     if not contents:
         return None
@@ -111,7 +111,7 @@ def _last_box(text: str) -> str | None:
 
 
 def _outer_boxes(text: str) -> Iterator[tuple[int, int, int]]:
-    """Yields (start, start of the content, end of the content) of each box not inside another."""
+    """Yields (start, start of content, end of content) of each box that is not inside another."""
     stack: list[tuple[int, int] | None] = []
     closed: list[tuple[int, int, int]] = []
     for token in _BOX_OR_BRACE.finditer(text):
@@ -129,12 +129,12 @@ def _outer_boxes(text: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _first_sentence(text: str) -> str:
-    """Cuts what follows "the answer is" where its sentence ends."""
+    """Cuts the text after "the answer is" at the end of its sentence."""
     text = text.strip()
     end = _END_OF_SENTENCE.search(text)
     text = (text[: end.start()] if end else text).strip().strip("*").strip()
     inline = _INLINE.match(text)
-    # "$5$ apples" answers 5; "$5$ or $6$" must not.
+    # "$5$ apples" is the answer 5, but "$5$ or $6$" is not.
     if inline and not re.search(r"[0-9$\\]|\b(?:and|or)\b", text[inline.end() :]):
         return inline[0]
     return text
@@ -151,8 +151,8 @@ _CHARACTERS = str.maketrans(
         **{"∪": r"\cup ", "∈": r"\in ", "√": r"\sqrt ", "²": "^{2}", "³": "^{3}", "θ": r"\theta "},
     }
 )
-# Tried in this order at every backslash; a row break in a matrix comes first, so that `\\[` and
-# `\\,` are not taken for something else.
+# The alternatives are tried in this order at every backslash. A row break of a matrix comes first,
+# so that `\\[` and `\\,` are not mistaken for `\[` and `\,`.
 _COMMANDS = re.compile(
     r"(?P<row>\\\\\[-?[0-9.]+ ?[a-z]{2}\])|(?P<keep>\\\\)"
     r"|(?P<gone>\\(?:left|right)\s*\.(?![0-9])|\\!\s*|\\[()\[\]$]|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)"
@@ -177,9 +177,9 @@ _REPLACEMENTS = {
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # Thousands that say they are: 10,\!080, 10{,}080, 10\,080.
+        # Explicit thousands separators: 10,\!080, 10{,}080, 10\,080.
         (r"(?<=[0-9])(?:,\\!\s*|\{,\}|\\,)(?=[0-9]{3}(?![0-9]))", ""),
-        # Others, with no space after the comma, that are not the coordinates of "(1,234)".
+        # Other thousands separators: no space after the comma, and not coordinates as in "(1,234)".
         (
             r"(?<![0-9.,(\[{])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,)\]}])",
             lambda match: match[0].replace(",", ""),
@@ -195,7 +195,7 @@ _REWRITES = [
         (r"([_^])\s*(-?[0-9]+|[A-Za-z])", r"\1{\2}"),
         (r"\\text\s*\{\s*(-?[0-9.]+|i)\s*\}", r"\1"),
         (r"\s+", " "),
-        # A space goes unless it keeps two letters or digits apart: "\pi r", "3 4".
+        # Remove a space unless it separates two letters or digits: "\pi r", "3 4".
         (r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])", ""),
     )
 ]
@@ -203,11 +203,11 @@ _UNWRAP = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 
 
 def normalise(answer: str) -> str:
-    r"""Returns an answer in normal form: the same mathematics, with one spelling of its LaTeX.
+    r"""Returns an answer in normal form: the same mathematics in one spelling of LaTeX.
 
-    `$`, `\left`, `\right`, spacing, `\dfrac`, fonts, `\!` in thousands, a full stop at the end and
-    braces round everything are gone; `\frac12`, `x^2` and `\sqrt2` have their braces; characters
-    such as π and − are commands. What cannot be printed becomes U+FFFD or a space.
+    It removes `$`, `\left`, `\right`, spacing, `\dfrac`, fonts, `\!` in thousands, a final full
+    stop and braces around the whole answer. It adds the braces of `\frac12`, `x^2` and `\sqrt2`.
+    Characters such as π become commands; unprintable ones become U+FFFD or a space, or vanish.
 
     >>> [normalise(text) for text in (r"$\dfrac 34.$", r"\left( 3, 4 \right]", r"10,\!080")]
     ['\\frac{3}{4}', '(3,4]', '10080']
@@ -226,7 +226,7 @@ def normalise(answer: str) -> str:
 
 
 def _closing(text: str) -> int:
-    """Returns where the brace that opens a text is closed, or -1."""
+    """Returns the index at which a text's opening brace is closed, or -1."""
     depth = 0
     for token in re.finditer(r"\\.|[{}]", text):
         depth += {"{": 1, "}": -1}.get(token[0], 0)

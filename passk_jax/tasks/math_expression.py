@@ -1,8 +1,8 @@
-r"""Whether two single expressions, or two equations, are equal: exactly, then by math_verify.
+r"""Compares two single expressions or two equations: exactly first, then by math_verify.
 
-Most answers are rational numbers, and these are compared as fractions, without any algebra. sympy
-sees the rest, and of the rest only what an answer may be written in: roots, powers, fractions, and
-such functions as the reference uses itself. Otherwise a copy of the question ("\sin 60^\circ",
+Most answers are rational numbers. These are compared as fractions, without algebra. The rest goes
+to sympy, but only if it is written in what an answer may contain: roots, powers, fractions, and
+the functions that the reference itself uses. Otherwise a copy of the question ("\sin 60^\circ",
 "\sum_{k=1}^{100} k") would be as good as its answer.
 """
 
@@ -15,25 +15,25 @@ from fractions import Fraction
 import math_verify
 import sympy
 
-# It warns that it runs without its own time limit, which needs a signal; the pool has one.
+# Silences the warning that its own time limit, which needs signals, is off: the pool has one.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
-# A decimal of a number that has none, such as 1/3 or \pi: as many digits as nobody guesses.
+# For a number without a finite decimal, such as 1/3 or \pi: more digits than anyone guesses.
 _MIN_ROUNDED_DIGITS = 6
-_MAX_BITS = 20_000  # of a power that is multiplied out
+_MAX_BITS = 20_000  # the largest size of a power that is multiplied out
 
 
 class RefusedError(Exception):
-    """The answer is not compared; the message says why."""
+    """The answer is not compared. The message says why."""
 
 
 def same(wanted: str, answer: str) -> bool:
-    r"""Returns whether two expressions in `math_answer.normalise`'s form are equal.
+    r"""Returns whether two expressions in the normal form of `math_answer.normalise` are equal.
 
     >>> same("0.75", r"\frac{3}{4}"), same(r"30^{\circ}", "30"), same(r"\text{(C)}", "C")
     (True, True, True)
 
     Raises:
-        RefusedError: the answer is written in what an answer may not be written in.
+      RefusedError: The answer contains something that an answer may not contain.
     """
     if wanted == answer:
         return True
@@ -45,7 +45,7 @@ def same(wanted: str, answer: str) -> bool:
         return False
     if wanted == answer:
         return True
-    if re.search(r"[0-9)]_\{", wanted):  # a number in another base is compared as text
+    if re.search(r"[0-9)]_\{", wanted):  # a number in another base is compared only as text
         return False
     exact, number = _rational(wanted), _rational(answer)
     if exact is not None:
@@ -59,7 +59,7 @@ def same(wanted: str, answer: str) -> bool:
 
 
 def same_equation(wanted: str, answer: str) -> bool:
-    """Returns whether two equations say the same: one is the other times a number, not 0."""
+    """Returns whether two equations are equivalent: one is a nonzero multiple of the other."""
     sides = wanted.split("="), answer.split("=")
     if len(sides[0]) != 2 or len(sides[1]) != 2:
         return False
@@ -107,9 +107,9 @@ _UNITS = {word: unit for unit, words in _SYNONYMS.items() for word in words.spli
 
 
 def _words(text: str, *, needs_text: bool) -> str | None:
-    r"""Returns an answer in words, such as \text{even} or \text{(C)}, or None if it is none.
+    r"""Returns an answer that is words, such as \text{even} or \text{(C)}, or None for others.
 
-    Without `\text` three letters make a word: `xy` is a product.
+    Without `\text`, a word needs three letters or more: `xy` is a product.
     """
     plain = _TEXT.sub(lambda match: match[1], text).strip()
     if plain == text and needs_text and re.fullmatch("[A-Za-z]{3,}", plain) is None:
@@ -120,7 +120,7 @@ def _words(text: str, *, needs_text: bool) -> str | None:
 
 
 def _without_unit(text: str) -> tuple[str, str]:
-    r"""Takes a unit of measurement, or a noun in `\text`, off an expression, and returns both."""
+    r"""Splits an expression into the expression and its unit, or its noun in `\text`."""
     match = None
     for match in _UNIT.finditer(text):
         if match.end() == len(text):
@@ -128,7 +128,7 @@ def _without_unit(text: str) -> tuple[str, str]:
     else:
         return text, ""
     words = (match[1] or match[2] or "").replace(".", " ").lower().split()
-    # Outside \\text, letters are as likely to be variables.
+    # Outside \text, letters may just as well be variables.
     if match[2] and (len(match[2]) < 2 or any(word not in _UNITS for word in words)):
         return text, ""
     if {"and", "or", "not"} & set(words):
@@ -152,7 +152,7 @@ _NUMBER = re.compile(
 def _rational(text: str) -> Fraction | None:
     r"""Reads one number: 3, -.5, 1/2, \frac{1}{2}, 1\frac{1}{2}, 2^{10}, 1.5\times 10^{3}.
 
-    Sums and products are not numbers yet, so that "12*34" does not answer what 12 times 34 is.
+    Sums and products are not accepted: "12*34" must not answer the question what 12 times 34 is.
     """
     match = _NUMBER.fullmatch(text)
     if match is None:
@@ -193,7 +193,7 @@ def _is_finite_decimal(value: Fraction) -> bool:
 
 
 def _rounds(value: Fraction, answer: str) -> bool:
-    """Whether a decimal is a value rounded, or cut off, to its last digit; six digits at least."""
+    """Returns whether a decimal of six or more digits is `value`, rounded or cut off."""
     digits = answer.lstrip("-").replace(".", "").lstrip("0")
     if not re.fullmatch(r"-?[0-9]*\.[0-9]+", answer) or len(digits) < _MIN_ROUNDED_DIGITS:
         return False
@@ -217,7 +217,7 @@ _PRODUCT_OF_SUMS = re.compile(r"\)(?:\\cdot|\\times|\*)? ?\(|\)\^")
 
 
 def _check_language(wanted: str, answer: str) -> None:
-    """Refuses an answer written in what the reference shows no need of."""
+    """Refuses an answer that uses commands, letters or forms that the reference does not need."""
     used = set(_COMMAND.findall(wanted))
     allowed = _ALWAYS | used
     for group in _GROUPS:
@@ -240,7 +240,7 @@ def _check_language(wanted: str, answer: str) -> None:
     if has_letters and bool(_PRODUCT_OF_SUMS.search(wanted)) != bool(
         _PRODUCT_OF_SUMS.search(answer)
     ):
-        raise RefusedError("factored, and the reference expanded, or the other way round")
+        raise RefusedError("one of answer and reference is factored, the other is expanded")
 
 
 def _algebraically_equal(wanted: str, answer: str) -> bool:
@@ -249,7 +249,7 @@ def _algebraically_equal(wanted: str, answer: str) -> bool:
 
 
 def _parse_answer(text: str) -> object:
-    # boxed_match_priority -1: there are no boxes left in it.
+    # boxed_match_priority=-1, because the text has no boxes left.
     config = math_verify.LatexExtractionConfig(boxed_match_priority=-1)
     parsed = math_verify.parse(
         f"${text}$",
@@ -263,20 +263,20 @@ def _parse_answer(text: str) -> object:
     return parsed[0]
 
 
-# A reference meets as many completions as a group has samples.
+# Cached, because a reference is compared with every completion of its group.
 _parse = functools.lru_cache(maxsize=4096)(_parse_answer)
 
 
 def _decimals(text: str) -> Fraction | None:
-    """Returns the value of a real number that has no letters, to 60 digits, or None."""
+    """Returns the value of a real number to 60 digits, or None if it has free symbols."""
     value = _parse(text)
     if value.free_symbols or not math.isfinite(float(value)):
         return None
     return Fraction(str(sympy.N(value, 60)))
 
 
-# sympy and the parser build their tables on first use, simplify, which unequal answers get to, most
-# of all. Workers are forked from a process that has imported this module; without these lines each
-# of them would spend a good part of its first item's time limit on it.
+# sympy and the parser build their tables on first use, most of all for `simplify`, which unequal
+# answers reach. Workers are forked from a process that has imported this module. Without these
+# lines each worker would spend a good part of its first item's time limit on the tables.
 _algebraically_equal(r"3\sqrt{13}", r"\frac{4}{3}\sqrt{5}\pi")
 _algebraically_equal(r"(x+1)^{2}\cos x", r"(x+2)^{2}\sin x")

@@ -1,8 +1,8 @@
 r"""Grades a completion against a MATH answer.
 
-Lists, sets, tuples, intervals, unions, matrices and labels are taken apart here, as text;
-`math_expression` compares what is left, single expressions. math_verify takes them apart as well,
-but more kindly than a reward can be: it lets `1+1=2`, `[2,2]` and an unfinished sum answer 2.
+This module splits lists, sets, tuples, intervals, unions, matrices and labels into single
+expressions, as text, and `math_expression` compares those. math_verify can split them too, but it
+is too lenient for a reward: it accepts `1+1=2`, `[2,2]` and an unfinished sum as the answer 2.
 """
 
 import math
@@ -17,10 +17,10 @@ _MAX_ITEMS = 20
 
 
 def grade(reference: str, completion: str) -> base.Score:
-    r"""Returns 1.0 where the completion's final answer is the reference, else 0.0; never raises.
+    r"""Scores 1.0 if the completion's final answer equals the reference, else 0.0. Never raises.
 
-    `math_answer.find` says what the final answer is. The algebra may take long, or fill the memory:
-    call this where that does no harm, as `pool.score` does.
+    `math_answer.find` finds the final answer. The algebra may take long or fill the memory, so call
+    this in a process where that does no harm, as `pool.score` does.
 
     >>> grade(r"\frac{1}{2}", r"so $\boxed{0.5}$")
     Score(reward=1.0, correct=True, final_answer='0.5', error=None)
@@ -40,7 +40,7 @@ def grade(reference: str, completion: str) -> base.Score:
         return base.Score(1.0 if correct else 0.0, correct, answer)
     except RefusedError as refused:
         return base.Score(0.0, False, answer, str(refused))
-    except Exception as error:  # whatever an answer brings the algebra to say, it is no solution
+    except Exception as error:  # an answer on which the algebra fails is not a solution
         reason = f"not compared: {type(error).__name__}: {str(error)[:200]}"
         return base.Score(0.0, False, answer, reason)
 
@@ -54,7 +54,7 @@ _BIG_FACTORIAL = re.compile(r"[0-9]{4,}!|\)!|!!")
 
 
 def _refuse_hostile(answer: str) -> None:
-    """Refuses at once what can only be meant to keep a worker busy."""
+    """Refuses at once an answer whose only purpose can be to keep a worker busy."""
     depth = deepest = 0
     for character in answer:
         depth += (character in "{[(") - (character in ")]}")
@@ -63,7 +63,7 @@ def _refuse_hostile(answer: str) -> None:
         raise RefusedError(f"brackets nested {deepest} deep; at most {_MAX_NESTING}")
     nested = math.prod(int(power) for power in _POWER_OF_BRACKETS.findall(answer))
     if nested > 1 and nested * max(map(int, _POWER.findall(answer)), default=1) > _MAX_POWER:
-        raise RefusedError(f"not computed: powers of brackets that come to more than {_MAX_POWER}")
+        raise RefusedError(f"not computed: powers of brackets whose product exceeds {_MAX_POWER}")
     for pattern, what in (
         (_CHAINED_POWERS, "powers of powers"),
         (_BIG_EXPONENT, "an exponent of five digits or more"),
@@ -73,8 +73,8 @@ def _refuse_hostile(answer: str) -> None:
             raise RefusedError(f"not computed: {what}")
 
 
-# An answer is a list, a set, a tuple or interval, a union, a matrix or one expression. Which of
-# them it is, is part of the answer: no set, list or interval that contains 2 answers 2.
+# An answer is a list, a set, a tuple or interval, a union, a matrix or one expression. Its kind is
+# part of the answer: a set, list or interval that contains 2 is not the answer 2.
 
 _BRACKETS = {"(": ")", "[": "]"}
 _AND_OR = re.compile(r" ?,?(?:\\text\{ ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))")
@@ -94,7 +94,7 @@ _OR = re.compile(r" ?,?(?:\\text\{ ?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])) ?")
 
 
 def _same(wanted: str, answer: str) -> bool:
-    """Whether two answers in normal form are the same, whatever kind of thing they are."""
+    """Returns whether two answers of any kind, in normal form, are the same."""
     if wanted == answer:
         return True
     (wanted_label, wanted), (label, answer) = (
@@ -112,7 +112,7 @@ def _same(wanted: str, answer: str) -> bool:
     if kind == "one":
         if found_kind == "one":
             return math_expression.same(items[0], found_items[0])
-        # Only "15 39/40, or 639/40": the same answer written twice.
+        # A list is accepted only if all its items are the answer: "15 39/40, or 639/40".
         return found_kind == "list" and all(_same(items[0], item) for item in found_items)
     either = {"list", "set"} if len(items) > 1 else {kind}
     if found_kind not in (either if kind in either else {kind}) or len(items) != len(found_items):
@@ -133,7 +133,7 @@ def _same_in_any_order(wanted: Sequence[str], answer: Sequence[str]) -> bool:
 
 
 def _unlabelled(text: str) -> tuple[str, str]:
-    r"""Takes off "x=", "f(x)=", "\theta=" or "x\in", where no other equation is left behind.
+    r"""Splits off a label "x=", "f(x)=", "\theta=" or "x\in", unless the rest is an equation.
 
     >>> _unlabelled("x=5"), _unlabelled("2=2")
     (('x', '5'), ('', '2=2'))
@@ -143,7 +143,7 @@ def _unlabelled(text: str) -> tuple[str, str]:
 
 
 def _as_intervals(text: str) -> str:
-    r"""Writes inequalities in one letter as intervals; other text stays as it is.
+    r"""Returns inequalities in one letter as intervals, and other text unchanged.
 
     >>> _as_intervals(r"-2\le x<7"), _as_intervals("x<2 or x>5")
     ('[-2,7)', '(-\\infty,2)\\cup(5,\\infty)')
@@ -168,13 +168,13 @@ def _as_interval(text: str) -> str | None:
 
 
 def _mirrored(inequality: str) -> str:
-    """Writes `2<x` as `x>2`."""
+    """Returns `2<x` as `x>2`."""
     pieces = re.split("([<>≤≥])", inequality)
     return "".join(reversed(pieces)).translate(str.maketrans("<>≤≥", "><≥≤"))
 
 
 def _parts(text: str) -> tuple[str, list[str]]:
-    r"""Takes an answer apart, one level deep, into what kind of thing it is and its items.
+    r"""Splits an answer, one level deep, into its kind and its items.
 
     >>> _parts("1,2"), _parts("(1,2]"), _parts(r"1\pm x"), _parts("(a+1)(b+2)")
     (('list', ['1', '2']), ('(]', ['1', '2']), ('list', ['1+x', '1-x']), ('one', ['(a+1)(b+2)']))
@@ -211,7 +211,7 @@ def _either_sign(items: Sequence[str]) -> list[str]:
 
 
 def _depths(text: str) -> Iterator[tuple[int, int]]:
-    """Yields each place with the number of brackets that are open after it."""
+    """Yields each index with the number of brackets that are open after it."""
     depth = 0
     for place, character in enumerate(text):
         depth += (character in "{[(") - (character in ")]}")
@@ -224,7 +224,7 @@ def _is_one_group(text: str) -> bool:
 
 
 def _split(text: str, separators: str) -> list[str]:
-    """Splits at the separators outside brackets."""
+    """Splits a text at the separators that are outside brackets."""
     pieces, start = [], 0
     for place, depth in _depths(text):
         if depth == 0 and text[place] in separators:

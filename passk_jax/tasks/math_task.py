@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Row:
-    """A problem as a file has it; `answer` is "" where there is none."""
+    """One row of a data file; `answer` is "" if the row has none."""
 
     problem: str
     answer: str
@@ -34,33 +34,33 @@ class _Row:
 class Math:
     r"""MATH, or any other set of problems whose final answers can be compared.
 
-    The reward is 1.0 where the completion's final answer equals the reference, else 0.0:
-    `math_grading.grade`, in worker processes. The splits are as PRM800K has them: 12,000 problems
-    for training, and for test the 500 known as MATH-500.
+    The reward is 1.0 if the completion's final answer equals the reference, else 0.0. Worker
+    processes compute it with `math_grading.grade`. The default splits are PRM800K's: 12,000
+    problems for training, and the 500 problems of MATH-500 for test.
 
-    A row without an answer is dropped, as are a problem met before (the same unique_id or the same
-    text) and a training problem that is in the test split; `dropped` says how many.
+    These rows are dropped: rows without an answer, repeated problems (the same unique_id or the
+    same text), and training problems that are in the test split. `dropped` counts them.
 
     Args:
-        data_dir: the folder that holds the files.
-        train_files: in that folder, .jsonl or .jsonl.gz files with a `problem` (or `question`) and
-            an `answer` in each row, or folders of MATH's own .json files, whose answer is in the
-            last box of the `solution`. Where one is missing, only asking for the training problems
-            is an error: MATH-500 alone serves for evaluation.
-        test_files: likewise, but they must be there; () for none.
-        num_validation: how many of the training problems are for validation instead.
-        seed: of their choice, which does not depend on the other problems there are.
-        subjects: keep these only, such as ("Algebra", "Number Theory"); None keeps all.
-        levels: keep these only, of 1 to 5; None keeps all.
-        time_limit_s: wall-clock time for grading one completion.
-        template: of the prompt: a key of `base.TEMPLATES`.
+      data_dir: The data folder, see `data.path`.
+      train_files: Paths in that folder: .jsonl or .jsonl.gz files with a `problem` (or `question`)
+        and an `answer` in each row, or folders of MATH's own .json files, whose answer is in the
+        last box of the `solution`. If one is missing, only a request for the training problems is
+        an error: MATH-500 alone is enough for evaluation.
+      test_files: Likewise, but these must exist. () for none.
+      num_validation: The number of training problems that are moved to validation.
+      seed: The seed of that choice. It ranks each problem independently of the others.
+      subjects: The subjects to keep, such as ("Algebra", "Number Theory"). None: all.
+      levels: The levels to keep, from 1 to 5. None: all.
+      time_limit_s: Wall-clock seconds for grading one completion.
+      template: The chat template of the prompt, see `base.render`.
 
     Attributes:
-        dropped: "train: no answer", "train: repeated", "train: in test" and so on -> how many.
+      dropped: The number of dropped rows, by "train: no answer", "train: repeated" and so on.
 
     Raises:
-        ValueError: an option is out of range, or no problem has a subject or level asked for.
-        DataError: a test file is missing, or any file is damaged.
+      ConfigError: An option is out of range, or no problem has a requested subject or level.
+      DataError: A test file is missing, or any file is damaged.
     """
 
     binary_rewards = True
@@ -81,7 +81,7 @@ class Math:
         _check_counts(num_validation=num_validation, seed=seed)
         if not time_limit_s > 0:
             raise ConfigError(f"time_limit_s must be positive, got {time_limit_s!r}")
-        base.render(template, "")  # an unknown template is an error before the files are read
+        base.render(template, "")  # raises for an unknown template before the files are read
         self._time_limit_s = time_limit_s
         self._missing: data.DataError | None = None
 
@@ -96,7 +96,7 @@ class Math:
         if dropped:
             _log.info("dropped: %s", ", ".join(f"{n} {why}" for why, n in dropped.items()))
 
-        # Only now, so that a filter cannot hide that a training problem is in the test split.
+        # Filter last, so that a filter cannot hide that a training problem is in the test split.
         _check_filter("subjects", subjects, {row.subject for row in train_rows + test_rows})
         _check_filter("levels", levels, {row.level for row in train_rows + test_rows})
         train, test = (
@@ -111,7 +111,7 @@ class Math:
         if num_validation > len(train) and self._missing is None:
             raise ConfigError(
                 f"num_validation = {num_validation}, but there are only {len(train)} training "
-                "problems to take them from"
+                "problems; at most so many can be moved to validation"
             )
         by_hash = sorted(train, key=lambda problem: _sha(f"{seed}/{problem.id}"))
         held_out = {problem.id for problem in by_hash[:num_validation]}
@@ -126,7 +126,7 @@ class Math:
         """Returns the problems of one split.
 
         Raises:
-            DataError: the training file is missing, and the split is made from it.
+          DataError: The split needs a training file that is missing.
         """
         base.check_split(name)
         if self._missing is not None and name in self._from_train:
@@ -136,11 +136,11 @@ class Math:
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
     ) -> list[base.Score]:
-        """Gives 1.0 to each completion whose final answer is the reference, 0.0 to the others."""
+        """Rewards each completion with 1.0 if its final answer is the reference, else with 0.0."""
         base.check_same_length(problems, completions)
         from passk_jax.tasks import pool
 
-        # Only the tail is looked at, so only the tail needs to be sent.
+        # Only the tail is read, so only the tail is sent to the workers.
         items = [
             (problem.reference, completion[-math_answer.TAIL_CHARACTERS :])
             for problem, completion in zip(problems, completions, strict=True)
@@ -177,17 +177,17 @@ def _rows(paths: Sequence[pathlib.Path]) -> Iterator[_Row]:
             try:
                 row = json.loads(file.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise data.DataError(f"{file}: {error}; fetch the file anew") from error
+                raise data.DataError(f"{file}: {error}; fetch the file again") from error
             yield _row(row, str(file))
 
 
 def _row(row: object, where: str) -> _Row:
-    """Reads one row of any of the formats; `where` is for the message about what is wrong in it."""
+    """Reads one row in any of the formats; error messages begin with `where`."""
     if not isinstance(row, dict):
         raise data.DataError(f"{where}: not an object but {type(row).__name__}")
     problem = row.get("problem", row.get("question"))
     if not isinstance(problem, str) or not problem.strip():
-        raise data.DataError(f"{where}: no problem; it needs the text `problem` or `question`")
+        raise data.DataError(f"{where}: no problem; the row needs a text `problem` or `question`")
     solution = row.get("solution")
     solution = solution if isinstance(solution, str) else ""
     if "answer" in row:
@@ -195,7 +195,7 @@ def _row(row: object, where: str) -> _Row:
     elif solution:
         answer = (math_answer.boxes(solution) or [""])[-1]
     else:
-        raise data.DataError(f"{where}: no `answer`, and no `solution` to find it in")
+        raise data.DataError(f"{where}: no `answer`, and no `solution` that could hold it")
     if not isinstance(answer, str | int | float | None) or isinstance(answer, bool):
         raise data.DataError(f"{where}: the answer is of type {type(answer).__name__}, not text")
     answer = "" if answer in (None, "None") else str(answer).strip()
@@ -212,7 +212,7 @@ def _row(row: object, where: str) -> _Row:
 
 
 def _keys(rows: Sequence[_Row]) -> dict[str, str]:
-    """Returns what the problems are known by: their ids, and their texts without spaces."""
+    """Returns the keys that identify the problems: their ids, and their texts without spaces."""
     return {key: "in test" for row in rows for key in _identity(row)}
 
 
@@ -223,7 +223,7 @@ def _identity(row: _Row) -> tuple[str, str]:
 def _distinct(
     split: str, rows: Iterator[_Row], known: dict[str, str], dropped: collections.Counter[str]
 ) -> list[_Row]:
-    """Keeps rows with an answer that are not `known`, the first of equal ones; counts the rest."""
+    """Keeps the rows with an answer that are neither known nor repeated, and counts the others."""
     seen, kept = dict(known), []
     for row in rows:
         why = next((seen[key] for key in _identity(row) if key in seen), None)
@@ -238,7 +238,7 @@ def _distinct(
 
 
 def _check_filter(option: str, wanted: Sequence | None, there: set) -> None:
-    """Raises ValueError where an option asks for what no problem has."""
+    """Raises a ValueError if no problem has one of the option's values."""
     if isinstance(wanted, str):
         raise ConfigError(f"{option} must be a tuple, got the string {wanted!r}")
     for value in wanted or ():

@@ -23,45 +23,45 @@ Find a path from S to E. A move goes to a neighbouring character: U is up, D is 
 and R is right. The path must not leave the maze and must not enter a wall.
 Give the moves in order, as letters inside tags, such as <answer>RRDL</answer>.
 """
-# What may stand between two moves; letters of either case become capitals.
+# Removes the separators that may stand between two moves, and turns letters into capitals.
 _NORMAL_FORM = str.maketrans(
     dict.fromkeys(" \t\r\n\f\v,->→", "") | {step.lower(): step for step in STEPS}
 )
-_OPENED = 0.05  # the share of the remaining walls that is opened, so that some mazes have loops
+_OPENED = 0.05  # the probability that a remaining wall is opened, so that some mazes have loops
 _FREE_ATTEMPTS, _ATTEMPTS_PER_MAZE = 10_000, 20
 
 
 class Maze(base.Splits):
     r"""Square mazes with one S, one E, walls `*` and floor `.`, and a path from S to E.
 
-    A maze grows from a random character as a depth-first walk: a wall is opened where exactly one
-    of its four neighbours is open, in a random order of preference; this gives a tree of corridors
-    for odd and even sizes alike. Then each remaining wall is opened with probability 0.05, which
-    makes loops. S is uniform over the floor, and E over what is at least n - 1 moves from S, which
-    leaves out the mazes that a glance solves; where there is no such E, the draw begins anew. The
-    bias: mazes that have a path are not equally likely. Depth-first growth prefers long winding
-    corridors with few branches, and about a third of a maze is wall. Walls placed independently
-    would lack that bias, but nearly all large mazes of that kind are either shut or open fields.
+    A maze grows from a random character as a depth-first walk. The walk opens a wall if exactly one
+    of the wall's four neighbours is open, in a random order of preference. This gives a tree of
+    corridors for odd and even sizes alike. Then each remaining wall is opened with probability
+    0.05, which makes loops. S is uniform over the floor. E is uniform over the floor at least n - 1
+    moves from S, so no maze is solved at a glance; if there is no such E, the maze is drawn again.
+    This is biased: mazes that have a path are not equally likely. Depth-first growth prefers long
+    winding corridors with few branches, and about a third of a maze is wall. Independent walls
+    would have no such bias, but nearly all large mazes of that kind are either shut or open fields.
 
-    No maze appears twice, within a split or in two of them. The mazes of a size are a pure
-    function of that size, its three numbers and the seed; the sizes take turns in each split, in
-    proportion to their numbers, so that its first problems are of every size.
+    No maze appears twice, neither within a split nor in two splits. The mazes of one size are a
+    pure function of the size, its three numbers and the seed. In each split the sizes alternate in
+    proportion to their numbers, so the first problems have every size.
 
-    The reward is 1.0 where the walk, checked at each step, stays in the maze and off its walls and
-    ends on E, else 0.0. See `parse_moves` for what counts as the walk.
+    The reward is 1.0 if the walk ends on E and never leaves the maze or enters a wall, else 0.0.
+    `parse_moves` extracts the walk from the completion.
 
     Args:
-        sizes: rows (and columns) of the mazes, each at least 3.
-        num_train: how many problems of each size the train split holds, or one number for each
-            size; the other two likewise.
-        num_validation: see num_train.
-        num_test: see num_train.
-        seed: of the draw.
-        template: chat turns around the prompt, see `base.render`; None for the text as it is.
-        prompt: "full" explains the maze and asks for tags; "short" is the maze and a newline.
+      sizes: The numbers of rows (and columns) of the mazes, each at least 3.
+      num_train: The number of training problems of each size: one integer for all sizes, or one for
+        each size.
+      num_validation: Likewise for the validation split.
+      num_test: Likewise for the test split.
+      seed: The seed of the draw.
+      template: The chat template of the prompt, see `base.render`. None: the plain text.
+      prompt: "full" explains the maze and asks for tags; "short" is the maze and a newline.
 
     Raises:
-        ValueError: an option is out of range, or a size has fewer mazes than were asked for.
+      ConfigError: An option is out of range, or a size has fewer mazes than requested.
 
     >>> task = Maze(sizes=(5, 8), num_train=20, num_validation=5, num_test=5, prompt="short")
     >>> [len(task.split(name)) for name in ("train", "validation", "test")]
@@ -107,7 +107,7 @@ class Maze(base.Splits):
             n: iter(_draw_distinct(n, sum(per_size[n] for per_size in counts.values()), seed))
             for n in sizes
         }
-        # Test comes first, so that a larger train split leaves the held-out problems as they are.
+        # Test comes first, so that the size of the train split does not change the held-out ones.
         self._splits = {
             split: base.take_turns(
                 [
@@ -124,7 +124,7 @@ class Maze(base.Splits):
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
     ) -> list[base.Score]:
-        """Gives 1.0 to each completion whose moves lead from S to E, 0.0 to the others."""
+        """Rewards each completion with 1.0 if its moves lead from S to E, else with 0.0."""
         base.check_same_length(problems, completions)
         scores = []
         for problem, completion in zip(problems, completions, strict=True):
@@ -135,15 +135,15 @@ class Maze(base.Splits):
 
 
 def make_problem(grid: str, *, prompt: str = "full", template: str | None = None) -> base.Problem:
-    r"""Returns the problem of one maze; its worked example is a shortest path.
+    r"""Returns the problem of one maze. Its worked example is a shortest path.
 
     Args:
-        grid: n lines of n characters, with one S and one E that a path joins.
-        prompt: "full" or "short", see `Maze`.
-        template: see `base.render`.
+      grid: The maze: n lines of n characters, with one S, one E and a path between them.
+      prompt: "full" or "short", see `Maze`.
+      template: The chat template, see `base.render`.
 
     Raises:
-        ValueError: the grid is no such maze, or an option is unknown.
+      ValueError: The grid is not such a maze, or an option is unknown.
 
     >>> make_problem("S.*\n*.*\n*.E").worked_example
     '<answer>RDDR</answer>'
@@ -171,19 +171,19 @@ def make_problem(grid: str, *, prompt: str = "full", template: str | None = None
 
 
 def parse_moves(completion: str, *, tags_required: bool) -> tuple[str | None, str | None]:
-    r"""Returns the moves of a completion, or None and what is wrong with it.
+    r"""Returns the moves of a completion, or None and the error.
 
-    The answer is what the last closed <answer>...</answer> holds, and in it what its last
-    \boxed{...} holds, if there is one. Without tags it is the whole completion, or, where tags are
-    required, nothing: the letters of prose are no moves. It must consist of U, D, L and R in either
-    case, and of white space, commas and arrows (-, > and →), which mean nothing.
+    The answer is the text inside the last closed <answer>...</answer>, or inside the last
+    \boxed{...} in it, if there is one. Without tags it is the whole completion; if tags are
+    required, it is invalid, because letters of prose are not moves. It must consist of U, D, L and
+    R in either case, and of white space, commas and arrows (-, > and →), which are ignored.
 
     Args:
-        completion: any text.
-        tags_required: whether an answer outside tags is invalid.
+      completion: Any text.
+      tags_required: Whether an answer outside tags is invalid.
 
     Returns:
-        The moves as capital letters, at least one, and None; or None and the error.
+      (moves as capital letters, at least one; None), or (None, the error).
 
     >>> parse_moves(r"Down first? <answer>\boxed{r -> d}</answer>", tags_required=True)
     ('RD', None)
@@ -192,7 +192,7 @@ def parse_moves(completion: str, *, tags_required: bool) -> tuple[str | None, st
     >>> parse_moves("R, D", tags_required=True)
     (None, 'no <answer>...</answer> in the completion')
     >>> parse_moves("right", tags_required=False)
-    (None, "'i' is no move: U, D, L and R are")
+    (None, "'i' is not a move; moves are U, D, L and R")
     """
     answer = base.last_tagged(completion)
     if answer is None:
@@ -205,7 +205,7 @@ def parse_moves(completion: str, *, tags_required: bool) -> tuple[str | None, st
         answer = boxed if found and closed else answer
     moves = answer.translate(_NORMAL_FORM)
     if other := moves.lstrip("UDLR"):
-        return None, f"{other[0]!a} is no move: U, D, L and R are"
+        return None, f"{other[0]!a} is not a move; moves are U, D, L and R"
     return (moves, None) if moves else (None, "the answer has no moves")
 
 
@@ -213,8 +213,8 @@ def solves(grid: str, moves: str) -> bool:
     r"""Returns whether the moves lead from S to E without leaving the maze or entering a wall.
 
     Args:
-        grid: the maze, its lines joined by newlines.
-        moves: letters of "UDLR". Passing over E and coming back to it is allowed.
+      grid: The maze, as lines joined by newlines.
+      moves: Letters from "UDLR". The walk may pass over E and come back to it.
 
     >>> [solves("S.*\n*.*\n*.E", moves) for moves in ("RDDR", "RDDRLR", "RDD", "DDRR")]
     [True, True, False, False]
@@ -231,16 +231,16 @@ def solves(grid: str, moves: str) -> bool:
 
 
 def shortest_path(grid: str) -> str | None:
-    r"""Returns moves from S to E, as few as can be, or None where no path joins them.
+    r"""Returns the moves of a shortest path from S to E, or None if there is no path.
 
     Args:
-        grid: the maze, its lines joined by newlines.
+      grid: The maze, as lines joined by newlines.
 
     >>> shortest_path("S.*\n*.*\n*.E"), shortest_path("S*.\n**.\nE..")
     ('RDDR', None)
     """
     width = grid.index("\n") + 1
-    # A line of walls above and below, and the newlines at the sides, keep the search inside.
+    # Lines of walls above and below and the newlines at the sides keep the search inside the maze.
     cells = "*" * width + grid + "\n" + "*" * width
     offsets = [(move, down * width + right) for move, (down, right) in STEPS.items()]
     start, end = cells.index("S"), cells.index("E")
@@ -267,7 +267,7 @@ def _is_int(value: object, least: int) -> bool:
 
 
 def _per_size(option: str, value: int | Sequence[int], sizes: Sequence[int]) -> dict[int, int]:
-    """Returns how many problems of each size are asked for."""
+    """Returns the requested number of problems of each size."""
     counts = value if isinstance(value, list | tuple) else (value,) * len(sizes)
     if len(counts) != len(sizes) or not all(_is_int(count, 0) for count in counts):
         raise ConfigError(
@@ -283,7 +283,7 @@ def _check_prompt(prompt: str) -> None:
 
 
 def _draw_distinct(n: int, count: int, seed: int) -> list[str]:
-    """Draws `count` different mazes; a smaller `count` gives the beginning of a larger one."""
+    """Draws `count` different mazes; a smaller `count` gives the first mazes of a larger one."""
     rng = np.random.default_rng((seed, n))
     attempts = _FREE_ATTEMPTS + _ATTEMPTS_PER_MAZE * count
     drawn: dict[str, None] = {}
@@ -296,22 +296,22 @@ def _draw_distinct(n: int, count: int, seed: int) -> list[str]:
     if len(drawn) < count:
         raise ConfigError(
             f"num_train + num_validation + num_test = {count} different mazes of size {n} were "
-            f"asked for, but {attempts} draws gave only {len(drawn)}; ask for fewer, or for larger "
+            f"requested, but {attempts} draws gave only {len(drawn)}; ask for fewer, or for larger "
             "sizes"
         )
     return list(drawn)
 
 
 def _draw(n: int, rng: np.random.Generator) -> str | None:
-    """Draws a maze as the docstring of `Maze` says, or None where nothing is far enough from S."""
-    width = n + 1  # with a character for the newline, so that no corridor wraps around
+    """Draws a maze as `Maze` documents it. Returns None if no floor is far enough from S."""
+    width = n + 1  # one more for the newline, so that no corridor wraps around
     steps = (-width, width, -1, 1)
     preference = rng.random(n * width + 2 * width).tolist()
     opened = (rng.random(n * width + 2 * width) < _OPENED).tolist()
     start_at, end_at = rng.random(2).tolist()
 
     inside = [width + row * width + column for row in range(n) for column in range(n)]
-    wall = dict.fromkeys(inside, True)  # what is not a key is outside
+    wall = dict.fromkeys(inside, True)  # the keys are the cells inside the maze
     open_neighbours = [0] * len(preference)
 
     def open_up(cell: int) -> None:

@@ -1,61 +1,45 @@
 """MBPP (Austin et al. 2021, arXiv 2108.07732): write a Python function from a sentence."""
 
+import dataclasses
+
 from passk_jax.errors import ConfigError
-from passk_jax.tasks import base, data, humaneval, programs
+from passk_jax.tasks import base, coding, data, humaneval
 
 HELD_OUT = ("mbpp", "humaneval")
 
 
-class MBPP(programs.ProgrammingTask):
-    """974 problems with three tests each, in the published splits, or with HumanEval held out.
+@dataclasses.dataclass(kw_only=True, eq=False)
+class MBPP(coding.CodingTask):
+    """974 problems with three tests each, in the published splits or with HumanEval held out.
 
-    Published: task ids 601 to 974 for training, 511 to 600 for validation, 11 to 510 for test, 1 to
-    10 as few-shot examples, left out. With held_out="humaneval" all 974 are for training and both
-    held-out splits are HumanEval, as in PKPO 5.2.2.
+    The published splits are the task ids 601 to 974 for training, 511 to 600 for validation and 11
+    to 510 for test; 1 to 10 are few-shot examples and are left out. With held_out="humaneval" all
+    974 problems are for training and both held-out splits are HumanEval, as in PKPO 5.2.2. The file
+    is mbpp/mbpp.jsonl. `CodingTask` documents the other attributes.
 
-    Args:
-        data_dir: the folder that holds mbpp/mbpp.jsonl (and humaneval/).
-        held_out: "mbpp" or "humaneval".
-        shown_tests: how many of a problem's tests its prompt shows. The first gives the function's
-            name and types. The field shows all 3: a policy can then earn a share of the reward by
-            repeating what it was shown.
-        reward: see `ProgrammingTask`, for this and what follows.
-        time_limit_s: of one program.
-        memory_limit_mb: of one program.
-        template: of the prompt.
-        unsafe_execution: without isolation.
+    Attributes:
+      held_out: "mbpp" or "humaneval".
+      shown_tests: How many of a problem's tests its prompt shows. The first test shows the
+        function's name and types. Other work usually shows all 3, but a policy can then earn a
+        share of the reward by repeating the tests that it was shown.
 
     Raises:
-        ValueError: an option is out of range.
-        DataError: a file is missing or damaged.
+      ConfigError: An option is out of range.
+      DataError: A file is missing or damaged.
     """
 
-    def __init__(
-        self,
-        *,
-        data_dir: str | None = None,
-        held_out: str = "mbpp",
-        shown_tests: int = 1,
-        reward: str = "share",
-        time_limit_s: float = 10.0,
-        memory_limit_mb: int = 512,
-        template: str | None = None,
-        unsafe_execution: bool = False,
-    ) -> None:
-        super().__init__(
-            reward=reward,
-            time_limit_s=time_limit_s,
-            memory_limit_mb=memory_limit_mb,
-            template=template,
-            unsafe_execution=unsafe_execution,
-        )
-        if held_out not in HELD_OUT:
-            raise ConfigError(f"unknown held_out {held_out!r}; allowed: {', '.join(HELD_OUT)}")
-        if not 0 <= shown_tests <= 3:
-            raise ConfigError(f"shown_tests must be in 0..3, got {shown_tests!r}")
-        problems = load(data_dir, template, shown_tests)
-        if held_out == "humaneval":
-            others = humaneval.load(data_dir, template)
+    held_out: str = "mbpp"
+    shown_tests: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.held_out not in HELD_OUT:
+            raise ConfigError(f"unknown held_out {self.held_out!r}; allowed: {', '.join(HELD_OUT)}")
+        if not 0 <= self.shown_tests <= 3:
+            raise ConfigError(f"shown_tests must be in 0..3, got {self.shown_tests!r}")
+        problems = load(self.data_dir, self.template, self.shown_tests)
+        if self.held_out == "humaneval":
+            others = humaneval.load(self.data_dir, self.template)
             train = tuple(problems.values())
             self._splits = {"train": train, "validation": others, "test": others}
         else:
@@ -67,17 +51,17 @@ class MBPP(programs.ProgrammingTask):
 
 
 def load(data_dir: str | None, template: str | None, shown_tests: int) -> dict[int, base.Problem]:
-    """Returns task id -> problem.
+    """Returns the problems by task id.
 
     Raises:
-        DataError: the file is missing or damaged.
+      DataError: The file is missing or damaged.
     """
     file = data.path(data_dir, "mbpp", "mbpp.jsonl")
     problems = {}
     for row in data.read_jsonl(file):
         try:
             code = row["code"].replace("\r\n", "\n")
-            called, imports = programs.definitions(code)
+            called, imports = coding.definitions(code)
             shown = "\n".join(row["test_list"][:shown_tests])
             instruction = row["text"].strip() + "\n"
             if shown:
@@ -85,13 +69,13 @@ def load(data_dir: str | None, template: str | None, shown_tests: int) -> dict[i
             problems[row["task_id"]] = base.Problem(
                 id=f"mbpp/{row['task_id']}",
                 prompt=base.render(template, instruction),
-                reference=programs.Tests(
+                reference=coding.Tests(
                     sources=tuple(row["test_list"]),
                     called=called,
                     before=imports,
                     setup=row["test_setup_code"].replace("\r\n", "\n"),
                 ),
-                worked_example=programs.fenced(code),
+                worked_example=coding.fenced(code),
             )
         except (KeyError, TypeError, AttributeError, SyntaxError) as error:
             where = f"row {len(problems) + 1}"

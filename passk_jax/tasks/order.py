@@ -1,4 +1,4 @@
-"""The order in which problems come: a pure function of a seed, a position, and what was solved."""
+"""The order of the problems: a pure function of a seed, a position and the solve rates."""
 
 from collections.abc import Sequence
 
@@ -7,25 +7,24 @@ import numpy as np
 from passk_jax.errors import ConfigError
 from passk_jax.tasks import base
 
-_CYCLE = 1000  # draws in which the parts of a mixture come as often as their rates say
+_CYCLE = 1000  # draws; in each cycle the parts of a mixture occur in proportion to their rates
 
 
 class Order:
-    """An endless sequence of problems, that can be entered anywhere.
+    """An endless sequence of problems that can be read from any position.
 
-    Every epoch is a permutation of its own, drawn from (seed, epoch). In a mixture every part has
-    epochs of its own, and the parts alternate: in any thousand draws that begin at a multiple of a
-    thousand each comes as often as its rate says, to within two draws, in an order drawn from
-    (seed, thousand). So nothing but the position needs to be remembered to go on, and as many hosts
-    as there may be see the same sequence.
+    Every epoch is a new permutation, drawn from (seed, epoch). In a mixture every part has its own
+    epochs, and the draws are divided into cycles of a thousand. In each cycle every part occurs in
+    proportion to its rate, to within two draws, in an order drawn from (seed, cycle). The position
+    is therefore all that a run must remember to continue, and all hosts see the same sequence.
 
     Args:
-        problems: of the split; those of one part of a mixture share their `part`.
-        seed: of all that is drawn.
+      problems: The problems of the split. Problems of one part of a mixture share their `part`.
+      seed: The seed of all draws.
 
     Raises:
-        ValueError: there are no problems, or a rate is not positive, or is less than a thousandth
-            of all.
+      ConfigError: There are no problems, or a rate is not positive or less than a thousandth of the
+        sum of all rates.
 
     >>> order = Order([base.Problem(str(i), "", None) for i in range(4)], seed=0)
     >>> [order.batch(position, 2).tolist() for position in (0, 2, 4)]
@@ -40,12 +39,12 @@ class Order:
                 f"the rates {rates.tolist()} of a mixture's parts must be positive, and none less "
                 f"than 1/{_CYCLE} of their sum"
             )
-        # The share of all draws that the parts up to and including each one have.
+        # The cumulative share of draws of the parts.
         self._cumulative = np.cumsum(rates) / rates.sum()
         self._cumulative[-1] = 1.0
 
     def batch(self, position: int, size: int, solve_rates: object = None) -> np.ndarray:
-        """Returns the indices, int64 (size,), of the problems that follow the first `position`."""
+        """Returns the indices, int64 (size,), of the problems after the first `position` draws."""
         first, last = position // _CYCLE, (position + size - 1) // _CYCLE
         parts, places = (
             np.concatenate(columns)
@@ -59,7 +58,7 @@ class Order:
         return indices
 
     def _cycle(self, cycle: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each draw of a thousand: its part, and how often that part was drawn before."""
+        """Returns each draw's part in one cycle, and how often that part was drawn before it."""
         before, after = (self._drawn(c * _CYCLE) for c in (cycle, cycle + 1))
         parts = np.repeat(np.arange(len(before)), after - before)
         np.random.default_rng((self._seed, 2**32, cycle)).shuffle(parts)
@@ -69,14 +68,14 @@ class Order:
         return parts, places
 
     def _drawn(self, position: int) -> np.ndarray:
-        """How often each part comes among the first `position` draws, a multiple of a thousand."""
+        """Returns how often each part occurs before `position`, a multiple of the cycle."""
         return np.diff(np.floor(position * self._cumulative).astype(np.int64), prepend=0)
 
     def _within(self, part: int, places: np.ndarray) -> np.ndarray:
-        """The problems at some places of a part's own endless sequence."""
+        """Returns the indices of the problems at some places of a part's own endless sequence."""
         members = self._members[part]
         epochs, offsets = np.divmod(places, len(members))
-        # A single part has the seed to itself, as a task that is no mixture.
+        # A mixture with a single part has the same order as its task alone.
         seed = (self._seed,) if len(self._members) == 1 else (self._seed, part)
         permutations = {
             epoch: np.random.default_rng((*seed, epoch)).permutation(len(members))
@@ -90,22 +89,23 @@ class Order:
 
 
 class Prioritized:
-    """Batches of problems that are solved less often come more often.
+    """Draws the problems that are solved less often more often.
 
-    A problem is drawn in proportion to 1 - its last solve rate (Kimi k1.5, arXiv 2501.12599,
-    "prioritized sampling"); one that was never sampled counts as never solved. A batch has no
-    problem twice unless there are fewer than it takes. Where too few have any weight, it is filled
-    up from the others, each alike. In a mixture each draw is of a part as often as its rate says.
+    The probability of a problem is proportional to 1 - its last solve rate (Kimi k1.5, arXiv
+    2501.12599, "prioritized sampling"); a problem that was never sampled has the solve rate 0. A
+    batch has no problem twice unless it is larger than the number of problems. If too few problems
+    have a positive weight, the others fill the batch, all with equal probability. In a mixture the
+    weights of each part add up to its rate.
 
-    What is drawn is a function of (seed, position, solve rates): a run that goes on from its solve
-    record draws the same.
+    The draws are a function of (seed, position, solve rates), so a run that continues from its
+    solve record draws the same problems.
 
     Args:
-        problems: of the split; those of one part of a mixture share their `part`.
-        seed: of all that is drawn.
+      problems: The problems of the split. Problems of one part of a mixture share their `part`.
+      seed: The seed of all draws.
 
     Raises:
-        ValueError: there are no problems.
+      ConfigError: There are no problems.
 
     >>> order = Prioritized([base.Problem(str(i), "", None) for i in range(4)], seed=0)
     >>> sorted(order.batch(0, 2, np.array([1.0, 0.5, 1.0, np.nan])).tolist())
@@ -117,12 +117,12 @@ class Prioritized:
         self._seed = seed
 
     def batch(self, position: int, size: int, solve_rates: np.ndarray) -> np.ndarray:
-        """Returns `size` indices, int64, of the problems that follow the first `position`.
+        """Returns the indices, int64 (size,), of the problems after the first `position` draws.
 
         Args:
-            position: how many were drawn before.
-            size: how many to draw.
-            solve_rates: (number of problems,), the last of each; nan where there is none.
+          position: The number of problems drawn before.
+          size: The number of problems to draw.
+          solve_rates: The last solve rate of each problem, (number of problems,), or nan.
         """
         weights = 1.0 - np.nan_to_num(np.asarray(solve_rates, np.float64), nan=0.0)
         for members, rate in zip(self._members, self._rates, strict=True):
@@ -133,19 +133,19 @@ class Prioritized:
 
     @staticmethod
     def _permutation(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
-        """All problems, as if drawn one after the other without putting back.
+        """Returns all problems in the order of weighted draws without replacement.
 
-        The order of log-weights with Gumbel noise is that of such draws; those of weight 0 come
-        last, in any order.
+        Sorting log-weights plus Gumbel noise gives this order. Problems of weight 0 come last, in
+        random order.
         """
         noisy = rng.gumbel(size=len(weights)) + np.log(np.where(weights > 0, weights, 1.0))
         return np.lexsort((-noisy, weights <= 0))
 
 
 def _by_part(problems: Sequence[base.Problem]) -> tuple[list[np.ndarray], np.ndarray]:
-    """The indices of each part's problems, and its rate; a task that is no mixture is one part."""
+    """Returns each part's problem indices and rate. A task that is not a mixture is one part."""
     if not problems:
-        raise ConfigError("there are no problems to put in order")
+        raise ConfigError("there are no problems to order")
     members: dict[base.Part | None, list[int]] = {}
     for index, problem in enumerate(problems):
         members.setdefault(problem.part, []).append(index)

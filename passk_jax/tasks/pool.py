@@ -1,11 +1,11 @@
-"""Scores a batch in worker processes: what hangs, dies or eats memory costs its own item only.
+"""Scores a batch in worker processes: an item that hangs, dies or fills the memory fails alone.
 
     pool.score("passk_jax.tasks.math_grading:grade", [(reference, completion), ...], time_limit_s=5)
 
-The workers belong to a server process of their own, one for each function, started when it is first
-asked for: it imports that function's module alone, never JAX, and forks its workers (pebble's
-pool), which so start in milliseconds. There are many more than cores, because workers that hang
-must not keep the others' items waiting.
+Each function has its own server process, which starts with the first batch. The server imports only
+that function's module, never JAX, and forks its workers (pebble's pool), so they start in
+milliseconds. There are many more workers than cores, because workers that hang must not delay the
+other items.
 """
 
 import atexit
@@ -26,13 +26,13 @@ from passk_jax.errors import ConfigError
 from passk_jax.tasks.base import Score
 
 NUM_WORKERS = 32
-# How long a server may take to import its function before the first batch.
+# The time in which a server must have imported its function before the first batch.
 _START_S = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
 class _Failure:
-    """Why an item has no score."""
+    """The reason why an item has no score."""
 
     reason: str
 
@@ -48,18 +48,18 @@ def score(
     """Scores items in parallel.
 
     Args:
-        function: "package.module:name" of a function that is called as function(*item) -> Score.
-        items: one tuple of arguments each; they and the scores must pickle.
-        time_limit_s: wall-clock seconds for each item, from its own start.
-        memory_limit_mb: address space of a worker.
-        num_workers: how many items are worked on at once; fewer where each needs a core of its own.
+      function: "package.module:name" of a function, which is called as function(*item) -> Score.
+      items: One tuple of arguments for each call. Arguments and scores must be picklable.
+      time_limit_s: Wall-clock seconds for each item, from the item's own start.
+      memory_limit_mb: The address space of a worker, in MiB.
+      num_workers: The number of items scored at once. Choose fewer if each item needs a core.
 
     Returns:
-        Scores in the order of the items. One that hangs, dies, raises or runs out of memory has the
-        reward 0 and the reason as its error.
+      The scores in the order of the items. An item that hangs, dies, raises or runs out of memory
+      has the reward 0 and the reason as its error.
 
     Raises:
-        RuntimeError: the server cannot be started, or died twice over one batch.
+      RuntimeError: The server cannot be started, or died twice during one batch.
     """
     if not items:
         return []
@@ -71,7 +71,7 @@ def score(
 
 
 class _Server:
-    """The server process of one function, from the side that asks."""
+    """The client of one function's server process."""
 
     def __init__(self, key: tuple[str, int, int]):
         self.arguments = tuple(map(str, key))
@@ -79,7 +79,7 @@ class _Server:
         self.process: subprocess.Popen | None = None
 
     def run(self, items: list[tuple], time_limit_s: float) -> list[Score | _Failure]:
-        """Returns the results of a batch; a server that died is started again, once."""
+        """Returns the results of a batch. A server that dies is started again once."""
         with self.lock:
             for attempt in range(2):
                 try:
@@ -91,7 +91,7 @@ class _Server:
                     self.stop()
                     if attempt:
                         raise RuntimeError(
-                            f"the scoring server of {self.arguments[0]} died twice over one batch: "
+                            f"the scoring server of {self.arguments[0]} died twice in one batch: "
                             f"{type(error).__name__} {error}"
                         ) from error
         raise AssertionError("unreachable")
@@ -104,13 +104,13 @@ class _Server:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is the trainer's to answer
+                start_new_session=True,  # the trainer handles Ctrl-C
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         if not self.connection.poll(_START_S):
             self.stop()
             raise ConfigError(f"the scoring server of {self.arguments[0]} did not start")
-        ready = self.connection.recv()  # EOFError: it died, and stderr says of what
+        ready = self.connection.recv()  # EOFError: it died, and stderr says why
         if ready is not True:
             self.stop()
             raise ConfigError(f"the scoring server of {self.arguments[0]} did not start: {ready}")
@@ -138,7 +138,7 @@ def _server(key: tuple[str, int, int]) -> _Server:
 
 @atexit.register
 def stop() -> None:
-    """Ends all servers; the next batch starts its own again."""
+    """Ends all servers. The next batch starts a new one."""
     with _servers_lock:
         for server in _servers.values():
             server.stop()
@@ -148,7 +148,7 @@ def stop() -> None:
 
 
 def _limit_worker(memory_limit_mb: int) -> None:
-    """In each worker, before its first item."""
+    """Limits a worker's memory and signals. Called in each worker before its first item."""
     import ctypes
 
     die_with_parent = 1
@@ -196,14 +196,14 @@ def _serve(connection, function_name: str, memory_limit_mb: int, num_workers: in
             futures = [pool.schedule(function, item, timeout=time_limit_s) for item in items]
             connection.send([_result(future, time_limit_s) for future in futures])
     except (EOFError, OSError):
-        pass  # who asked is gone
+        pass  # the client is gone
     finally:
         pool.stop()
         pool.join(timeout=2)
 
 
 if __name__ == "__main__":
-    # Under its own name: what is pickled here is unpickled there.
+    # Import this module by its own name: objects that are pickled here are unpickled there.
     from passk_jax.tasks import pool as own
 
     own._serve(

@@ -1,8 +1,8 @@
-"""Draws the puzzles of reasoning-gym in a process of their own.
+"""Draws the puzzles of reasoning-gym in a separate process.
 
-Some of the library's generators take the order of a set, which Python draws anew for each process,
-and some take or seed the random numbers that all modules share. Here the order is fixed, and nobody
-else's numbers are touched; nor does the trainer load what the library imports.
+Some of the library's generators depend on the order of a set, which differs between Python
+processes, and some use or seed the global random numbers. In the separate process the order is
+fixed and no other module's random numbers change. The trainer also need not import the library.
 """
 
 import atexit
@@ -23,12 +23,12 @@ from passk_jax.errors import ConfigError
 
 
 class Item(NamedTuple):
-    """An item of the library's.
+    """One puzzle of the library.
 
     Attributes:
-        question: as the library words it.
-        answer: one that is graded as a solution, or None where the library gives none.
-        entry: what grading needs: the library's item without its question.
+      question: The library's text.
+      answer: An answer that is graded as a solution, or None if the library gives none.
+      entry: The library's item without its question, for grading.
     """
 
     question: str
@@ -37,21 +37,21 @@ class Item(NamedTuple):
 
 
 def ask(function: str, *arguments: object) -> object:
-    """Returns what a function of this module says, called in the process that generates.
+    """Calls a function of this module in the generating process and returns its result.
 
     Args:
-        function: "check" or "items".
-        *arguments: its arguments.
+      function: "check" or "items".
+      *arguments: The function's arguments.
 
     Raises:
-        ValueError: as the function does.
-        RuntimeError: the process died.
+      ValueError: The function raised it.
+      RuntimeError: The process died.
     """
     return _generator().ask(function, arguments)
 
 
 class _Generator:
-    """The process that generates, from the side that asks."""
+    """The client of the generating process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -62,7 +62,7 @@ class _Generator:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is the trainer's to answer
+                start_new_session=True,  # the trainer handles Ctrl-C
                 env=os.environ
                 | {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
@@ -92,51 +92,51 @@ _generator = functools.cache(_Generator)
 
 @atexit.register
 def stop() -> None:
-    """Ends the process; who asks next starts another."""
+    """Ends the process. The next call of `ask` starts a new one."""
     if _generator.cache_info().currsize:
         _generator().stop()
         _generator.cache_clear()
 
 
-# --- the side of the process ---
+# --- inside the generating process ---
 
 
 def check(dataset: str, parameters: Mapping[str, object]) -> None:
-    """Raises ValueError where there is no such dataset, or the library refuses its parameters."""
-    from passk_jax.tasks import puzzle_grading
+    """Raises a ValueError if the dataset is unknown or the library refuses its parameters."""
+    from passk_jax.tasks import puzzle_library
 
-    if dataset in puzzle_grading.REFUSED:
-        raise ConfigError(f"puzzles/{dataset} is no task: {puzzle_grading.REFUSED[dataset]}")
-    _check_known("dataset", dataset, puzzle_grading.dataset_names())
+    if dataset in puzzle_library.REFUSED:
+        raise ConfigError(f"puzzles/{dataset} is not a task: {puzzle_library.REFUSED[dataset]}")
+    _check_known("dataset", dataset, puzzle_library.dataset_names())
     for parameter in parameters:
-        allowed = puzzle_grading.parameter_names(dataset)
+        allowed = puzzle_library.parameter_names(dataset)
         _check_known(f"parameter of puzzles/{dataset}", parameter, allowed)
-    puzzle_grading.make_dataset(dataset, parameters, seed=0)
+    puzzle_library.make_dataset(dataset, parameters, seed=0)
 
 
 def items(dataset: str, parameters: bytes, first: int, count: int) -> list[Item | str]:
-    """Returns items in a row; in the place of one that the library fails to draw, why.
+    """Returns consecutive items, with the error's text for an item that the library cannot draw.
 
     Args:
-        dataset: a name of the library's.
-        parameters: the pickled parameters of the dataset.
-        first: number of the first item. Each item is a pure function of the arguments and its
-            number.
-        count: how many items.
+      dataset: The library's name of the dataset.
+      parameters: The pickled parameters of the dataset.
+      first: The number of the first item. An item is a pure function of dataset, parameters and
+        number.
+      count: The number of items.
     """
     import random
 
-    from passk_jax.tasks import puzzle_grading
+    from passk_jax.tasks import puzzle_library
 
     drawn: list[Item | str] = []
     for number in range(first, first + count):
-        chunk, offset = divmod(number, puzzle_grading.CHUNK)
-        random.seed(number)  # what list_functions draws from
+        chunk, offset = divmod(number, puzzle_library.CHUNK)
+        random.seed(number)  # list_functions draws from the global generator
         source = _chunk(dataset, parameters, chunk)
         try:
             item = source[offset]
         except Exception as error:
-            source.size = puzzle_grading.CHUNK  # word_ladder takes back what follows
+            source.size = puzzle_library.CHUNK  # word_ladder shrinks its size when a draw fails
             drawn.append(f"{type(error).__name__}: {str(error)[:300]}")
             continue
         entry = {"answer": item["answer"], "metadata": item["metadata"]}
@@ -146,14 +146,14 @@ def items(dataset: str, parameters: bytes, first: int, count: int) -> list[Item 
 
 @functools.lru_cache(maxsize=4)
 def _chunk(dataset: str, parameters: bytes, chunk: int):
-    from passk_jax.tasks import puzzle_grading
+    from passk_jax.tasks import puzzle_library
 
-    seed = chunk * puzzle_grading.CHUNK
-    return puzzle_grading.make_dataset(dataset, pickle.loads(parameters), seed)
+    seed = chunk * puzzle_library.CHUNK
+    return puzzle_library.make_dataset(dataset, pickle.loads(parameters), seed)
 
 
 def _answer(dataset: str, parameters: bytes, entry: Mapping) -> str | None:
-    """Returns the library's answer, as text, if it is one."""
+    """Returns the library's answer as text, or None if it is not graded as a solution."""
     from passk_jax.tasks import puzzle_grading
 
     answer = entry["answer"]
@@ -180,7 +180,7 @@ def _serve(connection: multiprocessing.connection.Connection) -> None:
         try:
             function, arguments = connection.recv()
         except EOFError:
-            return  # who asked is gone
+            return  # the client is gone
         try:
             reply = (False, functions[function](*arguments))
         except ValueError as error:
@@ -189,7 +189,7 @@ def _serve(connection: multiprocessing.connection.Connection) -> None:
 
 
 if __name__ == "__main__":
-    # Under its own name: what is pickled here is unpickled there.
+    # Import this module by its own name: objects that are pickled here are unpickled there.
     from passk_jax.tasks import puzzle_generation as own
 
     own._serve(multiprocessing.connection.Connection(int(sys.argv[1])))

@@ -1,61 +1,42 @@
-"""Grades an answer to a puzzle of reasoning-gym: by its verifier, where that one can be trusted.
+"""Grades an answer to a puzzle of reasoning-gym, by the library's verifier if it can be trusted.
 
 All verifiers of reasoning-gym 0.1.25 were read for this. Nine of them evaluate the answer as
-Python; those never see one, or only one that a grammar has passed. Some give full marks to what is
-no solution (the first digits of a probability, [NaN, NaN] as a sorted list, the sorted words and
-then any others): the tables below grade in their place. Whatever a verifier says, an empty answer
-is right only where nothing is what was asked for.
+Python: these are not called, or only on an answer that a grammar has accepted. Some give the full
+score to wrong answers (the first digits of a probability, [NaN, NaN] as a sorted list, the sorted
+words followed by any others): the tables below replace them. An empty answer is never right, except
+where the correct answer is empty.
 """
 
 import ast
-import dataclasses
 import functools
 import json
 import operator
 import pickle
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 
-from passk_jax.errors import ConfigError
-from passk_jax.tasks import base
+from passk_jax.tasks import base, puzzle_library
 
-try:  # here, so that a server of `pool` has it before it forks
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # a library below it has such lines
-        from reasoning_gym import factory
-except ImportError:  # `puzzles` says so when a task is made
-    factory = None
-
-# What the library has, and is not a task: name -> why.
-REFUSED = {
-    "codeio": "it makes its problems by running 3,002 programs that a language model wrote, which "
-    "read clocks and files and change random numbers that are not theirs",
-    "composite": "it mixes other datasets; a mixture of tasks does, with epochs and figures for "
-    "each part",
-}
-# How many items one object of the library is made for: acre gives others for another size.
-CHUNK = 1000
 _EXPRESSION_CHARACTERS = 500
 
 
 def grade(
     dataset: str, parameters: bytes, entry: Mapping[str, object], answer: str, share: bool
 ) -> base.Score:
-    """Returns 1.0 where the answer solves the puzzle, else 0.0, or less than 1.0; never raises.
+    """Scores 1.0 if the answer solves the puzzle, else 0.0 or a partial score. Never raises.
 
-    An answer may take long, or fill the memory: call this where that does no harm, as `pool.score`
-    does.
+    An answer may take long or fill the memory, so call this in a process where that does no harm,
+    as `pool.score` does.
 
     Args:
-        dataset: a name of the library's.
-        parameters: the pickled parameters of the dataset.
-        entry: the library's item, its question left out.
-        answer: without white space around it.
-        share: whether an answer that is no solution earns the library's partial score.
+      dataset: The library's name of the dataset.
+      parameters: The pickled parameters of the dataset.
+      entry: The library's item without its question.
+      answer: The answer, without white space around it.
+      share: Whether a wrong answer earns the library's partial score, which is below 1.0.
     """
     error = None
     try:
@@ -63,55 +44,16 @@ def grade(
         if _solves(dataset, verifier, entry, answer):
             return base.Score(1.0, True, answer)
         partial = _partial(dataset, verifier, entry, answer) if share else 0.0
-    except Exception as raised:  # whatever an answer brings a verifier to say, it is no solution
+    except Exception as raised:  # an answer on which the verifier fails is not a solution
         partial, error = 0.0, f"not scored: {type(raised).__name__}: {str(raised)[:200]!a}"
     return base.Score(partial, False, answer, error)
 
 
-def make_dataset(name: str, parameters: Mapping[str, object], seed: int):
-    """Returns the library's object for the items 0 to CHUNK - 1 of a seed.
-
-    Raises:
-        ValueError: a parameter is unknown or has a value that the library refuses.
-    """
-    try:
-        return factory.DATASETS[name][0](_config(name, parameters, seed))
-    except Exception as error:  # the library asserts, and compares before it asserts
-        given = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
-        raise ConfigError(f"puzzles/{name} refuses {given}: {error!r}") from error
-
-
-def dataset_names() -> tuple[str, ...]:
-    """Returns the names of the library's datasets that make puzzles."""
-    return tuple(sorted(set(factory.DATASETS) - set(REFUSED)))
-
-
-def parameter_names(name: str) -> tuple[str, ...]:
-    """Returns what a dataset can be told, other than its seed and size."""
-    fields = dataclasses.fields(factory.DATASETS[name][1])
-    return tuple(field.name for field in fields if field.name not in ("seed", "size"))
-
-
-def _like(default: object, value: object) -> object:
-    """Returns a value of a configuration as the kind of thing that the library has there."""
-    if dataclasses.is_dataclass(default) and isinstance(value, Mapping):
-        return dataclasses.replace(default, **value)
-    if isinstance(default, list | tuple) and isinstance(value, list | tuple):
-        return type(default)(value)
-    return value
-
-
-def _config(name: str, parameters: Mapping[str, object], seed: int):
-    default = factory.DATASETS[name][1](seed=seed, size=CHUNK)
-    values = {key: _like(getattr(default, key), value) for key, value in parameters.items()}
-    return dataclasses.replace(default, **values)
-
-
 @functools.lru_cache(maxsize=16)
 def _verifier(name: str, parameters: bytes):
-    """Returns an object of the library's that can score, but has not read what it draws from."""
-    verifier = object.__new__(factory.DATASETS[name][0])
-    verifier.config = _config(name, pickle.loads(parameters), seed=0)
+    """Returns a dataset object that can score, without the data that it would draw puzzles from."""
+    verifier = object.__new__(puzzle_library.factory.DATASETS[name][0])
+    verifier.config = puzzle_library.config(name, pickle.loads(parameters), seed=0)
     return verifier
 
 
@@ -129,7 +71,7 @@ def _solves(name: str, verifier, entry: Mapping, answer: str) -> bool:
 
 
 def _partial(name: str, verifier, entry: Mapping, answer: str) -> float:
-    """Returns the library's score of what is no solution; full marks for it are not believed."""
+    """Returns the library's score of a wrong answer, or 0.0 if it is not in [0, 1)."""
     if not answer or name in _EXACT or name in _VERIFIERS or not _is_allowed(name, answer):
         return 0.0
     partial = float(verifier.score_answer(answer, entry))
@@ -140,31 +82,31 @@ def _is_allowed(name: str, answer: str) -> bool:
     return name not in _ALLOWED or _ALLOWED[name].fullmatch(answer) is not None
 
 
-# Only the reference itself is right: the library evaluates anything else.
+# Only the reference itself is right: the library would evaluate any other answer.
 _EXACT = frozenset(("binary_matrix", "spiral_matrix", "string_insertion"))
 
-# What an answer must match before its dataset's own verifier sees it.
+# The pattern that an answer must match before the library's verifier reads it.
 _ALLOWED = {
-    # One point, one fraction, one time: of several, the library would read the first.
+    # One point, one fraction, one time: the library would read the first of several.
     "advanced_geometry": re.compile(r"\(?\s*-?[0-9.]+\s*(?:,\s*-?[0-9.]+\s*)?\)?°?"),
-    # A target is no box: a verifier that lets it be moved is solved by bringing targets to boxes.
+    # Only boxes may move: the library would also accept moving the targets to the boxes.
     "boxnet": re.compile(r"\s*\[(?:[^(]|(?<=move)\((?=box_))*", re.DOTALL),
     "fraction_simplification": re.compile(
         r"[$\s]*(?:\\d?frac\s*\{\s*[0-9]+\s*\}\s*\{\s*[0-9]+\s*\}|[0-9]+\s*/\s*[0-9]+)[$\s]*"
     ),
     "graph_color": re.compile(r"\{.*", re.DOTALL),
-    # The library skips what is no button, and so would read buttons in prose.
+    # The library skips all other characters, so it would read buttons in prose.
     "quantum_lock": re.compile(r"[ABCabc\s,>→-]+"),
     "time_intervals": re.compile(
         r"(?:[0-9]{1,6}(?: days?)?)?(?:,?\s*[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?)?"
     ),
-    # A move may have a count of one digit: R99999999 would be written out.
+    # A move's count has one digit: the library would write out R99999999.
     "rubiks_cube": re.compile(r"[LRDUBFXYZMES]w?'?[1-9]?(?:\s+[LRDUBFXYZMES]w?'?[1-9]?)*"),
 }
 
 
 def _number(text: str) -> Fraction:
-    """Reads the one number of a text: of two, nobody could say which one is meant."""
+    """Reads the only number of a text. Raises a ValueError if there is not exactly one."""
     (number,) = re.findall(r"-?[0-9]+(?:\.[0-9]+)?", text.replace(",", ""))
     return Fraction(number)
 
@@ -180,8 +122,8 @@ def _integer_or_text(text: str) -> int | str:
     return int(text) if re.fullmatch(r"[-+]?[0-9]{1,18}", text) else text.lower()
 
 
-# An answer is right where it reads as the reference does. The library's own comparison falls back
-# to the share that is right, and that can be 1 for a wrong answer.
+# An answer is right if its reader gives the same value as for the reference. The library compares
+# by the share of right parts instead, which can be 1 for a wrong answer.
 _READERS: dict[str, Callable[[str], object]] = {
     "calendar_arithmetic": _integer_or_text,
     "figlet_font": lambda text: text.replace(" ", "").lower(),
@@ -196,11 +138,11 @@ _READERS: dict[str, Callable[[str], object]] = {
 
 
 def _evaluate(text: str) -> tuple[Fraction, Counter[int], set[str]]:
-    """Returns the value of a sum of integers, the integers in it and its operators.
+    """Returns the value of an expression of integers, its integers and its operators.
 
     Raises:
-        ValueError: it has anything but integers, brackets and the operators + - * /.
-        ZeroDivisionError: it divides by zero.
+      ValueError: The text has anything but integers, brackets and the operators + - * /.
+      ZeroDivisionError: The expression divides by zero.
     """
     operators = {
         ast.Add: ("+", operator.add),
@@ -235,15 +177,15 @@ def _is_countdown(answer: str, entry: Mapping, verifier: object) -> bool:
 
 
 def _is_24(answer: str, entry: Mapping, verifier) -> bool:
-    # The library does not look whether the numbers are the ones given: 6+6+6+6 solves all.
+    # The library does not check that the numbers are the given ones: it accepts 6+6+6+6 always.
     value, integers, used = _evaluate(answer)
     numbers = entry["metadata"]["numbers"]
     return value == 24 and integers == Counter(numbers) and used <= set(verifier.config.operators)
 
 
 def _is_probability(answer: str, entry: Mapping, verifier: object) -> bool:
-    # The library takes any prefix for the whole: "0" solves all. Its tolerance, 0.0001, makes 0 of
-    # the smallest probabilities, so that a hundredth of the probability bounds it here.
+    # The library accepts any prefix of the answer: "0" is always right. With its tolerance of
+    # 0.0001, 0 would equal the smallest probabilities, so 1% of the probability bounds it here.
     number = r"[0-9]{1,20}(?:/[0-9]{1,20}|(?:\.[0-9]{1,20})?(?:e-[0-9]{1,2})?)"
     if not re.fullmatch(number, answer):
         return False
@@ -254,11 +196,11 @@ def _is_probability(answer: str, entry: Mapping, verifier: object) -> bool:
 
 def _is_complex(answer: str, entry: Mapping, verifier: object) -> bool:
     value = complex(re.sub(r"[\s*]", "", answer).replace("i", "j"))
-    return abs(value - complex(*entry["metadata"]["result"])) < 1e-6  # not so for NaN
+    return abs(value - complex(*entry["metadata"]["result"])) < 1e-6  # False for NaN
 
 
 def _has_roots(answer: str, entry: Mapping, verifier: object) -> bool:
-    # Where there is no root, the library gives full marks to all that is no number.
+    # If there is no root, the library gives the full score to any text that is not a number.
     roots = sorted(float(root) for root in answer.strip('"').split(",") if root.strip())
     exact = entry["metadata"]["real_solutions"]
     return len(roots) == len(exact) and all(
@@ -277,7 +219,7 @@ def _is_grid(answer: str, entry: Mapping, verifier) -> bool:
 
 
 def _leaves_the_jam(answer: str, entry: Mapping, verifier: object) -> bool:
-    # The library ignores moves that are blocked, and with them what the puzzle is about.
+    # The library ignores blocked moves, which are the point of the puzzle. Here they are errors.
     from reasoning_gym.games.rush_hour import Board
 
     board = Board(entry["metadata"]["board_config"])
@@ -292,7 +234,7 @@ def _leaves_the_jam(answer: str, entry: Mapping, verifier: object) -> bool:
 
 
 def _brings_home(answer: str, entry: Mapping, verifier: object) -> bool:
-    # Nor does the library mind walking into walls.
+    # The library also ignores moves into walls. Here they are errors.
     from reasoning_gym.games.contrib.sokoban.src.game import Game
 
     rows = [list(row.replace(" ", "")) for row in entry["metadata"]["gamestr"].strip().split("\n")]
@@ -321,7 +263,8 @@ def _follows(answer: str, entry: Mapping, verifier) -> bool:
 
     if len(answer) > _EXPRESSION_CHARACTERS:
         return False
-    # Anything between two signs is a variable to the library, and each doubles the truth table.
+    # For the library any text between two operators is a variable, and each variable doubles the
+    # truth table. Here only the known variables are allowed.
     variables = verifier._collect_variables([Expression.from_string(answer)])
     known = set(entry["metadata"]["variables"])
     return variables <= known and verifier.score_answer(answer, entry) >= 1
@@ -331,9 +274,9 @@ _FUNCTIONS = "exp log ln sqrt sin cos tan sec csc cot asin acos atan sinh cosh t
 
 
 def _is_expression(text: str, names: set[str]) -> bool:
-    """Whether a text is built of numbers, names, functions, brackets and + - * / **.
+    """Returns whether a text has only numbers, names, functions, brackets and + - * / **.
 
-    Only such a text may be evaluated. An exponent is no power, and has two digits at most, so that
+    Only such a text may be evaluated. An exponent contains no power and no number above 99, so that
     the numbers stay small.
     """
     if (
@@ -368,14 +311,14 @@ def _is_expression(text: str, names: set[str]) -> bool:
     return is_allowed(ast.parse(text.strip(), mode="eval").body)
 
 
-# Where a derivative is compared: inside the domain of asin(3*x), and far out on both sides for that
-# of a root.
+# The points (numerator, denominator) at which derivatives are compared. Some are in the domain of
+# asin(3*x); some are far out on both sides, in the domain of roots.
 _POINTS = [(1, 7), (2, 9), (-1, 17), (-3, 13), (5, 3), (-7, 4), (25, 8), (-31, 9)]
 _POINTS += [(sign * far, 3) for far in (31, 61, 100, 169) for sign in (1, -1)]
 
 
 def _is_integral(answer: str, entry: Mapping, verifier: object) -> bool:
-    # The library asks sympy to simplify the difference away, which can take longer than there is.
+    # The library lets sympy simplify the difference, which can exceed the time limit.
     import sympy
 
     variable = entry["metadata"]["variable"]
@@ -403,7 +346,7 @@ def _is_product(answer: str, entry: Mapping, verifier) -> bool:
     return _is_expression(answer, names) and verifier.score_answer(answer, entry) >= 1
 
 
-# What decides in place of the library's verifier, or before it, by (answer, entry, verifier).
+# Functions of (answer, entry, verifier) that grade instead of the library's verifier, or before it.
 _VERIFIERS: dict[str, Callable[[str, Mapping, object], bool]] = {
     "arc_agi": _is_grid,
     "coin_flip": _is_probability,
@@ -422,8 +365,8 @@ _VERIFIERS: dict[str, Callable[[str, Mapping, object], bool]] = {
     "word_ladder": _is_ladder,
 }
 
-if factory is not None:
-    # What sympy makes when it is first used, a server of `pool` has before it forks: thirty workers
-    # that all make it at once would take longer than there is for an answer.
+if puzzle_library.factory is not None:
+    # Build sympy's tables before a server of `pool` forks: thirty workers that all build them at
+    # once would exceed the time limit of an answer.
     _WARM = "x**2*exp(x)*sin(x) + sqrt(x)*log(x) + asin(x)"
     _is_integral(_WARM, {"metadata": {"variable": "x", "integrand": _WARM}}, None)

@@ -1,4 +1,4 @@
-"""The puzzles of reasoning-gym: 104 generators, each with a verifier, as tasks of one form."""
+"""The puzzles of reasoning-gym: 104 generators with verifiers, each one a task."""
 
 import hashlib
 import importlib.metadata
@@ -9,51 +9,51 @@ from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, puzzle_generation
 
 REWARDS = ("all", "share")
-# Its verifiers were read one by one, and another version draws other puzzles.
+# All verifiers of this version were read. Another version may draw other puzzles.
 VERSION = "0.1.25"
 MAX_ANSWER_CHARACTERS = 50_000
 
 _INSTRUCTION = "Give the final answer, and nothing else, between <answer> and </answer>."
-# Numbers of items, of which each seed has a million of its own; the library adds its seed to them,
-# and one of its generators wants the sum below 2**32.
+# Each seed has its own million item numbers. The library adds its seed to them, and one of its
+# generators needs the sum to be below 2**32.
 _ITEMS_PER_SEED = 10**6
 _MAX_SEED = 2**32 // _ITEMS_PER_SEED - 1
 _FREE_ATTEMPTS, _ATTEMPTS_PER_PUZZLE = 1_000, 5
-_BATCH = 50  # items asked for at once
+_BATCH = 50  # items requested at once
 
 
 class Puzzles:
     """One dataset of reasoning-gym, an optional dependency.
 
-    The prompt is the question as the library words it, and a line that asks for the answer in tags.
-    No prompt appears twice, within a split or in two of them. The puzzles are a pure function of
-    the dataset, its parameters and the seed, and the splits of their three numbers too; test comes
-    first, so that a larger train split leaves the held-out puzzles as they are. A split is drawn
-    when it is first asked for, with those before it: a puzzle takes a millisecond with most
+    The prompt is the library's question and a line that asks for the answer in tags. No prompt
+    appears twice, neither within a split nor in two splits. The puzzles are a pure function of the
+    dataset, its parameters and the seed; the splits also depend on their three numbers. Test comes
+    first, so that a larger train split does not change the held-out puzzles. A split is drawn at
+    its first use, together with the splits before it. One puzzle takes a millisecond with most
     generators, and half a second with a few.
 
-    The reward is 1.0 where what the last pair of answer tags holds solves the puzzle, else 0.0:
-    `puzzle_grading.grade`, in worker processes.
+    The reward is 1.0 if the text in the last pair of answer tags solves the puzzle, else 0.0.
+    Worker processes compute it with `puzzle_grading.grade`.
 
     Args:
-        dataset: the library's name of it, such as "knights_knaves".
-        num_train: how many puzzles the train split holds; the other two likewise.
-        num_validation: see num_train.
-        num_test: see num_train.
-        seed: of the draw.
-        reward: "all", or "share": what is no solution earns the library's partial score, which is
-            less than 1.0. A little of it goes to any answer of the right form in some datasets.
-        time_limit_s: wall-clock time for grading one completion.
-        template: chat turns around the prompt, see `base.render`; None for the text as it is.
-        **parameters: of the dataset, as its configuration in the library names them.
+      dataset: The library's name of the dataset, such as "knights_knaves".
+      num_train: The number of puzzles in the train split.
+      num_validation: The number of puzzles in the validation split.
+      num_test: The number of puzzles in the test split.
+      seed: The seed of the draw.
+      reward: "all", or "share": a wrong answer earns the library's partial score, which is below
+        1.0. In some datasets any answer of the right form earns a little.
+      time_limit_s: Wall-clock seconds for grading one completion.
+      template: The chat template of the prompt, see `base.render`. None: the plain text.
+      **parameters: The dataset's parameters, as the library's configuration names them.
 
     Attributes:
-        binary_rewards: whether `reward` is "all".
+      binary_rewards: Whether `reward` is "all".
 
     Raises:
-        ImportError: reasoning-gym is missing, or is another version than `VERSION`.
-        ValueError: an option is out of range, the dataset or a parameter is unknown, or the library
-            refuses the parameter's value.
+      ImportError: reasoning-gym is missing, or its version is not `VERSION`.
+      ConfigError: An option is out of range, the dataset or a parameter is unknown, or the library
+        refuses the parameter's value.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Puzzles:
         """Returns the puzzles of one split.
 
         Raises:
-            ValueError: the generator does not give as many different ones.
+          ConfigError: The generator does not give enough different puzzles.
         """
         base.check_split(name)
         place = self._places[name]
@@ -109,7 +109,7 @@ class Puzzles:
         return tuple(self._drawn.values())[place]
 
     def _draw(self, count: int) -> None:
-        """Goes on drawing until there are `count` different puzzles."""
+        """Draws until there are `count` different puzzles."""
         attempts = min(_FREE_ATTEMPTS + _ATTEMPTS_PER_PUZZLE * count, _ITEMS_PER_SEED)
         failures = []
         while len(self._drawn) < count:
@@ -118,7 +118,7 @@ class Puzzles:
             if wanted <= 0 or len(failures) > _BATCH + len(self._drawn):
                 failed = f" ({len(failures)} draws failed: {failures[-1]})" if failures else ""
                 raise ConfigError(
-                    f"{count} different puzzles of puzzles/{self._dataset} were asked for, but "
+                    f"{count} different puzzles of puzzles/{self._dataset} were requested, but "
                     f"{made} draws gave only {len(self._drawn)}; ask for fewer, or for other "
                     f"parameters{failed}"
                 )
@@ -145,7 +145,7 @@ class Puzzles:
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
     ) -> list[base.Score]:
-        """Gives 1.0 to each completion whose answer solves the puzzle, and less to the others."""
+        """Rewards each completion with 1.0 if its answer solves the puzzle, else with less."""
         base.check_same_length(problems, completions)
         from passk_jax.tasks import pool
 
@@ -174,7 +174,7 @@ class Puzzles:
 
 
 def read_answer(completion: str) -> tuple[str | None, str | None]:
-    """Returns the answer of a completion and None, or None and what is wrong with it."""
+    """Returns (the answer of a completion, None), or (None, the error)."""
     answer = base.last_tagged(completion)
     if answer is None:
         return None, "no <answer>...</answer> in the completion"
@@ -191,13 +191,13 @@ def _check_installed() -> None:
         version = "missing"
     if version != VERSION:
         raise ConfigError(
-            f"puzzles need reasoning-gym {VERSION}, which is {version}: "
+            f"puzzles need reasoning-gym {VERSION}; the installed version is {version}: "
             "pip install 'passk_jax[puzzles]'"
         )
 
 
 def _plain(value: object) -> object:
-    """Returns a value of a config in Python's own types, which every process can load."""
+    """Converts a config's value to Python's own types, which every process can unpickle."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,16 +1,15 @@
-"""Tasks and mixtures of seqio: problem sets combined at given rates.
+"""seqio tasks and mixtures: sets of problems combined at given rates.
 
     mixture = seqio_tasks.mix(
         "math_mbpp",
         {name: seqio_tasks.make(name, tasks.make(name), tokenizer) for name in ("math", "mbpp")},
         {"math": 0.7, "mbpp": 0.3},
     )
-    task = seqio_tasks.SeqioTask(mixture)  # what the training loop takes
+    task = seqio_tasks.SeqioTask(mixture)  # a task for the training loop
 
-seqio says what the problems are, how they are preprocessed and at which rates they are mixed; the
-order in which they come is `passk_jax.tasks.order`'s, since a pipeline of seqio cannot be entered
-in the middle. This module is the only one that imports seqio, and with it TensorFlow, which is kept
-off the accelerators.
+seqio defines the problems, their preprocessing and the rates of the mixture. Their order comes from
+`passk_jax.tasks.order`, because a seqio pipeline cannot be continued from the middle. Only this
+module imports seqio, and with it TensorFlow, which it keeps off the accelerators.
 """
 
 import dataclasses
@@ -24,29 +23,29 @@ import tensorflow as tf
 from passk_jax.errors import ConfigError
 from passk_jax.tasks import base
 
-# Nothing here computes; what TensorFlow reserved would be missing from JAX.
+# Nothing here needs an accelerator, and memory that TensorFlow reserves would be missing for JAX.
 for _kind in ("GPU", "TPU"):
     tf.config.set_visible_devices([], _kind)
 
 
 class Tokenizer(Protocol):
-    """What is asked of a tokenizer; see `passk_jax.policy.tokenizer`."""
+    """The part of a tokenizer that seqio needs; see `passk_jax.policy.tokenizer`."""
 
     vocab_size: int
     eos_id: int
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
+        """Returns the ids of a text."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids."""
+        """Returns the text of ids."""
 
 
 class Vocabulary(seqio.Vocabulary):
-    """A policy's tokenizer as a vocabulary of seqio, with the same ids by construction.
+    """A policy's tokenizer as a seqio vocabulary with the same ids.
 
     Args:
-        tokenizer: to be wrapped.
+      tokenizer: The policy's tokenizer.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -55,12 +54,12 @@ class Vocabulary(seqio.Vocabulary):
 
     @property
     def eos_id(self) -> int:
-        """Ends a sequence."""
+        """The id that ends a sequence."""
         return self.tokenizer.eos_id
 
     @property
     def unk_id(self) -> None:
-        """None: what a text has that no piece stands for is the tokenizer's affair."""
+        """None: the tokenizer itself handles text that it has no piece for."""
         return None
 
     @property
@@ -97,12 +96,12 @@ class Vocabulary(seqio.Vocabulary):
 
 
 class Source(seqio.FunctionDataSource):
-    """The problems of one of our tasks, as examples of seqio.
+    """The problems of one of our tasks as seqio examples.
 
-    An example has the texts `inputs`, the prompt, `targets`, the worked example or "", and `id`.
+    An example has the texts `inputs` (the prompt), `targets` (the worked example or "") and `id`.
 
     Args:
-        task: whose problems they are, and which scores the answers.
+      task: The task that has the problems and scores the answers.
     """
 
     def __init__(self, task: base.Task) -> None:
@@ -110,7 +109,7 @@ class Source(seqio.FunctionDataSource):
         super().__init__(self._dataset, splits=base.SPLITS)
 
     def _dataset(self, split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        del shuffle_files, seed  # the order is not seqio's
+        del shuffle_files, seed  # the order comes from `passk_jax.tasks.order`
         problems = self.task.split(split)
         columns = {
             "id": [problem.id for problem in problems],
@@ -128,17 +127,17 @@ def make(
     tokenizer: Tokenizer,
     preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
 ) -> seqio.Task:
-    """Returns one of our tasks as a `seqio.Task`, which is not registered.
+    """Returns one of our tasks as an unregistered `seqio.Task`.
 
     Args:
-        name: of the task; seqio allows no slash, so it is replaced by a colon.
-        task: the task.
-        tokenizer: the policy's.
-        preprocessors: of seqio, which see the texts `inputs`, `targets` and `id`. They may change
-            the prompts and leave problems out. Tokens are made after them.
+      name: The task's name. seqio allows no slash, so a colon replaces it.
+      task: The task.
+      tokenizer: The policy's tokenizer.
+      preprocessors: seqio preprocessors, which get the texts `inputs`, `targets` and `id`. They may
+        change the prompts and leave out problems. Tokenization comes after them.
 
     Returns:
-        The task, with `inputs` (without an end of sequence) and `targets` (with one) as features.
+      The task, with the features `inputs` (without an end of sequence) and `targets` (with one).
     """
     vocabulary = Vocabulary(tokenizer)
     return seqio.Task(
@@ -159,18 +158,18 @@ def make(
 def mix(
     name: str, parts: Mapping[str, seqio.Task | seqio.Mixture], rates: Mapping[str, float]
 ) -> seqio.Mixture:
-    """Returns a `seqio.Mixture`, which is not registered.
+    """Returns an unregistered `seqio.Mixture`.
 
     Args:
-        name: of the mixture.
-        parts: tasks, or mixtures, by name.
-        rates: how often each part's problems come, relative to one another; positive.
+      name: The mixture's name.
+      parts: Tasks or mixtures, by name.
+      rates: The positive sampling rate of each part, relative to the other parts' rates.
 
     Raises:
-        ValueError: the names of `parts` and of `rates` differ, or a rate is not positive.
+      ConfigError: The names of `parts` and `rates` differ, or a rate is not positive.
     """
     if set(parts) != set(rates):
-        raise ConfigError(f"rates are given for {sorted(rates)}, but the parts are {sorted(parts)}")
+        raise ConfigError(f"the rates are for {sorted(rates)}, but the parts are {sorted(parts)}")
     for part, rate in rates.items():
         if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
             raise ConfigError(f"the rate of {part!r} must be a positive number, got {rate!r}")
@@ -180,13 +179,13 @@ def mix(
 
 
 def registered(name: str) -> "SeqioTask":
-    """Returns what is registered with seqio under a name, as the training loop takes it.
+    """Returns the seqio task or mixture that is registered under a name, for the training loop.
 
     Args:
-        name: of a task or a mixture. The config's own file is a place to register it.
+      name: The name of the task or mixture. It can be registered in the config's own file.
 
     Raises:
-        ValueError: there is none of that name, or see `SeqioTask`.
+      ConfigError: No task or mixture has that name, or `SeqioTask` raises it.
     """
     known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
     if name not in known:
@@ -198,17 +197,17 @@ def registered(name: str) -> "SeqioTask":
 
 
 class SeqioTask:
-    """A task or a mixture of seqio, as the training loop takes it.
+    """A seqio task or mixture as a task for the training loop.
 
-    The problems of a split are those of all parts, by the parts' names; each keeps its id and the
-    reference, and has the prompt that seqio's preprocessors left. Those of the held-out splits
-    alternate in proportion to the parts' sizes, so that the first so many of them are a fair share.
+    A split has the problems of all parts. Each problem keeps its id and its reference, and has the
+    prompt that the seqio preprocessors return. In held-out splits the parts alternate in proportion
+    to their sizes, so that any first problems hold a fair share of each part.
 
     Args:
-        provider: the task or mixture; every task in it was made by `make`.
+      provider: The task or mixture. Every task in it must have been made by `make`.
 
     Raises:
-        ValueError: a task was not, so that nothing says how its answers are scored.
+      ConfigError: A task was not made by `make`, so it has no scoring.
     """
 
     def __init__(self, provider: seqio.Task | seqio.Mixture) -> None:
@@ -217,8 +216,8 @@ class SeqioTask:
         for task in mixture.tasks if mixture else [provider]:
             if not isinstance(task.source, Source):
                 raise ConfigError(
-                    f"seqio task {task.name!r} was not made by passk_jax.tasks.seqio_tasks.make: "
-                    "nothing says how its answers are scored"
+                    f"seqio task {task.name!r} was not made by passk_jax.tasks.seqio_tasks.make, "
+                    "so there is no function by which its answers are scored"
                 )
             rate = mixture.get_rate(task) if mixture else 1.0
             self._parts[base.Part(task.name.replace(":", "/"), rate)] = task
@@ -230,8 +229,8 @@ class SeqioTask:
         """Returns the problems of one split.
 
         Raises:
-            ValueError: there is no such split, two problems have one id, or a preprocessor changed
-                what it must not.
+          ConfigError: There is no such split, two problems have the same id, or a preprocessor
+            changed the tokens or an id.
         """
         base.check_split(name)
         return self._split(name)
@@ -239,7 +238,7 @@ class SeqioTask:
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
     ) -> list[base.Score]:
-        """Has each part score the answers to its own problems."""
+        """Scores each answer with the task of its problem's part."""
         base.check_same_length(problems, completions)
         scores: list[base.Score | None] = [None] * len(problems)
         for part, task in self._tasks.items():
@@ -261,7 +260,7 @@ class SeqioTask:
         return tuple(problems) if split == "train" else base.take_turns(by_part)
 
     def _problems(self, part: base.Part, split: str) -> list[base.Problem]:
-        """The problems of one part as its preprocessors leave them."""
+        """Returns the problems of one part, with the prompts that its preprocessors return."""
         known = {problem.id: problem for problem in self._tasks[part].split(split)}
         examples = self._parts[part].get_dataset(
             sequence_length=None, split=split, shuffle=False, num_epochs=1
@@ -274,7 +273,7 @@ class SeqioTask:
             if name not in known or example["inputs"].tolist() != vocabulary.encode(prompt):
                 raise ConfigError(
                     f"seqio task {self._parts[part].name!r}, example {name!r}: preprocessors may "
-                    "change `inputs` before they are tokenized, not the tokens, and not the `id`"
+                    "change `inputs` before they are tokenized, but neither the tokens nor the `id`"
                 )
             problems.append(dataclasses.replace(known[name], prompt=prompt, part=part))
         return problems

@@ -1,4 +1,4 @@
-"""A task with some of its problems only, such as those of a middling difficulty."""
+"""A task with only some of its problems, such as those of medium difficulty."""
 
 import functools
 import json
@@ -10,11 +10,11 @@ from passk_jax.tasks.data import DataError
 
 
 class Subset:
-    """Another task, with some of its problems only.
+    """A task with only some of the problems of another task.
 
     Args:
-        task: the whole task.
-        keep: from a split to whether a problem of it is kept; splits without an entry stay whole.
+      task: The whole task.
+      keep: For each split, a function that returns whether to keep a problem. Default: keep all.
 
     >>> from passk_jax.tasks.arithmetic import Arithmetic
     >>> short = Subset(Arithmetic(), {"train": lambda problem: len(problem.prompt) < 20})
@@ -28,13 +28,13 @@ class Subset:
         self._split = functools.cache(self._filter)
 
     def split(self, name: str) -> Sequence[base.Problem]:
-        """Returns the problems of one split that are kept, in the whole task's order."""
+        """Returns the kept problems of one split, in the whole task's order."""
         return self._split(name)
 
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
     ) -> list[base.Score]:
-        """Scores as the whole task does."""
+        """Scores the completions as the whole task does."""
         return self._task.score(problems, completions)
 
     def _filter(self, name: str) -> tuple[base.Problem, ...]:
@@ -42,21 +42,21 @@ class Subset:
 
 
 def with_ids(task: base.Task, ids: Sequence[str], source: str) -> Subset:
-    """Returns the task with the training problems of the given ids.
+    """Returns the task with only the training problems that have the given ids.
 
     Args:
-        task: the whole task.
-        ids: of the training problems to keep.
-        source: where the ids come from, for the errors.
+      task: The whole task.
+      ids: The ids of the training problems to keep.
+      source: The origin of the ids, for error messages.
 
     Raises:
-        DataError: an id is not of a training problem, or none is given.
+      DataError: No id is given, or an id is not that of a training problem.
     """
     kept = set(ids)
     strangers = kept - {problem.id for problem in task.split("train")}
     if strangers or not kept:
         what = f"problem {min(strangers)!r} is not in the train split" if kept else "no ids"
-        raise DataError(f"{source}: {what}; was it made for another task, or other options?")
+        raise DataError(f"{source}: {what}; was it made for another task or with other options?")
     return Subset(task, {"train": lambda problem: problem.id in kept})
 
 
@@ -64,7 +64,7 @@ def read_ids(file: str) -> list[str]:
     """Returns the ids that `python -m passk_jax.difficulty` kept.
 
     Raises:
-        DataError: the file is missing, or is no such file.
+      DataError: The file is missing or was not written by that command.
     """
     try:
         ids = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))["kept"]

@@ -1,4 +1,4 @@
-"""Tracking: what a run measures, remembers, writes down and reports."""
+"""Tracking: the metrics of a run, its files and its report."""
 
 from passk_jax.tracking import solve_record
 from passk_jax.tracking.metrics import (

@@ -1,7 +1,7 @@
-"""What a group's final answers say: how many differ, how the wrong ones spread, who wins a vote.
+"""Metrics of a group's final answers: how many differ, how the wrong ones spread, who wins a vote.
 
-A group is n completions of one problem, a k-subset is k of them drawn without replacement. Answers
-are normal forms: equal strings are equal answers. None is a completion without an answer.
+A group is n completions of one problem; a k-subset is k of them drawn without replacement. Answers
+are in normal form: equal strings are equal answers. None is a completion without an answer.
 """
 
 import collections
@@ -16,18 +16,18 @@ import numpy as np
 def distinct_at_k(answers: Sequence[str | None], ks: Sequence[int]) -> list[float]:
     """Expected number of different answers in a random k-subset: sum_a 1 - C(n-m_a, k) / C(n, k).
 
-    m_a is how often answer a was given; None counts as one answer. k = 1 gives 1, k = n the number
-    of different answers. The unique answers of PKR's Figure 4.
+    m_a is the number of times that answer a was given. None counts as one answer. k = 1 gives 1,
+    and k = n gives the number of different answers: the unique answers of PKR's Figure 4.
 
     Args:
-        answers: n of them.
-        ks: each in [1, n].
+      answers: The n answers of a group.
+      ks: Values of k, each in [1, n].
 
     Returns:
-        The number for each k.
+      The expected number for each k.
 
     Raises:
-        ValueError: a k is out of range.
+      ValueError: A k is out of range.
 
     >>> distinct_at_k(["4", "5", "5", None], [1, 2, 4])  # one of the 6 pairs is twice the same
     [1.0, 1.8333333333333335, 3.0]
@@ -40,18 +40,18 @@ def distinct_at_k(answers: Sequence[str | None], ks: Sequence[int]) -> list[floa
 def wrong_answer_entropy(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
     """Entropy, in nats, of the empirical distribution of a group's wrong answers (PKT, Figure 7).
 
-    None counts as one answer. Of m wrong samples it is at most log m, and on average below the
-    entropy of the distribution that they come from: compare groups of one size.
+    None counts as one answer. With m wrong samples the entropy is at most log m, and on average it
+    is below that of the distribution that they come from: compare only groups of the same size.
 
     Args:
-        answers: n of them.
-        correct: which are right; the same answer may be right in one completion and not in another.
+      answers: The n answers of a group.
+      correct: Whether each is right. An answer may be right in one completion and wrong in another.
 
     Returns:
-        The entropy; nan where no answer is wrong.
+      The entropy, or nan if no answer is wrong.
 
     Raises:
-        ValueError: the lengths differ.
+      ValueError: The lengths differ.
 
     >>> round(wrong_answer_entropy(["4", "5", None, "42"], [False, False, False, True]), 3)  # log 3
     1.099
@@ -66,22 +66,22 @@ def wrong_answer_entropy(answers: Sequence[str | None], correct: Sequence[bool])
 def majority_at_k(
     answers: Sequence[str | None], correct: Sequence[bool], ks: Sequence[int]
 ) -> list[float]:
-    """Probability that the most frequent answer of a random k-subset is right; exact.
+    """Exact probability that the most frequent answer of a random k-subset is right.
 
-    Ties are broken by lot. None does not vote; a subset of Nones alone counts as wrong. Where one
-    answer is right in some completions only, it is right with the share of those. k = 1 gives the
-    mean of `correct` (where all right completions have an answer), k = n the vote of all.
+    Ties are broken at random. None does not vote, and a subset with only None counts as wrong. An
+    answer that is right in only some completions is right with the share of these. k = 1 gives the
+    mean of `correct` (if all right completions have an answer), and k = n the vote of all.
 
     Args:
-        answers: n of them; their binomials must fit a float, as they do for n <= 1000.
-        correct: which are right.
-        ks: each in [1, n].
+      answers: The n answers of a group. Their binomials must fit a float, as for n <= 1000.
+      correct: Whether each answer is right.
+      ks: Values of k, each in [1, n].
 
     Returns:
-        The probability for each k.
+      The probability for each k.
 
     Raises:
-        ValueError: a k is out of range, or the lengths differ.
+      ValueError: A k is out of range, or the lengths differ.
 
     >>> majority_at_k(["4", "5", "5"], [False, True, True], [2, 3])  # of 3 pairs one is 5, 5
     [0.6666666666666666, 1.0]
@@ -90,7 +90,7 @@ def majority_at_k(
     _check_ks(ks, n)
     right = collections.Counter(itertools.compress(answers, correct))
     if len(correct) != n:
-        raise ValueError(f"answers and correct must be as many, got {n} and {len(correct)}")
+        raise ValueError(f"answers and correct must have one length, got {n} and {len(correct)}")
     counts = collections.Counter(answers)
     del right[None], counts[None]
     probabilities = [0.0] * len(ks)
@@ -110,7 +110,7 @@ def _check_ks(ks: Sequence[int], n: int) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _chances_to_be_drawn(n: int, k: int) -> tuple[float, ...]:
-    """For each m, 0 to n, the chance that a k-subset of n holds one of m given samples."""
+    """For each m from 0 to n, the probability that a k-subset has at least one of m samples."""
     return tuple(1.0 - math.comb(n - m, k) / math.comb(n, k) for m in range(n + 1))
 
 
@@ -118,13 +118,13 @@ def _chances_to_be_drawn(n: int, k: int) -> tuple[float, ...]:
 def _chances_to_win(
     own: int, others: tuple[int, ...], n: int, ks: tuple[int, ...]
 ) -> tuple[float, ...]:
-    """For each k, the chance that an answer given `own` times of n wins the vote of a k-subset.
+    """For each k, the probability that an answer given `own` times wins the vote of a k-subset.
 
-    It wins with j votes where no other answer has more, and with t others level in 1 / (1 + t) of
-    the cases, which is the integral of u^t over [0, 1]. So its subsets are counted by x^j times the
-    product of the others' polynomials sum_{i<j} C(m, i) x^i + u C(m, j) x^j: one row for each j and
-    each node of a quadrature that is exact for the highest power of u, one column for each power of
-    x. Samples without an answer have no limit.
+    It can win with j votes if no other answer has more. If t others have j votes too, it wins with
+    probability 1 / (1 + t), the integral of u^t over [0, 1]. So the subsets that it wins are
+    counted by x^j times the product of the others' polynomials sum_{i<j} C(m, i) x^i + u C(m, j)
+    x^j. Rows are pairs of j and a node of a quadrature exact for the highest power of u; columns
+    are powers of x. Samples without an answer do not vote, so any number of them may be drawn.
     """
     if not ks:
         return ()
@@ -149,6 +149,6 @@ def _chances_to_win(
 
 @functools.cache
 def _quadrature(degree: int) -> list[tuple[float, float]]:
-    """Nodes and weights on [0, 1] that integrate polynomials of this degree exactly."""
+    """Returns nodes and weights on [0, 1] that integrate polynomials of this degree exactly."""
     nodes, weights = np.polynomial.legendre.leggauss(degree // 2 + 1)
     return list(zip((1 + nodes) / 2, weights / 2, strict=True))

@@ -1,24 +1,24 @@
-"""A file that only grows, in whole records, and can be cut back to where a checkpoint saw it."""
+"""A file that only grows, by whole records, and can be cut back to its size at a checkpoint."""
 
 import os
 import pathlib
 
 
 class AppendFile:
-    """Appends records to a file: each is written whole or not at all, and errors name the file.
+    """Appends records to a file. Each is written whole or not at all, and errors name the file.
 
     Nothing is buffered in this process, so a killed run loses no record that was appended.
 
     Args:
-        path: of the file; it is made where it is missing.
-        size: what is kept of its present content, in bytes; the rest is cut off.
+      path: The path of the file, which is created if it is missing.
+      size: The number of bytes of its present content to keep. The rest is cut off.
 
     Attributes:
-        size: what it holds now, in bytes.
+      size: The file's present size in bytes.
 
     Raises:
-        ValueError: the file is shorter than `size`.
-        OSError: the operating system refuses; `filename` is the path.
+      ValueError: The file is shorter than `size`.
+      OSError: The operating system refuses. Its `filename` is the path.
     """
 
     def __init__(self, path: str | os.PathLike[str], size: int = 0) -> None:
@@ -29,13 +29,13 @@ class AppendFile:
         self.size = size
 
     def append(self, record: bytes) -> None:
-        """Writes `record` at the end; where that fails, the file is as it was before."""
+        """Writes `record` at the end. If that fails, the file is left as it was before."""
         try:
             rest = memoryview(record)
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except BaseException as error:
-            # Cutting off a partial record needs no space, so this works on a full disk.
+            # Cut off a partial record. This needs no space, so it works on a full disk.
             os.ftruncate(self._descriptor, self.size)
             if isinstance(error, OSError):
                 raise self._named(error) from error
@@ -43,7 +43,7 @@ class AppendFile:
         self.size += len(record)
 
     def sync(self) -> int:
-        """Waits until the file is on the disk; returns its size in bytes."""
+        """Waits until the file is on the disk, and returns its size in bytes."""
         try:
             os.fsync(self._descriptor)
         except OSError as error:
@@ -51,7 +51,7 @@ class AppendFile:
         return self.size
 
     def close(self) -> None:
-        """Closes the file; closing it again does nothing."""
+        """Closes the file. Closing it again does nothing."""
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
@@ -65,11 +65,11 @@ class AppendFile:
 
 
 def check_size(path: pathlib.Path, size: int) -> None:
-    """Raises ValueError where the file at `path` is missing or shorter than `size` bytes."""
+    """Raises a ValueError if the file at `path` is missing or shorter than `size` bytes."""
     present = path.stat().st_size if path.exists() else 0
     if present < size:
         held = f"holds {present} bytes" if path.exists() else "is missing"
         raise ValueError(
-            f"{path} {held}, but held {size} when the checkpoint was saved: put it back as it was, "
-            "or start afresh in another workdir"
+            f"{path} {held}, but held {size} when the checkpoint was saved: restore the file, or "
+            "start a new run in another workdir"
         )

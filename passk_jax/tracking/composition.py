@@ -1,4 +1,4 @@
-"""What an estimator makes of a group: the advantage of a right and of a wrong sample."""
+"""The advantages that an estimator gives the right and the wrong samples of a group."""
 
 from collections.abc import Mapping
 
@@ -8,24 +8,24 @@ import numpy as np
 from passk_jax import transforms
 from passk_jax.tracking import runs
 
-_DRAWS = 200  # of an estimator that draws sets: its mean over so many
+_DRAWS = 200  # estimators that draw sets are averaged over so many draws
 
 
 def by_composition(config: Mapping[str, object]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean advantage of the right and of the wrong samples of a group, by how many are right.
+    """Returns the mean advantage of right and wrong samples, by the number of right ones.
 
-    Of the config's estimator and k; of a schedule the last ones.
+    It uses the config's estimator and k, or the last ones of a schedule.
 
     Args:
-        config: a run's, with dotted keys.
+      config: A run's config, with dotted keys.
 
     Returns:
-        Two arrays (n + 1,), at c the advantages in a group of c right ones: nan for those of the
-        right where c = 0, and of the wrong where c = n.
+      Two arrays (n + 1,): the mean advantage of the right and of the wrong samples of a group with
+      c right ones, for c = 0, ..., n. It is nan if the group has no such sample.
 
     Raises:
-        ValueError: the estimator does not take the settings.
-        TypeError: likewise.
+      ValueError: The estimator does not accept the settings.
+      TypeError: Likewise.
 
     >>> config = {"samples_per_prompt": 4, "estimator.name": "rloo", "estimator.k": None}
     >>> for advantages in by_composition(config):
@@ -44,7 +44,7 @@ def by_composition(config: Mapping[str, object]) -> tuple[np.ndarray, np.ndarray
     k = runs.last_phase(config.get("estimator.k")) if row.takes_k else None
     rewards_PxN = (np.arange(n) < np.arange(n + 1)[:, None]).astype(np.float32)
     draws = _DRAWS if "key" in row.parameters else 1
-    # A second half, of more entropy, so that for "adaptive" these are of the lower half.
+    # The second half, of higher entropy, puts the first into the lower half that "adaptive" finds.
     batch = np.concatenate([np.tile(rewards_PxN, (draws, 1))] * 2)
     entropy = np.repeat([0.0, 1.0], len(batch) // 2)
     weights = transforms.make(name, **options)(batch, k, key=jax.random.key(0), entropy=entropy)

@@ -1,8 +1,8 @@
-"""TensorBoard event files, with tensorboardX's encoding and without its thread.
+"""TensorBoard event files, with tensorboardX's encoding but without its thread.
 
-tensorboardX's usual writer hands events to a thread: when the disk is full the thread dies, its
-bounded queue fills up, and training hangs without a word. Here each event is on its way to the
-disk, or has raised, when `add_scalars` returns.
+tensorboardX's usual writer passes events to a thread. When the disk is full, that thread dies, its
+bounded queue fills up, and training hangs without a message. Here `add_scalars` itself passes the
+event to the operating system, or raises.
 """
 
 import os
@@ -16,16 +16,16 @@ class EventFile:
     """A new event file in `folder`.
 
     Args:
-        folder: where TensorBoard looks; it is made where it is missing.
-        purge_step: TensorBoard is told to forget what earlier files in the folder say about this
-            step and later ones; None keeps everything.
+      folder: The folder that TensorBoard reads. It is created if it is missing.
+      purge_step: Tells TensorBoard to ignore this step and later ones in earlier files of the
+        folder. None keeps everything.
 
     Raises:
-        ModuleNotFoundError: tensorboardX is not installed.
+      ModuleNotFoundError: tensorboardX is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str], purge_step: int | None = None) -> None:
-        # Imported here: it takes 0.7 s, and a machine with only the JAX stack can train without.
+        # Imported here: it takes 0.7 s, and a machine with only JAX can train without it.
         from tensorboardX import proto, record_writer
 
         self._proto = proto
@@ -41,13 +41,13 @@ class EventFile:
             self._add(step=purge_step, session_log=start)
 
     def add_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes one event that holds all the scalars."""
+        """Writes one event with all the scalars."""
         summary = self._proto.summary_pb2.Summary
         values = [summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._add(step=step, summary=summary(value=values))
 
     def close(self) -> None:
-        """Closes the file; closing it again does nothing."""
+        """Closes the file. Closing it again does nothing."""
         if self._records is not None:
             records, self._records = self._records, None
             records.close()

@@ -1,4 +1,4 @@
-"""The report's pictures: what each of them shows of one arm, or of several beside each other."""
+"""Draws the report's pictures, each for one arm or for several arms together."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from passk_jax.tracking.runs import Arm
 from passk_jax.tracking.summary import ENTROPY, SOLVE_RATE
 
 Arms = Sequence[Arm]
-_LEGEND_WIDTH = 74  # characters in a line
+_LEGEND_WIDTH = 74  # characters per line
 
 
 class Picture(NamedTuple):
-    """A figure ready for a page."""
+    """A picture for the page."""
 
     name: str
     title: str
@@ -30,9 +30,9 @@ class Picture(NamedTuple):
 
 
 def draw_all(arms: Arms) -> list[Picture]:
-    """Draws every figure that the runs hold something for."""
+    """Draws every picture that the runs have data for."""
     pictures = []
-    # Whatever the user's own matplotlibrc says, the report looks as it was designed.
+    # The report ignores the user's own matplotlibrc.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(plotting.STYLE)
@@ -77,9 +77,9 @@ def curve_of(
     label: str = "",
     colour: str | None = None,
 ) -> Curve:
-    """One metric of an arm: its mean over seeds, with the standard error.
+    """Returns the curve of an arm's metric: its mean over seeds, with the standard error.
 
-    Of one seed it is the run's own: over its problems, or over the steps that it is smoothed over.
+    With one seed, the standard error is the run's own: over problems, or over smoothed steps.
     """
     steps, values_SxT = arm.values(name)
     if smoothed:
@@ -96,7 +96,7 @@ def curve_of(
 
 
 def _by_k(prefix: str, *, smoothed: bool) -> Callable[[Axes, Arms], None]:
-    """Returns a function that draws one curve for each k, of one arm."""
+    """Returns a function that draws one arm's pass@k, one curve for each k."""
 
     def draw(axes: Axes, arms: Arms) -> None:
         if len(arms) > 1:
@@ -119,7 +119,7 @@ def _by_k(prefix: str, *, smoothed: bool) -> Callable[[Axes, Arms], None]:
 
 
 def _at_k(choose: Callable[[Sequence[int]], int]) -> Callable[[Axes, Arms], None]:
-    """Returns a function that draws held-out pass@k for one k, of several arms."""
+    """Returns a function that draws held-out pass@k of several arms, for one k."""
 
     def draw(axes: Axes, arms: Arms) -> None:
         if len(arms) == 1:
@@ -140,11 +140,11 @@ def _against_k(axes: Axes, arms: Arms) -> str:
     evaluations = [arm.values(name)[0] for arm in arms for name in names.values()]
     before_too = all(len(steps) > 1 for steps in evaluations)
     befores = [_points(arm, names, first=True) for arm in arms]
-    # Arms that begin with the same policies have one line for the beginning, as one arm has.
+    # Arms that begin with the same policies share one line for the beginning.
     same = all(np.allclose(values, befores[0][0]) for values, _ in befores)
     bootstrapped = all(arm.bootstrap(ks[0], first=first) for arm in arms for first in (True, False))
     for i, arm in enumerate(arms):
-        place = 2.0 ** (0.07 * (i - (len(arms) - 1) / 2))  # bars beside each other
+        place = 2.0 ** (0.07 * (i - (len(arms) - 1) / 2))  # so that error bars do not overlap
         if before_too and not (same and i):
             values, errors = befores[i]
             colour, shift = (MUTED, 1.0) if same else (arm.colour, place)
@@ -172,7 +172,7 @@ def _against_k(axes: Axes, arms: Arms) -> str:
 
 
 def _points(arm: Arm, names: dict[int, str], *, first: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Held-out pass@k for each k, and how far its bar reaches down and up: (2, K)."""
+    """Returns held-out pass@k for each k, (K,), and its error bars down and up, (2, K)."""
     values, errors = [], []
     for k, name in names.items():
         interval = arm.bootstrap(k, first=first)
@@ -220,13 +220,13 @@ def _composition(axes: Axes, arms: Arms) -> str:
         try:
             right, wrong = composition.by_composition(arm.config)
         except (KeyError, TypeError, ValueError) as error:
-            notes.append(f"Not drawn, {arm.label}: {error}.")
+            notes.append(f"{arm.label} is not drawn: {error}.")
             continue
         counts = np.arange(len(right)) / (1 if same_n else len(right) - 1)
         for values, style in ((right, "-"), (wrong, "--")):
             axes.plot(counts, values, color=arm.colour, linestyle=style, marker="o", markersize=3.2)
         if any(runs.is_phases(arm.config.get(f"estimator.{key}")) for key in ("name", "k")):
-            notes.append(f"Of {arm.label}: the last phase.")
+            notes.append(f"{arm.label}: the last phase.")
     if not axes.lines:
         raise plotting.Empty
     axes.axhline(0, color=MUTED, linewidth=0.8)
@@ -241,7 +241,7 @@ def _composition(axes: Axes, arms: Arms) -> str:
 def _lines(
     solid: str, ylabel: str, *, dashed: str = "", smoothed: bool = True, from_zero: bool = False
 ) -> Callable[[Axes, Arms], None]:
-    """Returns a function that draws a metric, or two, of every arm; names as `Arm.metric` has."""
+    """Returns a function that draws one or two metrics of every arm, named as in `Arm.metric`."""
 
     def draw(axes: Axes, arms: Arms) -> None:
         curves = [
@@ -303,7 +303,7 @@ def _colours(ks: Sequence[int]) -> dict[int, tuple[float, ...]]:
     return {k: plotting.K_COLOURS(i / max(len(ks) - 1, 1)) for i, k in enumerate(ks)}
 
 
-# Name of the PNG file: title, caption, and what draws it; it may return more of the caption.
+# PNG file name: (title, caption, function that draws it and may return more of the caption).
 FIGURES: dict[str, tuple[str, str, Callable[[Axes, Arms], str | None]]] = {
     "pass_at_k": ("Held-out pass@k, before and after", "", _against_k),
     "held_out_pass_at_k": (
@@ -315,12 +315,12 @@ FIGURES: dict[str, tuple[str, str, Callable[[Axes, Arms], str | None]]] = {
     "held_out_pass_at_most": ("Held-out pass@k", "For the largest k.", _at_k(max)),
     "solve_rate": (
         "Training problems solved at least once",
-        "Cumulative: the fraction of all training problems with a right sample so far.",
+        "The fraction of all training problems that had a right sample so far (cumulative).",
         _solve_rate,
     ),
     "train_pass_at_k": (
         "Training pass@k",
-        "Moving mean over steps, each of which sees other problems.",
+        "Moving mean over steps. Each step has different problems.",
         _by_k("train", smoothed=True),
     ),
     "reward": (
@@ -335,23 +335,23 @@ FIGURES: dict[str, tuple[str, str, Callable[[Axes, Arms], str | None]]] = {
     ),
     "majority": (
         "Held-out majority vote",
-        "How often the most frequent answer of k samples is right.",
+        "The probability that the most frequent answer of k samples is right.",
         _lines("eval/majority@*", "{name}", smoothed=False),
     ),
     "wrong_answer_entropy": (
         "Entropy of wrong answers",
-        "Held-out problems: how evenly the wrong samples spread over different answers.",
+        "Held-out problems: high if the wrong samples spread evenly over different answers.",
         _lines("eval/wrong_answer_entropy_n*", "nats", smoothed=False),
     ),
     "weights": (
         "Weights by group composition",
-        "What the estimator gives a right sample (solid) and a wrong one (dashed).",
+        "The weight of a right sample (solid) and of a wrong one (dashed).",
         _composition,
     ),
     "distinct_answers": (
         "Different final answers in a group",
-        "Held-out problems (solid) and training, moving mean (dashed), for the largest k there is; "
-        "“no answer” counts as one.",
+        "Held-out problems (solid) and training (dashed, moving mean), for the largest k. "
+        "“No answer” counts as one answer.",
         _lines("eval/distinct@*", "different answers", dashed="train/distinct@*"),
     ),
     "groups": (
@@ -371,7 +371,7 @@ FIGURES: dict[str, tuple[str, str, Callable[[Axes, Arms], str | None]]] = {
     ),
     "truncated": (
         "Truncated responses",
-        "Samples that reached the longest response allowed; moving mean.",
+        "Samples that reached the largest allowed response length; moving mean.",
         _lines("train/truncated", "fraction of samples", from_zero=True),
     ),
     "gradient_norm": (

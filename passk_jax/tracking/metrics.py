@@ -1,7 +1,7 @@
-"""Figures of merit of groups of samples: pass@k, rewards, diversity, with their uncertainty.
+"""Metrics of groups of samples, with their uncertainty: pass@k, rewards, diversity.
 
-Everything here works on host arrays of one step or of one evaluation: P problems, N samples each. A
-name says its estimator's k and n: `train/pass@4_n16` is the unbiased estimate of pass@4 from 16
+All functions work on host arrays of one step or one evaluation: P problems with N samples each. A
+metric's name has its k and n: `train/pass@4_n16` is the unbiased estimate of pass@4 from 16
 samples, averaged over problems.
 """
 
@@ -15,7 +15,7 @@ from passk_jax import transforms
 from passk_jax.tracking import answers
 
 KS = (1, 2, 4, 8, 16)
-_CHUNK = 500  # resamples of a bootstrap in memory at once
+_CHUNK = 500  # bootstrap resamples in memory at once
 
 
 class Interval(NamedTuple):
@@ -35,24 +35,24 @@ def group_metrics(
     ks: Sequence[int] = KS,
     stderr: bool = False,
 ) -> dict[str, float]:
-    """Summarises P groups of N scored samples.
+    """Returns the metrics of P groups of N scored samples.
 
     Args:
-        rewards_PxN: finite rewards.
-        correct_PxN: booleans, or 0 and 1.
-        final_answers: P sequences of N normal forms, or None for "no answer".
-        prefix: of every name, "train" or "eval".
-        ks: see `figures_by_problem`.
-        stderr: whether to add, under the name with "_stderr" appended, each figure's standard error
-            over problems, (sample standard deviation) / sqrt(P); nan for P = 1.
+      rewards_PxN: Finite rewards.
+      correct_PxN: Booleans, or 0 and 1.
+      final_answers: P sequences of N answers in normal form, or None for "no answer".
+      prefix: The prefix of every name, "train" or "eval".
+      ks: Values of k, see `figures_by_problem`.
+      stderr: Whether to add each metric's standard error over problems, (sample standard deviation)
+        / sqrt(P), under its name with "_stderr" appended. It is nan for P = 1.
 
     Returns:
-        `{prefix}/{name}`: the means over problems of `figures_by_problem`, then `reward_mean`,
-        `groups_all_right` and `groups_all_wrong` (fractions). Problems without a figure (nan) are
-        left out of its mean; where all are, that is nan.
+      `{prefix}/{name}`: the means over problems of `figures_by_problem`, then `reward_mean`,
+      `groups_all_right` and `groups_all_wrong` (fractions). A mean leaves out the problems without
+      a value (nan), and is nan if no problem has one.
 
     Raises:
-        ValueError: shapes disagree, there are no samples, or a reward is not finite.
+      ValueError: Shapes disagree, there are no samples, or a reward is not finite.
 
     >>> group_metrics(np.eye(2), np.eye(2), [["4", "5"], ["5", "7"]], prefix="train", ks=(1, 2))
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -98,19 +98,19 @@ def figures_by_problem(
     *,
     ks: Sequence[int] = KS,
 ) -> dict[str, np.ndarray]:
-    """Returns what N samples say of each of P problems, as arrays (P,) by name.
+    """Returns the metrics of each of P problems from N samples, as arrays (P,) by name.
 
     Args:
-        correct_PxN: booleans, or 0 and 1.
-        final_answers: P sequences of N normal forms, or None for "no answer".
-        ks: those above N are left out, as N samples say nothing about them.
+      correct_PxN: Booleans, or 0 and 1.
+      final_answers: P sequences of N answers in normal form, or None for "no answer".
+      ks: Values of k. Those above N are left out, because N samples give no estimate for them.
 
     Returns:
-        `pass@{k}_n{N}`, `distinct@{k}_n{N}`, `majority@{k}_n{N}` for each k, and
-        `wrong_answer_entropy_n{N}` (nan where no answer is wrong); see `tracking.answers`.
+      `pass@{k}_n{N}`, `distinct@{k}_n{N}`, `majority@{k}_n{N}` for each k, and
+      `wrong_answer_entropy_n{N}` (nan if no answer is wrong); see `tracking.answers`.
 
     Raises:
-        ValueError: shapes disagree, or there are no samples.
+      ValueError: Shapes disagree, or there are no samples.
 
     >>> figures_by_problem(np.eye(2), [["4", "5"], ["5", "7"]], ks=(2,))["distinct@2_n2"].tolist()
     [2.0, 2.0]
@@ -147,23 +147,23 @@ def bootstrap(
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[Hashable, Interval]:
-    """Estimates means over problems with percentile bootstrap intervals over problems.
+    """Estimates means over problems, with percentile bootstrap intervals over problems.
 
-    The problems are resampled, not their samples: the interval answers "how much would the figure
-    move with another set of problems and their samples". Problems with the same figures count as
-    one kind, so resampling is one multinomial draw over the kinds that there are.
+    The problems are resampled, not their samples: the interval answers "how much would the metric
+    change with another set of problems and their samples". Problems with equal values form one
+    kind, so resampling is one multinomial draw over the kinds.
 
     Args:
-        by_problem: arrays (P,), such as those of `figures_by_problem`; a nan is left out.
-        confidence: the share of resamples between the interval's ends, in (0, 1).
-        num_resamples: how many sets of P problems are drawn.
-        seed: of the draws; all figures share them.
+      by_problem: Arrays (P,), such as those of `figures_by_problem`. A nan is left out.
+      confidence: The share of resamples inside the interval, in (0, 1).
+      num_resamples: The number of sets of P problems that are drawn.
+      seed: The seed of the draws, which all metrics share.
 
     Returns:
-        The estimates and their intervals, by the same names; nan for a figure that is always nan.
+      The estimates and their intervals, by the same names. nan for a metric that is always nan.
 
     Raises:
-        ValueError: an argument is out of range.
+      ValueError: An argument is out of range.
 
     >>> bootstrap({"pass@1_n16": np.ones(3)})
     {'pass@1_n16': Interval(estimate=1.0, low=1.0, high=1.0)}
@@ -189,9 +189,9 @@ def bootstrap(
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     intervals = {}
     for name, estimate, column in zip(by_problem, means(counts_U), resampled.T, strict=True):
-        drawn = column[~np.isnan(column)]  # a resample may hold no problem with the figure
+        drawn = column[~np.isnan(column)]  # a resample may have no problem with a value
         low, high = np.quantile(drawn, tails) if drawn.size else (np.nan, np.nan)
-        # The percentiles of few problems can miss the estimate, by rounding or by skewness.
+        # With few problems, rounding or skewness can put the estimate outside the percentiles.
         ends = (float(np.minimum(low, estimate)), float(np.maximum(high, estimate)))
         intervals[name] = Interval(float(estimate), *ends)
     return intervals
@@ -200,7 +200,7 @@ def bootstrap(
 def bootstrap_pass_at_k(
     correct_PxN: np.ndarray, *, ks: Sequence[int] = KS, **options: float
 ) -> dict[int, Interval]:
-    """Estimates pass@k as `bootstrap` does, which takes the options; those k above N are left out.
+    """Estimates pass@k by `bootstrap`, which gets the options, for each k up to N.
 
     >>> bootstrap_pass_at_k(np.ones((3, 2), bool), ks=(1,))
     {1: Interval(estimate=1.0, low=1.0, high=1.0)}
@@ -213,9 +213,9 @@ def bootstrap_pass_at_k(
 
 @functools.cache
 def pass_at_k_table(num_samples: int, k: int) -> np.ndarray:
-    """Returns the unbiased pass@k for each number of correct samples, 0 to `num_samples`.
+    """Returns the unbiased pass@k for each number of correct samples from 0 to `num_samples`.
 
-    One table for each (n, k), so that a step's metrics are look-ups and not calls to a device.
+    A cached table makes a step's metrics look-ups instead of calls to a device.
 
     >>> pass_at_k_table(4, 2).round(3).tolist()
     [0.0, 0.5, 0.833, 1.0, 1.0]
@@ -223,12 +223,12 @@ def pass_at_k_table(num_samples: int, k: int) -> np.ndarray:
     table = np.array(
         transforms.pass_at_k(num_samples, np.arange(num_samples + 1), k), dtype=np.float64
     )
-    table.setflags(write=False)  # the cache hands the same array to everybody
+    table.setflags(write=False)  # the cache returns the same array to all callers
     return table
 
 
 def pass_at_k_by_k(metrics: Mapping[str, object], prefix: str) -> dict[int, tuple[str, float]]:
-    """Returns the pass@k figures among `metrics`, from k to (name, value), in order of k.
+    """Returns the pass@k metrics among `metrics` as {k: (name, value)}, in order of k.
 
     >>> pass_at_k_by_k({"eval/pass@8_n16": 0.7, "eval/pass@8_n16_stderr": 0.1}, "eval")
     {8: ('eval/pass@8_n16', 0.7)}
@@ -237,7 +237,7 @@ def pass_at_k_by_k(metrics: Mapping[str, object], prefix: str) -> dict[int, tupl
 
 
 def by_k(metrics: Mapping[str, object], name: str) -> dict[int, tuple[str, float]]:
-    """Returns the figures `{name}@{k}_n{n}` among `metrics`, from k to (full name, value), rising.
+    """Returns the metrics `{name}@{k}_n{n}` as {k: (full name, value)}, in order of k.
 
     >>> by_k({"eval/majority@8_n16": 0.7, "eval/majority@8_n16_stderr": 0.1}, "eval/majority")
     {8: ('eval/majority@8_n16', 0.7)}
@@ -258,5 +258,5 @@ def _check_correct(correct_PxN: np.ndarray) -> np.ndarray:
             f"correct must have shape (P, N), both at least 1, got {correct_PxN.shape}"
         )
     if not np.isin(correct_PxN, (0, 1)).all():
-        raise ValueError("correct must hold booleans, or 0 and 1")
+        raise ValueError("correct must contain only booleans, or 0 and 1")
     return correct_PxN.astype(bool)

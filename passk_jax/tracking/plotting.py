@@ -1,4 +1,4 @@
-"""How curves are drawn: the style, series and bands over steps, and names at their ends."""
+"""Draws curves: their style, bands over steps, and labels at their ends."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 INK, MUTED, GRID = "#1d2433", "#5c6575", "#e4e7ec"
-# k is ordered, so its colours are too: each darker than the last, in print and for any eye.
+# The colours are ordered like k: each is darker than the last, in print and for any eye.
 K_COLOURS = LinearSegmentedColormap.from_list(
     "k", ["#e8743b", "#d1495b", "#a23e8c", "#6a3fa0", "#2b2d7c"]
 )
@@ -41,7 +41,7 @@ STYLE = {
 
 
 class Curve(NamedTuple):
-    """One line: points, the half-width of its band (nan for none), colour, name, style."""
+    """One line: points, the half-width of its band (nan for none), colour, label and style."""
 
     x: np.ndarray
     values: np.ndarray
@@ -52,7 +52,7 @@ class Curve(NamedTuple):
 
 
 class Empty(Exception):
-    """The runs hold nothing of what a figure shows."""
+    """The runs have no data for a figure."""
 
 
 def draw_curves(
@@ -64,9 +64,9 @@ def draw_curves(
     low: float = -np.inf,
     high: float = np.inf,
 ) -> None:
-    """Draws curves over training steps, or over samples; one with a label is named at its end.
+    """Draws curves over training steps or over samples, with the labels at their ends.
 
-    The vertical axis starts at 0 where `from_zero`, and never leaves [low, high].
+    The vertical axis starts at 0 if `from_zero` is set, and stays inside [low, high].
     """
     curves = [curve for curve in curves if len(curve.x)]
     if not curves:
@@ -74,7 +74,7 @@ def draw_curves(
     for curve in curves:
         marker = "o" if len(curve.x) <= 30 else None
         band = curve.values - curve.stderr, curve.values + curve.stderr
-        if curve.style == "-":  # with two bands for each colour nothing could be told apart
+        if curve.style == "-":  # two bands of the same colour could not be told apart
             axes.fill_between(curve.x, *band, color=curve.colour, alpha=0.16, linewidth=0)
         axes.plot(
             curve.x,
@@ -95,7 +95,7 @@ def draw_curves(
 
 
 def label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Names each curve beside its last point, moving names apart that would overlap."""
+    """Writes each curve's label beside its last point, and moves apart labels that overlap."""
     if not curves:
         return
     low, high = axes.get_ylim()
@@ -116,9 +116,9 @@ def label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def spread(places: np.ndarray, gap: float) -> np.ndarray:
-    """Moves numbers as little as it takes for neighbours to be `gap` apart, in the same order.
+    """Moves numbers as little as needed for neighbours to be `gap` apart, in the same order.
 
-    They end between 0 and 1 where there is room for them.
+    The results lie between 0 and 1 if there is room for them.
 
     >>> spread(np.array([0.5, 0.2, 0.5]), gap=0.1).round(3).tolist()
     [0.45, 0.2, 0.55]
@@ -126,7 +126,7 @@ def spread(places: np.ndarray, gap: float) -> np.ndarray:
     [0.9, 0.2, 1.0]
     """
     order = np.argsort(places, kind="stable")
-    # The least-squares answer: fit an increasing sequence to the places less the gaps before them.
+    # Least squares: fit an increasing sequence to the places minus the gaps before them.
     blocks: list[list[float]] = []
     for rank, place in enumerate(places[order]):
         blocks.append([place - rank * gap])

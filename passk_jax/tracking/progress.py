@@ -1,4 +1,4 @@
-"""The progress of a run in a terminal, or as plain lines where there is none."""
+"""Shows the progress of a run: a bar in a terminal, plain lines elsewhere."""
 
 import sys
 import types
@@ -10,17 +10,17 @@ from passk_jax.tracking.summary import SOLVE_RATE
 
 
 class Progress:
-    """A bar with the figures that matter: pass@1, the largest pass@k, problems solved.
+    """Shows the most important metrics: pass@1, the largest pass@k, problems solved.
 
-    On a terminal it is a bar. In a log file, where a bar would leave thousands of lines, it is one
-    line every `plain_every` steps and one at the last.
+    In a terminal it is a bar. In a log file, where a bar would leave thousands of lines, it is one
+    line every `plain_every` steps and one at the last step.
 
     Args:
-        total: the run's last step.
-        initial: the step that a resumed run starts from.
-        name: what is counted, "step" or "warm start".
-        plain_every: steps between plain lines; None for about twenty in a whole run.
-        stream: where it goes; None for stderr.
+      total: The run's last step.
+      initial: The step that a resumed run starts from.
+      name: What is counted, "step" or "warm start".
+      plain_every: The number of steps between plain lines. None: about twenty lines in a run.
+      stream: The output stream. None: stderr.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class Progress:
         self._plain_every = max(1, total // 20) if plain_every is None else plain_every
         self._bar = None
         if self._stream.isatty():
-            import tqdm  # not at the top: a machine with only the JAX stack can train without
+            import tqdm  # not at the top: a machine with only JAX can train without it
 
             self._bar = tqdm.tqdm(
                 total=total, initial=initial, file=self._stream, desc=name, dynamic_ncols=True
             )
 
     def update(self, step: int, row: Mapping[str, object]) -> None:
-        """Shows that `step` is done, with the figures of its row of metrics."""
+        """Shows that `step` is done, with the metrics of its row."""
         figures = figures_that_matter(row)
         if self._bar is not None:
             self._bar.set_postfix_str(figures, refresh=False)
@@ -53,14 +53,14 @@ class Progress:
             self.note(f"{self._name} {step}/{self._total}: {figures}")
 
     def note(self, text: str) -> None:
-        """Writes a line of its own, above the bar if there is one."""
+        """Writes a separate line, above the bar if there is one."""
         if self._bar is None:
             print(text, file=self._stream, flush=True)
         else:
             self._bar.write(text, file=self._stream)
 
     def close(self) -> None:
-        """Leaves the bar as it is and ends its line."""
+        """Ends the bar's line and leaves the bar visible."""
         if self._bar is not None:
             self._bar.close()
 
@@ -77,7 +77,7 @@ class Progress:
 
 
 def figures_that_matter(row: Mapping[str, object]) -> str:
-    """Returns a row's figures in a few words.
+    """Returns a row's most important metrics as a short text.
 
     >>> row = {"train/pass@1_n16": 0.4, "train/pass@4_n16": 0.62, "train/pass@16_n16": 0.81}
     >>> figures_that_matter({**row, "train/cumulative_solve_rate": 0.5, "train/step_time_s": 0.3})

@@ -1,4 +1,4 @@
-"""Runs on one page: report.html, with its pictures inside, and the pictures as PNG files."""
+"""Writes the report of runs: one page with its pictures inside, and the pictures as PNG files."""
 
 import base64
 import collections
@@ -13,7 +13,7 @@ _GROUPS_SHOWN = 4
 _SAMPLES_SHOWN = 8
 _FLIPS_SHOWN = 4
 _LONGEST_TEXT = 600
-# A byte-level policy writes control characters: they are shown, and not sent to the browser.
+# A byte-level policy writes control characters. The page shows visible symbols for them.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 _FACTS = {
     "task": "task.name",
@@ -29,21 +29,21 @@ _FACTS = {
 def write_report(
     arms: Sequence[runs.Arm], path: str | os.PathLike[str], title: str | None = None
 ) -> pathlib.Path:
-    """Writes the page of one run, or one that compares runs, from what `runs.read_arms` has read.
+    """Writes the page of one run, or a page that compares runs.
 
     Args:
-        arms: at least one.
-        path: of the page, a local file; its pictures go into the folder of its name without its
-            ending.
-        title: of the page; None for the folder of a single run, or how many runs there are.
+      arms: At least one arm, from `runs.read_arms`.
+      path: The page's path, a local file. The pictures go into a folder named like the page without
+        its suffix.
+      title: The page's title. None: a single run's folder, or the number of runs.
 
     Returns:
-        The path of the page.
+      The path of the page.
 
     Raises:
-        OSError: a file cannot be written.
+      OSError: A file cannot be written.
     """
-    # These take a second to import, which no training step should wait for.
+    # Imported here: they take a second, which no training step should wait for.
     import jinja2
 
     from passk_jax.tracking import figures
@@ -91,7 +91,7 @@ def _count(things: Sequence, name: str) -> str:
 
 
 def _facts(arms: Sequence[runs.Arm]) -> list[tuple[str, str]]:
-    """Returns the few words under the title: what all arms have in common."""
+    """Returns the facts under the title: the settings that all arms have in common."""
     configs = [arm.config for arm in arms]
     facts = [
         (label, runs.say(configs[0][key]))
@@ -105,7 +105,7 @@ def _facts(arms: Sequence[runs.Arm]) -> list[tuple[str, str]]:
 
 
 def _arm_facts(arm: runs.Arm) -> dict[str, object]:
-    """Returns what an arm consists of and how far it is."""
+    """Returns an arm's seeds, its progress and its folders."""
     steps = dict.fromkeys(
         f"{run.step}" if run.step == run.config["steps"] else f"{run.step} of {run.config['steps']}"
         for run in arm.runs
@@ -140,8 +140,8 @@ def _duration(seconds: float) -> str:
 def _flips(arm: runs.Arm, num_open: int) -> Iterator[dict]:
     """Yields for each run the held-out problems whose share of right samples rose most.
 
-    Of those whose samples were written at the first and at the last evaluation, each with a wrong
-    sample from before and a right one from after: the most frequent.
+    Only problems count whose samples were written at the first and at the last evaluation. Each has
+    its most frequent wrong sample from the first and its most frequent right one from the last.
     """
     for place, run in enumerate(arm.runs):
         first, last = (_held_out_groups(run, run.evaluated[end]) for end in (0, -1))
@@ -195,7 +195,7 @@ def _most_frequent(samples: Sequence[Mapping], correct: bool) -> str | None:
 
 
 def _choose_groups(rows: Sequence[Mapping]) -> list[dict]:
-    """Picks groups of the last sampled step for the page, those with both outcomes first."""
+    """Picks groups of the last sampled step, those with different rewards first."""
     rows = [row for row in rows if row.get("split", "train") == "train"]
     if not rows:
         return []
@@ -215,12 +215,12 @@ def _choose_groups(rows: Sequence[Mapping]) -> list[dict]:
 
 
 def _choose_samples(samples: Sequence[Mapping]) -> dict:
-    """Picks samples of one group, from the best reward to the worst, equal ones as one line."""
+    """Picks samples of one group, from the best reward to the worst. Equal ones are one line."""
     counts = collections.Counter(
         (sample["text"], sample["reward"], sample["weight"]) for sample in samples
     )
     ranked = sorted(counts, key=lambda key: (key[1] or 0.0, counts[key]), reverse=True)
-    # Both ends: with only the best, a group of many different right answers would hide the wrong.
+    # Show both ends: many different right answers would otherwise hide the wrong ones.
     half = _SAMPLES_SHOWN // 2
     shown = ranked[:half] + ranked[half:][-half:]
     return {

@@ -1,4 +1,4 @@
-"""Run folders read back, and their arms: runs whose configs differ in the seed alone."""
+"""Reads run folders and groups them into arms: runs whose configs differ only in the seed."""
 
 import csv
 import dataclasses
@@ -13,37 +13,37 @@ from etils import epath
 from passk_jax.tracking import metrics, tables, writers
 from passk_jax.tracking.series import series
 
-# A run of one of these is not compared with a run of another.
+# Runs are compared only if these keys are equal.
 _SAME = ("task.name", "evaluation.samples_per_prompt", "evaluation.temperature")
 _SAME_PROBLEMS = ("evaluation.split", "evaluation.num_problems")  # and all of task.options
 _NEEDED = ("seed", "steps", "prompts_per_step", "samples_per_prompt", "estimator.name", *_SAME)
 _LONGEST_LABEL = 48
-# Told apart by any eye, the two that are most often compared first.
+# Any eye can tell these apart, best of all the first two, which are compared most often.
 _COLOURS = ("#0072b2", "#d55e00", "#008060", "#8e4b9e", "#b8860b", "#56a0d3", "#a3324b", "#5c6575")
 _RESAMPLES = 1000
 
 
 class RunError(ValueError):
-    """A folder that is no run or holds too little, or runs that are not comparable."""
+    """A folder is not a run or has too little data, or runs are not comparable."""
 
 
 class Counts(dict):
-    """evaluation.csv: from a held-out problem's id to (samples, right ones, right ones at first).
+    """evaluation.csv: held-out problem's id -> (samples, right samples, right samples at first).
 
-    The last is None where there was one evaluation only.
+    The numbers are of the last evaluation; "at first" is the first one, None if there is only one.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run has written so far.
+    """The files that a run has written so far.
 
     Attributes:
-        folder: as it was named.
-        config: its values under dotted keys.
-        rows: of metrics.jsonl.
-        samples: of samples.jsonl.
-        counts: of evaluation.csv; None where there is none.
+      folder: The folder, as the caller named it.
+      config: The config's values under dotted keys.
+      rows: The rows of metrics.jsonl.
+      samples: The rows of samples.jsonl.
+      counts: The counts of evaluation.csv, or None if there is no such file.
     """
 
     folder: str
@@ -54,21 +54,21 @@ class Run:
 
     @property
     def step(self) -> int:
-        """How many updates it has made."""
+        """The number of updates so far."""
         return self.rows[-1]["step"]
 
     @property
     def progress(self) -> str:
-        """How far it is."""
+        """The progress in words."""
         return f"step {self.step} of {self.config['steps']}"
 
     @property
     def evaluated(self) -> list[int]:
-        """The steps of its evaluations."""
+        """The steps of the evaluations."""
         return [row["step"] for row in self.rows if metrics.pass_at_k_by_k(row, "eval")]
 
     def samples_drawn(self, steps: np.ndarray) -> np.ndarray:
-        """How many completions were drawn up to and with each step, or as the config says."""
+        """Returns how many completions were drawn by each step, as recorded or by the config."""
         known = dict(zip(*series(self.rows, "train/samples_drawn"), strict=True))
         each = self.config["prompts_per_step"] * self.config["samples_per_prompt"]
         return np.array([known.get(step, step * each) for step in steps], dtype=np.float64)
@@ -76,12 +76,12 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """Runs that differ in their seeds alone.
+    """Runs that differ only in their seeds.
 
     Attributes:
-        label: what tells it from the other arms.
-        colour: in which it is drawn.
-        runs: one for each seed, in the order of the seeds.
+      label: The label that distinguishes it from the other arms.
+      colour: The colour of its curves.
+      runs: One run for each seed, in the order of the seeds.
     """
 
     label: str
@@ -90,27 +90,27 @@ class Arm:
 
     @property
     def config(self) -> dict[str, object]:
-        """Of its runs, without the seed."""
+        """The config of its runs, without the seed."""
         return {key: value for key, value in self.runs[0].config.items() if key != "seed"}
 
     def values(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """One metric: the steps (T,) at which all runs have it, and its values (S, T) there."""
+        """Returns the steps (T,) at which all S runs have a metric, and its values (S, T)."""
         found = [dict(zip(*series(run.rows, name), strict=True)) for run in self.runs]
         steps = sorted(set.intersection(*map(set, found)))
         values_SxT = [[each[step] for step in steps] for each in found]
         return np.array(steps, dtype=np.int64), np.array(values_SxT, dtype=np.float64)
 
     def pass_at_k(self, prefix: str) -> dict[int, str]:
-        """From each k of the pass@k of "eval" or "train" to the metric's name, in order of k."""
+        """Returns the names of the pass@k metrics of "eval" or "train" by k, in order of k."""
         names = {}
         for row in self.runs[0].rows:
             names |= {k: name for k, (name, _) in metrics.pass_at_k_by_k(row, prefix).items()}
         return dict(sorted(names.items()))
 
     def metric(self, pattern: str) -> str:
-        """The metric of that name; for a final *, that of the largest number; "" for none.
+        """Returns the metric of that name, with the largest number for a final *, or "" for none.
 
-        So "eval/majority@*" is "eval/majority@16_n16".
+        For example "eval/majority@*" is "eval/majority@16_n16".
         """
         names = dict.fromkeys(name for row in self.runs[0].rows for name in row)
         if not pattern.endswith("*"):
@@ -123,14 +123,14 @@ class Arm:
         return found[max(found)] if found else ""
 
     def bootstrap(self, k: int, *, first: bool) -> metrics.Interval | None:
-        """Held-out pass@k of the last or first evaluation, its 95% percentile bootstrap interval.
+        """Returns held-out pass@k of the last or first evaluation with a 95% bootstrap interval.
 
-        Problems are resampled and, independently, seeds. None where a run keeps no counts of them.
+        Problems and seeds are resampled independently. None if a run has no counts for it.
         """
         if any(run.counts is None for run in self.runs):
             return None
         if len({tuple(run.evaluated) for run in self.runs}) > 1:
-            return None  # the counts are of different steps
+            return None  # the runs were evaluated at different steps
         rows = [list(run.counts.values()) for run in self.runs]
         place = 2 if first else 1
         if any(row[place] is None for row in itertools.chain(*rows)):
@@ -152,16 +152,16 @@ class Arm:
 def read_arms(
     folders: Sequence[str | os.PathLike[str]], labels: Sequence[str] | None = None
 ) -> list[Arm]:
-    """Reads runs that are comparable and groups them, arms in the order of their first run.
+    """Reads comparable runs and groups them into arms, in the order of their first run.
 
     Args:
-        folders: one for each run, local or in a bucket.
-        labels: one for each arm; None to name them by what differs between their configs.
+      folders: The folder of each run, local or in a bucket.
+      labels: One label for each arm. None: name the arms by the differences of their configs.
 
     Raises:
-        RunError: a folder holds no run or no evaluation, runs are not comparable or the same one
-            twice, or there are not as many labels as arms. One line, which names the folders.
-        ValueError: a file is damaged; the message names it.
+      RunError: A folder has no run or no evaluation, runs are not comparable, a run occurs twice,
+        or the number of labels is wrong. The message is one line that names the folders.
+      ValueError: A file is damaged. The message names it.
     """
     runs = [read_run(folder) for folder in folders]
     groups: list[list[Run]] = []
@@ -175,7 +175,7 @@ def read_arms(
             if other.config["seed"] == run.config["seed"]:
                 raise RunError(
                     f"{other.folder} and {run.folder} have the same config and the same seed, "
-                    f"{run.config['seed']}: one run counts once"
+                    f"{run.config['seed']}: give one of them only"
                 )
         group.append(run)
     if labels is None:
@@ -197,8 +197,8 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     """Reads one run's folder.
 
     Raises:
-        RunError: it holds no run, or nothing was evaluated yet.
-        ValueError: a file is damaged; the message names it.
+      RunError: The folder has no run, or nothing was evaluated yet.
+      ValueError: A file is damaged. The message names it.
     """
     path = epath.Path(folder)
     if not path.is_dir():
@@ -208,7 +208,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     config = dict(_flatten(_read_config(path / "config.json")))
     missing = [key for key in _NEEDED if key not in config]
     if missing:
-        raise RunError(f"{path / 'config.json'} is no run's config: it has no {missing[0]}")
+        raise RunError(f"{path / 'config.json'} is not a run's config: it has no {missing[0]}")
     rows = writers.read_rows(path / "metrics.jsonl")
     if not rows:
         raise RunError(f"{folder} has nothing to report: its metrics.jsonl has no rows")
@@ -220,7 +220,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
 
 
 def differences(arms: Sequence[Arm]) -> dict[str, list[str]]:
-    """The config's keys that differ between arms, each with its value in every arm."""
+    """Returns the config keys that differ between arms, each with its value in every arm."""
     keys = _differing([arm.runs[0] for arm in arms])
     return {
         key: [say(arm.config[key]) if key in arm.config else "–" for arm in arms] for key in keys
@@ -228,7 +228,7 @@ def differences(arms: Sequence[Arm]) -> dict[str, list[str]]:
 
 
 def last_phase(value: object) -> object:
-    """What a key that may be ((first step, value), ...) is in the end.
+    """Returns the last value of a key that may be ((first step, value), ...).
 
     >>> last_phase(8), last_phase([[0, 8], [1500, 1]])
     (8, 1)
@@ -237,7 +237,7 @@ def last_phase(value: object) -> object:
 
 
 def is_phases(value: object) -> bool:
-    """Whether it is ((first step, value), ...)."""
+    """Returns whether a value is ((first step, value), ...)."""
     return (
         isinstance(value, list | tuple)
         and len(value) > 0
@@ -246,7 +246,7 @@ def is_phases(value: object) -> bool:
 
 
 def say(value: object) -> str:
-    """A value of a config in words.
+    """Returns a config's value in words.
 
     >>> say(None), say(0.0003), say([[0, 8], [1500, 1]])
     ('None', '0.0003', '8, from step 1500 1')
@@ -258,9 +258,9 @@ def say(value: object) -> str:
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
-    """The keys other than the seed that do not have one value in all runs.
+    """Returns the keys other than the seed that have different values in the runs.
 
-    A folder to begin with may be one for all, or that of the seed: runs/warm_start/seed3 of seed 3.
+    init_from may differ by the seed in its path: runs/warm_start/seed3 for seed 3.
     """
     keys = dict.fromkeys(key for run in runs for key in run.config)
     missing = object()
@@ -328,7 +328,7 @@ def _read_config(path: epath.Path) -> Mapping:
 
 
 def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yields a nested dictionary's values under dotted keys; an empty one is a value.
+    """Yields a nested dictionary's values under dotted keys. An empty dictionary is a value.
 
     >>> dict(_flatten({"a": {"b": {"c": 1}, "d": {}}, "e": None}))
     {'a.b.c': 1, 'a.d': {}, 'e': None}

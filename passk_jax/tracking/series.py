@@ -1,4 +1,4 @@
-"""One metric over the steps of a run; means over a window of steps and over seeds; differences."""
+"""A metric over the steps of a run: means over a window of steps and over seeds, differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ def series(rows: Sequence[Mapping], name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean over a window of a fifteenth of the run around each step, and its stderr.
+    """Returns the mean over a window of 1/15 of the run around each step, and its standard error.
 
-    At the ends half the window is missing. The standard error is the window's sample standard
-    deviation / sqrt(its length), nan for a window of one step.
+    At the ends of the run half the window is missing. The standard error is the window's sample
+    standard deviation / sqrt(its length). It is nan for a window of one step.
     """
     reach = len(values) // 30
     if reach == 0:
         return values, np.full(len(values), np.nan)
-    centre = values.mean()  # taken out, or the difference of squares would lose digits
+    centre = values.mean()  # subtracted, or the difference of squares would lose digits
     sums = np.concatenate([[0.0], np.cumsum(values - centre)])
     squares = np.concatenate([[0.0], np.cumsum((values - centre) ** 2)])
     start = np.maximum(np.arange(len(values)) - reach, 0)
@@ -39,7 +39,7 @@ def smooth(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_and_error(values_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over seeds, along the first axis, and its standard error; nan for one seed.
+    """Returns the mean over seeds (the first axis) and its standard error, nan for one seed.
 
     >>> mean, error = mean_and_error(np.array([1.0, 3.0]))
     >>> print(mean, error)
@@ -52,7 +52,7 @@ def mean_and_error(values_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Difference(NamedTuple):
-    """Paired over seeds: mean, standard error, 95% t-interval, p of the two-sided t-test."""
+    """A paired difference: mean, standard error, 95% t-interval, p of the two-sided t-test."""
 
     mean: float
     stderr: float
@@ -62,10 +62,10 @@ class Difference(NamedTuple):
 
 
 def difference(values_S: Sequence[float], others_S: Sequence[float] | float) -> Difference:
-    """How much larger values are than others of the same seeds, or than one that all have.
+    """Returns the difference of values from others of the same seeds, or from one number.
 
-    One seed has a mean alone, the rest is nan. Differences that are all equal leave nothing to
-    test: the interval is a point, and p is nan.
+    With one seed, all but the mean is nan. If all differences are equal, there is nothing to test:
+    the interval is a point and p is nan.
 
     >>> [round(x, 3) for x in difference([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])]
     [1.333, 0.882, -2.461, 5.128, 0.27]
@@ -75,7 +75,7 @@ def difference(values_S: Sequence[float], others_S: Sequence[float] | float) -> 
     degrees = len(differences) - 1
     if not degrees:
         return Difference(mean, *[math.nan] * 4)
-    from scipy import stats  # takes a second, which no training step should wait for
+    from scipy import stats  # imported here: it takes a second, for which training should not wait
 
     reach = float(stats.t.ppf(0.975, degrees)) * stderr
     p = 2 * float(stats.t.sf(abs(mean) / stderr, degrees)) if stderr > 0 else math.nan

@@ -1,7 +1,7 @@
-"""The solve record: which training problems have been solved so far, when first, and how often.
+"""The solve record: which training problems were solved so far, when first, and how often.
 
 The cumulative solve rate is the fraction of training problems solved at least once. It can only
-grow, so unlike pass@k it shows whether training still reaches new problems (PKPO, section 5).
+grow. Unlike pass@k, it shows whether training still reaches new problems (PKPO, section 5).
 """
 
 import dataclasses
@@ -12,14 +12,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class SolveRecord:
-    """Per training problem, in the order of the train split; a pytree, for the checkpoint.
+    """Arrays over the train split, in its order. A pytree, for the checkpoint.
 
     Attributes:
-        first_solved_step: int32, the step at which it was first solved, -1 for never.
-        times_sampled: int32, how many samples were drawn for it.
-        times_solved: int32, how many of them were correct.
-        last_step: int32, the last step at which it was sampled, -1 for never.
-        last_rate: float32, the fraction of that step's samples that were correct, nan for never.
+      first_solved_step: int32, the step at which the problem was first solved, -1 for never.
+      times_sampled: int32, the number of samples drawn for it.
+      times_solved: int32, the number of these samples that were correct.
+      last_step: int32, the last step at which it was sampled, -1 for never.
+      last_rate: float32, the fraction of that step's samples that were correct, nan for never.
     """
 
     first_solved_step: np.ndarray
@@ -59,17 +59,17 @@ def update(
     """Adds one step's groups of samples.
 
     Args:
-        record: the record so far; it is left as it is.
-        problem_indices_P: positions in the train split; a problem may appear more than once, and
-            its last rate is then that of all its samples of the step.
-        correct_PxN: booleans, N samples for each of them.
-        step: the current step, at least 0.
+      record: The record so far, which is not changed.
+      problem_indices_P: Indices into the train split. A problem may occur more than once; its last
+        rate is then that of all its samples of the step.
+      correct_PxN: Booleans, for N samples of each problem.
+      step: The current step, at least 0.
 
     Returns:
-        The new record.
+      The new record.
 
     Raises:
-        ValueError: shapes disagree, an index is outside the record, or the step is negative.
+      ValueError: Shapes disagree, an index is outside the record, or the step is negative.
 
     >>> record = update(empty(3), np.array([2, 2]), np.array([[True, False], [True, True]]), step=7)
     >>> record.first_solved_step.tolist(), record.times_solved.tolist(), record.last_rate.tolist()
@@ -82,12 +82,12 @@ def update(
         raise ValueError(
             f"shapes must be (P,) and (P, N), got {indices_P.shape} and {correct_PxN.shape}"
         )
-    # A negative index would count from the end without a word.
+    # A negative index would silently count from the end.
     if indices_P.size and not 0 <= indices_P.min() <= indices_P.max() < num_problems:
         raise ValueError(f"problem indices must be in [0, {num_problems}), got {indices_P}")
     if step < 0:
         raise ValueError(f"step must be at least 0, got {step}")
-    # Sums of this step. add.at and not +=, which counts a repeated index once.
+    # This step's sums. add.at instead of +=, because += counts a repeated index only once.
     sampled, solved = np.zeros((2, num_problems), np.int32)
     np.add.at(sampled, indices_P, correct_PxN.shape[1])
     np.add.at(solved, indices_P, correct_PxN.sum(axis=1, dtype=np.int32))
@@ -105,7 +105,7 @@ def update(
 
 
 def cumulative_solve_rate(record: SolveRecord) -> float:
-    """Returns the fraction of all problems, sampled yet or not, that were solved at least once.
+    """Returns the fraction of all problems, sampled or not, that were solved at least once.
 
     >>> cumulative_solve_rate(update(empty(4), np.array([1]), np.array([[True]]), step=1))
     0.25
@@ -114,7 +114,7 @@ def cumulative_solve_rate(record: SolveRecord) -> float:
 
 
 def samples_drawn(record: SolveRecord) -> int:
-    """Returns how many samples were drawn so far, of all problems together.
+    """Returns the number of samples drawn so far, over all problems.
 
     >>> samples_drawn(update(empty(4), np.array([1, 2]), np.zeros((2, 8)), step=1))
     16

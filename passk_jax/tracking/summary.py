@@ -1,4 +1,4 @@
-"""Runs in one table: held-out figures before and after training, and how arms differ at the end."""
+"""One table of runs: held-out metrics before and after training, and the differences of arms."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ ENTROPY = "train/entropy"
 
 
 class Cell(NamedTuple):
-    """A figure with its standard error; None where there is none.
+    """A number with its standard error, or None.
 
     >>> print(Cell(0.25, 0.0125), Cell(0.25), Cell(None))
     0.250 ± 0.013 0.250 -
@@ -27,11 +27,11 @@ class Cell(NamedTuple):
 
     @property
     def signed(self) -> str:
-        """As a difference, with its sign."""
+        """The text of a difference, with its sign."""
         return self.format("+")
 
     def format(self, sign: str) -> str:
-        """The figure; `sign` is "+" where a sign is always wanted."""
+        """Returns the text. `sign` is "+" to always show the sign, else ""."""
         if self.value is None:
             return "-"
         error = "" if self.stderr is None else f" ± {self.stderr:.3f}"
@@ -39,17 +39,17 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What the runs of one arm have reached.
+    """One metric of one arm.
 
     Attributes:
-        label: of the arm.
-        colour: of the arm.
-        before: at the first evaluation; nothing where there is one only, or no such figure.
-        after: at the last one, or the last step.
-        change: from one to the other, paired over the seeds.
-        difference: from the first arm at the end, paired over the seeds that both have.
-        interval: of the difference, 95% by Student's t; None for fewer than two such seeds.
-        shared: how many such seeds there are.
+      label: The arm's label.
+      colour: The arm's colour.
+      before: Its value at the first evaluation; empty if there is only one, or none for the metric.
+      after: Its value at the last evaluation, or at the last step.
+      change: The change from before to after, paired over the seeds.
+      difference: The difference to the first arm at the end, paired over the seeds that both have.
+      interval: The difference's 95% interval by Student's t, or None for fewer than two such seeds.
+      shared: The number of such seeds.
     """
 
     label: str
@@ -63,14 +63,14 @@ class Row(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One figure of every arm."""
+    """One metric of every arm."""
 
     label: str
     rows: tuple[Row, ...]
 
 
 class Summary(NamedTuple):
-    """The table: the titles of its two columns of figures, and its lines."""
+    """The table: the titles of its two columns of values, and its lines."""
 
     before_title: str
     after_title: str
@@ -78,9 +78,9 @@ class Summary(NamedTuple):
 
 
 def summarise(arms: Sequence[runs.Arm]) -> Summary:
-    """Compares the first evaluation with the last one, and the arms with the first of them.
+    """Compares the first evaluation with the last, and each arm with the first arm.
 
-    Arms of one seed have the run's standard errors over problems, others those over their seeds.
+    The standard errors are over seeds; for an arm with one seed they are the run's, over problems.
     """
     patterns = {name: f"held-out pass@{k}" for k, name in arms[0].pass_at_k("eval").items()}
     if _rewards_are_their_own(arms):
@@ -129,7 +129,7 @@ def _row(arm: runs.Arm, first_arm: runs.Arm, pattern: str) -> Row:
 
 
 def smoothed(name: str, values_SxT: np.ndarray) -> np.ndarray:
-    """Values of S seeds at T steps; of entropy, which is of one step's samples, a moving mean."""
+    """Returns the values; for entropy, which each step has from its own samples, a moving mean."""
     if name != ENTROPY:
         return values_SxT
     return np.array([series.smooth(values)[0] for values in values_SxT])
@@ -152,7 +152,7 @@ def _known(mean: float, error: float) -> Cell:
 
 
 def _rewards_are_their_own(arms: Sequence[runs.Arm]) -> bool:
-    """Whether rewards say something else than how many samples are right."""
+    """Returns whether the mean reward differs anywhere from pass@1."""
     pass_at_1 = arms[0].pass_at_k("eval").get(1)
     pairs = [
         (row.get(pass_at_1), row.get("eval/reward_mean"))

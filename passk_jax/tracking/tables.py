@@ -1,7 +1,7 @@
-"""A run by problem, as CSV that a notebook opens: problems.csv and evaluation.csv.
+"""Writes a run's results for each problem as CSV: problems.csv and evaluation.csv.
 
-problems.csv is a function of the solve record, so whoever has that can write it again. Of each
-evaluation evaluation.csv has a line for each held-out problem: it only grows, as metrics.jsonl.
+problems.csv is a function of the solve record, so it can be written again from a checkpoint.
+evaluation.csv gets one line for each held-out problem at each evaluation, and only grows.
 """
 
 import csv
@@ -22,19 +22,19 @@ EVALUATION_COLUMNS = ("step", "problem", "num_samples", "num_correct")
 def write_problems(
     path: str | os.PathLike[str], problems: Sequence[Problem], record: SolveRecord
 ) -> None:
-    """Writes one line for each training problem; the file is whole at any moment.
+    """Writes one line for each training problem. The file is complete at any moment.
 
-    Its columns are the problem's id, its part of a mixture (empty where there is none), those of
-    `SolveRecord`, and times_solved / times_sampled as solve_rate. What is not a number is empty.
+    Its columns are the problem's id, its part of a mixture (or empty), the fields of `SolveRecord`,
+    and solve_rate = times_solved / times_sampled. A nan is empty.
 
     Args:
-        path: of the file.
-        problems: the train split.
-        record: of these problems.
+      path: The path of the file.
+      problems: The train split.
+      record: The record of these problems.
 
     Raises:
-        ValueError: the record is of another number of problems.
-        OSError: the file cannot be written.
+      ValueError: The record has another number of problems.
+      OSError: The file cannot be written.
     """
     solved, sampled = np.asarray(record.times_solved), np.asarray(record.times_sampled)
     rates = np.divide(solved, sampled, out=np.full(len(sampled), np.nan), where=sampled > 0)
@@ -60,10 +60,10 @@ def evaluation_lines(
     r"""Returns one evaluation's lines of evaluation.csv.
 
     Args:
-        step: of the training loop.
-        problems: the held-out problems.
-        correct_PxN: booleans, N samples of each.
-        header: whether the names of the columns come first.
+      step: The step of the training loop.
+      problems: The held-out problems.
+      correct_PxN: Booleans, for N samples of each problem.
+      header: Whether the column names come first.
 
     >>> evaluation_lines(3, [Problem("7+8", "", None)], np.array([[True, False]]), header=True)
     b'step,problem,num_samples,num_correct\n3,7+8,2,1\n'
@@ -77,11 +77,11 @@ def evaluation_lines(
 
 
 def _or_empty(values: np.ndarray) -> list[str]:
-    """The shortest text of each number in its own precision: 0.1, and not 0.10000000149."""
+    """Returns each number's shortest text in its own precision (0.1, not 0.10000000149) or ""."""
     return ["" if math.isnan(value) else str(value) for value in values]
 
 
 def _lines(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="backslashreplace")  # half a surrogate pair in an id
+    return text.getvalue().encode(errors="backslashreplace")  # an id may have a lone surrogate

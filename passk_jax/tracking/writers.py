@@ -1,9 +1,9 @@
-"""Where a run's figures go: JSON lines, CSV and TensorBoard's event files.
+"""Writes a run's metrics: JSON lines, CSV and TensorBoard event files.
 
-A run that was killed must end with the metrics.jsonl of a run that was not. So the files only grow
-(but problems.csv, a function of what is in a checkpoint), a checkpoint holds their sizes
-(`Writer.cursor`), and a run that goes on from the checkpoint first cuts them back to those sizes:
-the lines after them are then written again.
+A run that was killed and resumed must end with the same metrics.jsonl as one that was not. So the
+files only grow (except problems.csv, a function of the checkpoint), and a checkpoint has their
+sizes (`Writer.cursor`). A run that resumes from the checkpoint first cuts the files back to these
+sizes, and then writes the later lines again.
 """
 
 import json
@@ -34,17 +34,17 @@ _FILES = {
 
 
 class Writer:
-    """Appends a run's figures and samples to its files. One process of a run holds one.
+    """Appends a run's metrics and samples to its files. Only one process of a run has a writer.
 
     Args:
-        workdir: the run's folder; it is made where it is missing.
-        cursor: where a checkpoint saw the files, from `cursor()`: what follows is cut off. None
-            starts afresh, and *empties* files that a former run has left.
-        tensorboard: whether to write event files too, in workdir/tensorboard.
+      workdir: The run's folder, which is created if it is missing.
+      cursor: The files' sizes at a checkpoint, from `cursor()`. The rest is cut off. None starts
+        a new run and *empties* the files of an earlier run.
+      tensorboard: Whether to write event files too, in workdir/tensorboard.
 
     Raises:
-        ValueError: the cursor is not one, or a file is missing or shorter than the cursor says.
-        WorkdirError: a file cannot be written; its `filename` says which.
+      ValueError: The cursor is invalid, or a file is missing or shorter than the cursor says.
+      WorkdirError: A file cannot be written. Its `filename` says which.
     """
 
     @writing()
@@ -59,7 +59,7 @@ class Writer:
         workdir.mkdir(parents=True, exist_ok=True)
         self._workdir = workdir
         sizes = dict.fromkeys(_FILES, 0) if cursor is None else _check_cursor(cursor)
-        for key, name in _FILES.items():  # all of them, before any is cut
+        for key, name in _FILES.items():  # check all files before cutting any
             _check_cut(workdir / name, sizes[key])
         self._files = {
             key: append_file.AppendFile(workdir / name, sizes[key]) for key, name in _FILES.items()
@@ -78,23 +78,23 @@ class Writer:
     def write(
         self, step: int, metrics: Mapping[str, object], *, tensorboard_step: int | None = None
     ) -> None:
-        """Appends one line, {"step": step, name: value, ...}, in the order given.
+        """Appends one line, {"step": step, name: value, ...}, in the given order.
 
-        Numbers of any library become Python's, exactly: a float32 0.1 is 0.10000000149011612. JSON
-        has no nan and no infinity: they become null, and the first of each name is logged.
+        Numbers of any library become exact Python numbers: a float32 0.1 is 0.10000000149011612.
+        JSON has no nan and no infinity. They become null, and the first one of each name is logged.
 
         Args:
-            step: of the training loop.
-            metrics: from names to numbers (also booleans, 0-d arrays).
-            tensorboard_step: the place on TensorBoard's axis where it is not `step`, such as
-                i - warm_start.steps for row i of the warm start, which are all of step 0.
+          step: The step of the training loop.
+          metrics: Numbers (also booleans, 0-d arrays) by name.
+          tensorboard_step: The position on TensorBoard's axis if it is not `step`, such as
+            i - warm_start.steps for row i of the warm start, whose rows all have step 0.
 
         Raises:
-            TypeError: a value is not a number.
-            ValueError: a metric is called "step".
+          TypeError: A value is not a number.
+          ValueError: A metric is called "step".
         """
         if "step" in metrics:
-            raise ValueError("a metric cannot be called 'step': that is the row's own key")
+            raise ValueError("a metric cannot be called 'step': every row has that key already")
         numbers = {name: _number(name, value) for name, value in metrics.items()}
         row = {"step": operator.index(step)}
         for name, number in numbers.items():
@@ -112,17 +112,17 @@ class Writer:
         """Appends sampled completions, one line for each problem.
 
         Args:
-            step: of the training loop.
-            rows: one for each problem,
-                {"problem": id, "prompt": text, "reference": value (may be left out),
-                 "completions": [{"text": text, "reward": number, "weight": number or None,
-                                  "final_answer": text or None}, ...]}
-                `weight` is the factor of the sample's log-probability in the gradient (None where
-                nothing was learned from it, as in an evaluation). Further keys are kept.
+          step: The step of the training loop.
+          rows: One row for each problem,
+            {"problem": id, "prompt": text, "reference": value (optional),
+             "completions": [{"text": text, "reward": number, "weight": number or None,
+                              "final_answer": text or None}, ...]}
+            `weight` is the factor of the sample's log-probability in the gradient, or None if the
+            sample was not used for training, as in an evaluation. Further keys are kept.
 
         Raises:
-            ValueError: a row lacks one of these keys.
-            TypeError: a value has no form in JSON.
+          ValueError: A row lacks one of these keys.
+          TypeError: A value cannot be written as JSON.
         """
         for row in rows:
             _check_keys("a row of samples", row, ("problem", "prompt", "completions"))
@@ -136,12 +136,12 @@ class Writer:
     def write_evaluation(
         self, step: int, problems: Sequence[Problem], correct_PxN: np.ndarray
     ) -> None:
-        """Appends an evaluation to evaluation.csv, all of it or nothing: a line for each problem.
+        """Appends a whole evaluation, or nothing, to evaluation.csv: one line for each problem.
 
         Args:
-            step: of the training loop.
-            problems: the held-out problems.
-            correct_PxN: booleans, N samples of each.
+          step: The step of the training loop.
+          problems: The held-out problems.
+          correct_PxN: Booleans, for N samples of each problem.
         """
         file = self._files["evaluation_bytes"]
         header = file.size == 0
@@ -149,19 +149,19 @@ class Writer:
 
     @writing()
     def write_problems(self, problems: Sequence[Problem], record: SolveRecord) -> None:
-        """Writes problems.csv again; see `tables.write_problems`."""
+        """Rewrites problems.csv; see `tables.write_problems`."""
         tables.write_problems(self._workdir / "problems.csv", problems, record)
 
     @writing()
     def cursor(self) -> dict[str, int]:
-        """Returns the growing files' sizes, once everything written so far is on the disk.
+        """Returns the growing files' sizes, after everything written so far is on the disk.
 
-        A checkpoint holds it, so save it with what the run had *before* the next `write`.
+        Save it in a checkpoint together with the run's state from *before* the next `write`.
         """
         return {key: file.sync() for key, file in self._files.items()}
 
     def close(self) -> None:
-        """Closes the files; closing them again does nothing."""
+        """Closes the files. Closing them again does nothing."""
         for file in self._files.values():
             file.close()
         if self._events is not None:
@@ -180,7 +180,7 @@ class Writer:
 
 
 class NoWriter:
-    """Takes what a `Writer` takes and writes nothing: for a run's other processes."""
+    """Has the methods of `Writer` and writes nothing: for a run's other processes."""
 
     def write(self, step, metrics, *, tensorboard_step=None) -> None:
         """Does nothing."""
@@ -195,7 +195,7 @@ class NoWriter:
         """Does nothing."""
 
     def cursor(self) -> dict[str, int]:
-        """Returns nothing: the first process's goes into the checkpoint."""
+        """Returns {}: the checkpoint gets the first process's cursor."""
         return {}
 
     def close(self) -> None:
@@ -203,12 +203,12 @@ class NoWriter:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict]:
-    """Reads a file of one JSON object a line, such as metrics.jsonl, also in a bucket.
+    """Reads a file with one JSON object per line, such as metrics.jsonl, also from a bucket.
 
-    A missing file has no rows. A last line without its end is still being written: it is left out.
+    A missing file has no rows. A last line without a line break is incomplete and is left out.
 
     Raises:
-        ValueError: a line is not a JSON object; the message names the file and the line.
+      ValueError: A line is not a JSON object. The message names the file and the line.
     """
     path = epath.Path(path)
     rows = []
@@ -230,15 +230,15 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict]:
 
 def _check_cursor(cursor: Mapping[str, int]) -> dict[str, int]:
     if set(cursor) != set(_FILES):
-        raise ValueError(f"a cursor has the keys {sorted(_FILES)}, got {sorted(cursor)}")
+        raise ValueError(f"a cursor must have the keys {sorted(_FILES)}, got {sorted(cursor)}")
     sizes = {key: operator.index(size) for key, size in cursor.items()}
     if min(sizes.values()) < 0:
-        raise ValueError(f"a cursor's sizes are at least 0, got {sizes}")
+        raise ValueError(f"a cursor's sizes must be at least 0, got {sizes}")
     return sizes
 
 
 def _check_cut(path: pathlib.Path, size: int) -> None:
-    """Raises ValueError where the file cannot be cut to `size` bytes of whole lines."""
+    """Raises a ValueError if the file cannot be cut to `size` bytes of whole lines."""
     append_file.check_size(path, size)
     if size:
         with path.open("rb") as file:
@@ -246,7 +246,7 @@ def _check_cut(path: pathlib.Path, size: int) -> None:
             if file.read(1) != b"\n":
                 raise ValueError(
                     f"{path} was changed since the checkpoint was saved: its first {size} bytes "
-                    "no longer end a line; put it back as it was, or use another workdir"
+                    "no longer end a line; restore the file, or use another workdir"
                 )
 
 
@@ -257,7 +257,7 @@ def _check_keys(what: str, row: Mapping[str, object], keys: Iterable[str]) -> No
 
 
 def _number(name: str, value: object) -> float | int | bool:
-    """Returns a number or a 0-d array of any library as Python's own number."""
+    """Converts a number or a 0-d array of any library to a Python number."""
     if getattr(value, "shape", None) == ():
         value = value.item()
     if not isinstance(value, bool | int | float):
@@ -270,7 +270,7 @@ def _or_null(number: float | int | bool) -> float | int | bool | None:
 
 
 def _plain(name: str, value: object) -> object:
-    """Returns `value` in JSON's types; nan and infinity become None, as in `Writer.write`."""
+    """Converts a value to JSON's types. nan and infinity become None, as in `Writer.write`."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -283,5 +283,5 @@ def _plain(name: str, value: object) -> object:
 
 
 def _json_line(row: Mapping[str, object]) -> bytes:
-    # ASCII, so that half a surrogate pair in a completion can be written as well.
+    # ASCII, so that a lone surrogate in a completion can be written too.
     return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"

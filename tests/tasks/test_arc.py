@@ -419,7 +419,7 @@ def with_grid(grid):
         ({"train": ONE["train"]}, "no list of pairs under 'test'"),
         ({"train": [], "test": ONE["test"]}, "no list of pairs under 'train'"),
         ({"train": ONE["train"], "test": [{"input": [[0]]}]}, r"test\[0\] needs an 'input' and an"),
-        (with_grid([]), r"test\[0\].output must be a list of lists, and none of them empty"),
+        (with_grid([]), r"test\[0\].output must be a list of lists, none of them empty"),
         (with_grid([[]]), r"test\[0\].output must be a list of lists"),
         (with_grid([1]), r"test\[0\].output must be a list of lists"),
         (with_grid("01"), r"test\[0\].output must be a list of lists"),
@@ -449,7 +449,7 @@ def test_missing_and_repeated_files(tmp_path, monkeypatch):
     with pytest.raises(data.DataError, match="evaluation holds no "):
         arc.Arc(data_dir=folder, subset="both")
     (tmp_path / "arc-agi-1" / "evaluation" / "mirror.json").write_text(json.dumps(ONE))
-    with pytest.raises(data.DataError, match=r"mirror\.json has the name of another task"):
+    with pytest.raises(data.DataError, match=r"mirror\.json has the same name as another task"):
         arc.Arc(data_dir=folder, subset="both")
     (tmp_path / "arc-agi-1" / "evaluation" / "mirror.json").write_bytes(b"\xff")
     with pytest.raises(data.DataError, match=r"mirror\.json: 'utf-8' codec can't decode"):

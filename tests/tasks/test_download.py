@@ -92,7 +92,7 @@ def test_an_archive_is_unpacked_and_checked(served, tmp_path, monkeypatch, capsy
     assert sorted(os.listdir(tmp_path / "data/x/training")) == ["a.json", "b.json"]
     (folder / "x.zip").write_bytes(b"not a zip")
     assert download.main(["x", "--to", str(tmp_path / "other")]) == 1
-    assert "no zip archive" in capsys.readouterr().err
+    assert "not a zip archive" in capsys.readouterr().err
 
 
 def test_what_to_fetch_and_where_to_are_asked_for(monkeypatch, capsys):
@@ -100,7 +100,7 @@ def test_what_to_fetch_and_where_to_are_asked_for(monkeypatch, capsys):
     assert download.main(["mbp", "--to", "x"]) == 2
     assert "unknown data set 'mbp'; known: mbpp, humaneval" in capsys.readouterr().err
     assert download.main(["mbpp"]) == 2
-    assert "say where to by --to FOLDER or PASSK_DATA" in capsys.readouterr().err
+    assert "give the data folder by --to FOLDER or PASSK_DATA" in capsys.readouterr().err
 
 
 @pytest.mark.skipif("PASSK_DATA" not in os.environ, reason="PASSK_DATA is not set")

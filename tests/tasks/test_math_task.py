@@ -175,7 +175,7 @@ def test_folders_of_the_original_format(tmp_path):
     with pytest.raises(data.DataError, match=r"empty holds no \.json file"):
         Math(train_files=("MATH/empty",), **options)
     (folder / "2.json").write_text('{"problem": ')
-    with pytest.raises(data.DataError, match=r"2\.json: .* fetch the file anew"):
+    with pytest.raises(data.DataError, match=r"2\.json: .* fetch the file again"):
         Math(train_files=("MATH/train",), **options)
 
 
@@ -184,14 +184,14 @@ def test_folders_of_the_original_format(tmp_path):
     [
         (
             '{"problem": "A?", "answer": "1"}\n{"problem": "B?"',
-            "after line 1: .*fetch the file anew",
+            "after line 1: .*fetch the file again",
         ),
         ("[]\n", "not an object but list"),
         ('{"answer": "1"}\n', "row 1: no problem"),
         ('{"problem": "", "answer": "1"}\n', "row 1: no problem"),
         ('{"problem": "A?"}\n', "row 1: no `answer`, and no `solution`"),
         ('{"problem": "A?", "answer": ["1"]}\n', "row 1: the answer is of type list"),
-        ("\xff", "fetch the file anew"),
+        ("\xff", "fetch the file again"),
     ],
 )
 def test_damaged_files(tmp_path, text, message):

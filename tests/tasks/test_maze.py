@@ -155,7 +155,7 @@ def test_a_short_prompt_takes_the_whole_completion_but_prefers_tags():
     assert [score.final_answer for score in scores] == answers
     assert [score.reward for score in scores] == [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
     assert [score.error for score in scores[2:4]] == [
-        "'!' is no move: U, D, L and R are",
+        "'!' is not a move; moves are U, D, L and R",
         "the answer has no moves",
     ]
 
@@ -290,7 +290,7 @@ def test_a_size_with_too_few_mazes():
     # S, E and seven characters of two kinds make at most 9 * 8 * 2**7 = 9,216 mazes; those with a
     # path, two moves or more and not too much floor come to some 1,500.
     message = (
-        r"= 2500 different mazes of size 3 were asked for, but 60000 draws gave only 1\d{3}; a"
+        r"= 2500 different mazes of size 3 were requested, but 60000 draws gave only 1\d{3}; a"
     )
     with pytest.raises(ValueError, match=message):
         maze.Maze(sizes=(3,), num_train=2300, num_validation=100, num_test=100)

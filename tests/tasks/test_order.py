@@ -105,7 +105,7 @@ def test_rates_that_make_no_sense(rates, message):
 
 @pytest.mark.parametrize("order", ORDERS.values())
 def test_no_problems(order):
-    with pytest.raises(ValueError, match="no problems to put in order"):
+    with pytest.raises(ValueError, match="no problems to order"):
         order([], seed=0)
 
 

@@ -16,9 +16,9 @@ import pytest
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: the extra `puzzles`")
 
-from passk_jax.tasks import base, pool, puzzle_generation, puzzle_grading, puzzles
+from passk_jax.tasks import base, pool, puzzle_generation, puzzle_grading, puzzle_library, puzzles
 
-NAMES = puzzle_grading.dataset_names()
+NAMES = puzzle_library.dataset_names()
 DEFAULTS = pickle.dumps({})
 # Of these the library gives no solution at all.
 UNSOLVED = ("boxnet", "rush_hour")
@@ -57,7 +57,7 @@ def item(dataset, number=0):
 
 def library_score(dataset, entry, answer):
     """What the library itself says, of an answer that does no harm."""
-    return puzzle_grading.make_dataset(dataset, {}, seed=0).score_answer(answer, entry)
+    return puzzle_library.make_dataset(dataset, {}, seed=0).score_answer(answer, entry)
 
 
 def test_a_problem_in_full():
@@ -630,9 +630,9 @@ def test_parameters_of_any_kind():
         (
             "codeio",
             {},
-            "puzzles/codeio is no task: it makes its problems by running 3,002 programs",
+            "puzzles/codeio is not a task: it makes its problems by running 3,002 programs",
         ),
-        ("composite", {}, "puzzles/composite is no task: it mixes other datasets"),
+        ("composite", {}, "puzzles/composite is not a task: it mixes other datasets"),
         ("dice", {"num_test": -1}, "num_test must be an integer >= 0, got -1"),
         ("dice", {"num_train": True}, "num_train must be an integer >= 0, got True"),
         ("dice", {"seed": 1.0}, "seed must be an integer >= 0, got 1.0"),
@@ -671,7 +671,7 @@ def test_bad_options(dataset, options, message):
 
 def test_parameters_that_have_the_name_of_an_option():
     options = set(inspect.signature(puzzles.Puzzles).parameters)
-    taken = {name: options & set(puzzle_grading.parameter_names(name)) for name in NAMES}
+    taken = {name: options & set(puzzle_library.parameter_names(name)) for name in NAMES}
     assert {name: shared for name, shared in taken.items() if shared} == {"arc_1d": {"num_train"}}
 
 
@@ -685,7 +685,8 @@ def test_without_the_library(monkeypatch, found):
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     message = (
-        rf"need reasoning-gym 0\.1\.25, which is {found or 'missing'}: pip install 'passk_jax\["
+        r"need reasoning-gym 0\.1\.25; the installed version is "
+        rf"{found or 'missing'}: pip install 'passk_jax\["
     )
     with pytest.raises(ImportError, match=message):
         small("dice")

@@ -198,9 +198,7 @@ def test_mistakes(changes, message):
 
 
 def test_a_mixture_needs_the_tokenizer():
-    with pytest.raises(
-        ValueError, match="'mixture' is a mixture of seqio, which needs the policy's"
-    ):
+    with pytest.raises(ValueError, match="'mixture' is a seqio mixture; it needs the policy's"):
         tasks.make("mixture", **OPTIONS)
 
 

@@ -269,7 +269,7 @@ def test_weights_by_composition_are_of_the_last_phase():
     right, wrong = (np.array(line.get_ydata()) for line in axes.lines[:2])
     np.testing.assert_allclose(right[1:], [1, 2 / 3, 1 / 3, 0], atol=1e-6)
     np.testing.assert_allclose(wrong[:-1], [0, -1 / 3, -2 / 3, -1], atol=1e-6)
-    assert note == "Of arm: the last phase."
+    assert note == "arm: the last phase."
 
 
 def test_an_estimator_that_is_not_known_leaves_the_others_drawn():
@@ -278,7 +278,7 @@ def test_an_estimator_that_is_not_known_leaves_the_others_drawn():
         arm_of([{"step": 0}]),
         arm_of([{"step": 0}], label="mine", **{"estimator.name": "mine"}),
     ]
-    assert "Not drawn, mine" in figures.FIGURES["weights"][2](axes, arms)
+    assert "mine is not drawn" in figures.FIGURES["weights"][2](axes, arms)
     assert len(axes.lines) == 3
 
 

@@ -125,7 +125,7 @@ def test_labels_are_one_for_each_arm(make, labels):
         ("config.json", None, "holds no run: there is no config.json in it"),
         ("config.json", "{", "config.json: not JSON"),
         ("config.json", "[]", "config.json: not a JSON object"),
-        ("config.json", '{"seed": 1}', "config.json is no run's config: it has no steps"),
+        ("config.json", '{"seed": 1}', "config.json is not a run's config: it has no steps"),
         ("metrics.jsonl", None, "has nothing to report: its metrics.jsonl has no rows"),
         ("metrics.jsonl", "{\n", "metrics.jsonl, line 1: not JSON"),
         ("metrics.jsonl", '{"step": 1}\n', r"has no evaluation yet \(step 1 of 2\)"),

@@ -1,9 +1,9 @@
-"""Runs a program and answers calls of its functions: the inside of the sandbox.
+"""Runs a program inside the sandbox and answers calls of its functions.
 
-It is started by `isolation` as a file of its own in a bare interpreter (`python -I -S`), limits
-itself, loads the program that the first message holds, and then does what it is asked: it calls a
-function, or reads or sets an attribute, and sends back the result as plain data. It knows no test
-and no expected value, and nothing it says is believed beyond the values themselves.
+`isolation` starts this file in a bare interpreter (`python -I -S`). It limits itself, loads the
+program from the first message, and then executes requests: it calls a function, or reads or sets an
+attribute, and sends back the result as plain data. It knows no test and no expected value, and its
+replies are used only as values.
 """
 
 import builtins
@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 
-# What programs import, loaded before files can no longer be opened (where that is the filter's).
+# Modules that programs import. They are loaded first, because the filter may forbid opening files.
 PRELOADED = """
     abc array ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy
     csv dataclasses datetime decimal difflib enum fractions functools hashlib heapq html inspect io
@@ -21,7 +21,7 @@ PRELOADED = """
 
 
 def limit(cpu_s, memory_bytes):
-    """Limits this process and what it may start."""
+    """Limits the resources of this process and its children."""
     for what, value in (
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_AS, memory_bytes),
@@ -34,17 +34,17 @@ def limit(cpu_s, memory_bytes):
 
 
 def die_with_parent(parent):
-    """Has the kernel end this process when the one that started it is gone."""
+    """Makes the kernel end this process when its parent ends."""
     import ctypes
 
     set_death_signal, killed = 1, 9
     ctypes.CDLL(None).prctl(set_death_signal, killed, 0, 0, 0)
     if parent not in (0, os.getppid()):
-        os._exit(1)  # it went before this was set
+        os._exit(1)  # the parent ended before this was set
 
 
 def forbid(bpf):
-    """Takes away, by a compiled seccomp filter, the system calls that it names, for good."""
+    """Forbids system calls for the rest of this process's life, by a compiled seccomp filter."""
     import ctypes
 
     class Filter(ctypes.Structure):
@@ -60,7 +60,7 @@ def forbid(bpf):
 
 
 class Program:
-    """The program, what it defines, and what of it a test holds handles to."""
+    """The program: the names that it defines, and the values that the tests have handles to."""
 
     def __init__(self, source, wire):
         self.wire = wire
@@ -69,12 +69,12 @@ class Program:
         exec(compile(source, "<program>", "exec"), self.names)
 
     def hold(self, value):
-        """Keeps a value that is not plain data; returns its number."""
+        """Keeps a value that is not plain data, and returns its number."""
         self.held.append(value)
         return len(self.held) - 1
 
     def answer(self, request):
-        """Does what is asked; returns what to send."""
+        """Executes a request and returns the reply."""
         arguments = [self._decode(item) for item in request.get("args", ())]
         keywords = {name: self._decode(item) for name, item in request.get("kwargs", {}).items()}
         target = request["target"]
@@ -96,7 +96,7 @@ class Program:
 
 
 def serve(receive, send, wire):
-    """Answers messages until there are no more."""
+    """Answers requests until there are no more."""
     program = None
     while True:
         request = wire.read(receive)
@@ -117,7 +117,7 @@ def serve(receive, send, wire):
 
 
 def main():
-    """Takes the pipes away from the program, limits it, and serves."""
+    """Hides the pipes from the program, limits the process, and serves."""
     directory, cpu_s, memory_mb = sys.argv[1:4]
     die_with_parent(int(sys.argv[4]))
     sys.path.insert(0, directory)

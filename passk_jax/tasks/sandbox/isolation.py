@@ -1,10 +1,10 @@
-"""Puts a program where it can compute and nothing else: by bubblewrap, or by seccomp alone.
+"""Isolates a program so that it can only compute, by bubblewrap or by seccomp alone.
 
 With bubblewrap (https://github.com/containers/bubblewrap) a program has its own user, process,
-network, ipc and mount namespaces, no environment, and a file system that holds the Python it runs
-in, read-only, and an empty /tmp. Where the machine refuses namespaces, as some containers do, a
-seccomp filter forbids opening any file instead. In both, a filter forbids new processes, signals,
-sockets and the like, and limits hold for CPU, memory, files and wall-clock time.
+network, ipc and mount namespaces, no environment, and a file system with only a read-only Python
+and an empty /tmp. If the machine refuses namespaces, as some containers do, a seccomp filter
+forbids opening any file instead. In both modes a filter forbids new processes, signals, sockets and
+the like, and CPU, memory, files and wall-clock time are limited.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from passk_jax.tasks.sandbox import wire
 HERE = pathlib.Path(__file__).parent
 MODES = ("bubblewrap", "seccomp", "unsafe")
 
-# EPERM, and Python raises. Threads stay: they are clone with CLONE_THREAD.
+# These calls return EPERM, so Python raises. Threads work: clone with CLONE_THREAD is allowed.
 _FORBIDDEN = """
     fork vfork execve execveat kill tkill pidfd_open pidfd_send_signal rt_sigqueueinfo
     rt_tgsigqueueinfo process_vm_readv process_vm_writev ptrace socket socketpair connect bind
@@ -43,21 +43,21 @@ _FORBIDDEN_WITHOUT_NAMESPACES = """
 
 
 class SandboxError(RuntimeError):
-    """No program can be run safely on this machine; the message says what to install."""
+    """No program can be run safely on this machine. The message says what to install."""
 
 
 class Stopped(Exception):
-    """The program ended, or was ended, before it answered; the message says why."""
+    """The program ended, or was ended, before it answered. The message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one program may use.
+    """The limits of one program.
 
     Attributes:
-        wall_s: seconds from its start to its last answer.
-        cpu_s: whole seconds of processor time.
-        memory_mb: of address space.
+      wall_s: Seconds from its start to its last answer.
+      cpu_s: Whole seconds of processor time.
+      memory_mb: Address space in MiB.
     """
 
     wall_s: float = 10.0
@@ -67,10 +67,10 @@ class Limits:
 
 @functools.cache
 def filter_program(namespaces: bool) -> bytes:
-    """Returns the compiled seccomp filter, for a program in namespaces of its own or without.
+    """Returns the compiled seccomp filter. It forbids more for a program without own `namespaces`.
 
     Raises:
-        SandboxError: pyseccomp or the library libseccomp is missing.
+      SandboxError: pyseccomp or the library libseccomp is missing.
     """
     try:
         import pyseccomp
@@ -82,7 +82,7 @@ def filter_program(namespaces: bool) -> bytes:
         try:
             filter_.add_rule(refuse, name)
         except (RuntimeError, ValueError, OSError):
-            continue  # this machine has no such call
+            continue  # this machine does not have the call
     clone_thread = 0x00010000
     filter_.add_rule(refuse, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, clone_thread, 0))
     filter_.add_rule(pyseccomp.ERRNO(38), "clone3")  # ENOSYS: the C library then takes clone
@@ -93,18 +93,18 @@ def filter_program(namespaces: bool) -> bytes:
 
 
 def _python() -> list[str]:
-    """The bare interpreter: no site-packages, no environment, no bytecode written."""
+    """Returns the bare interpreter's command: no site-packages, environment or bytecode files."""
     executable = pathlib.Path(sys.base_prefix, "bin", pathlib.Path(sys.executable).name)
     executable = executable if executable.exists() else pathlib.Path(sys.executable).resolve()
     return [str(executable), "-I", "-S", "-B", "-X", "utf8"]
 
 
 def _bubblewrap() -> list[str]:
-    """The command that makes the namespaces, up to the program's own."""
+    """Returns the command that makes the namespaces, to be followed by the program's command."""
     python = [sys.base_prefix, sysconfig.get_paths()["stdlib"], str(HERE)]
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
     command += ["--cap-drop", "ALL", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
-    command += ["--tmpfs", "/tmp"]  # before the rest, some of which may lie in it
+    command += ["--tmpfs", "/tmp"]  # first, because the folders bound below may lie in /tmp
     for folder in ("/usr", "/lib", "/lib64", "/bin"):
         if os.path.islink(folder):
             command += ["--symlink", os.readlink(folder), folder]
@@ -118,7 +118,7 @@ def _bubblewrap() -> list[str]:
 
 
 class Process:
-    """One program in its sandbox, from outside."""
+    """The client of one program in its sandbox."""
 
     def __init__(self, source: str, limits: Limits, mode: str):
         self.deadline = time.monotonic() + limits.wall_s
@@ -131,7 +131,7 @@ class Process:
                 str(HERE),
                 str(limits.cpu_s),
                 str(limits.memory_mb),
-                "0" if prefix else str(os.getpid()),  # bubblewrap dies with its parent by itself
+                "0" if prefix else str(os.getpid()),  # 0: bubblewrap itself ends with its parent
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -157,8 +157,8 @@ class Process:
         """Returns the program's answer.
 
         Raises:
-            Stopped: there is none, in time, or it is no answer.
-            ProgramError: the program raised.
+          Stopped: There is no answer in time, or no valid one.
+          ProgramError: The program raised.
         """
         self._send(request)
         try:
@@ -210,22 +210,22 @@ class Process:
 
     def close(self) -> None:
         """Ends the program and everything that it started."""
-        self.process.kill()  # bubblewrap, and with it the whole process namespace
+        self.process.kill()  # killing bubblewrap ends the whole process namespace
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait()
 
 
 class ProgramError(Exception):
-    """The program raised; the message is its own."""
+    """The program raised an exception. The message is the program's."""
 
 
 @functools.cache
 def best_mode() -> str:
-    """Returns the first mode that works here, "bubblewrap" or "seccomp", by trying it.
+    """Tries "bubblewrap" and then "seccomp", and returns the first that works on this machine.
 
     Raises:
-        SandboxError: neither does.
+      SandboxError: Neither works.
     """
     reasons = []
     for mode in MODES[:2]:
@@ -244,8 +244,8 @@ def best_mode() -> str:
         except (Stopped, ProgramError, SandboxError, OSError) as error:
             reasons.append(f"{mode}: {error}")
     raise SandboxError(
-        "programs that nobody has read cannot be run safely here. "
+        "programs that nobody has read cannot be run safely on this machine. "
         + "; ".join(reasons)
         + ". Install bubblewrap and libseccomp2 (Debian, Ubuntu: apt install bubblewrap "
-        "libseccomp2), or, where nothing can be lost, set task.options.unsafe_execution = True"
+        "libseccomp2); on a machine with nothing to lose, task.options.unsafe_execution = True"
     )

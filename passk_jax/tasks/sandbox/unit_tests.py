@@ -1,9 +1,9 @@
-"""Runs unit tests against a program that it never shares a process with.
+"""Runs unit tests against a program that runs in another process.
 
-The tests run here, in a trusted process; the program runs in its sandbox. What the tests call of
-the program are stubs: they send the arguments, and get the result back as plain data. So the
-program sees the arguments of its own calls and nothing else: no test, no expected value, no result,
-and whatever it does to builtins, to `==` or to `assert` it does to itself. A test counts when this
+The tests run here, in a trusted process, and the program runs in its sandbox. The tests call stubs
+of the program's functions, which send the arguments and receive the result as plain data. The
+program therefore sees only the arguments of its own calls: no test, no expected value, no result.
+If it changes builtins, `==` or `assert`, it changes them only for itself. A test passes if this
 process saw its assertion hold.
 """
 
@@ -18,12 +18,12 @@ from passk_jax.tasks.sandbox.isolation import Limits, Process, ProgramError, Sto
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a program's tests.
+    """The result of a program's tests.
 
     Attributes:
-        passed: how many assertions held, each whenever it was met.
-        total: how many assertions there are.
-        error: why the first one that did not hold did not, or None.
+      passed: The number of assertions that were reached and held every time.
+      total: The number of assertions.
+      error: The reason of the first failure, or None.
     """
 
     passed: int
@@ -32,7 +32,7 @@ class Result:
 
 
 class Remote:
-    """Something of the program's: a function, a class, or an object that is not plain data."""
+    """A handle to one of the program's functions, classes or objects that are not plain data."""
 
     __slots__ = ("_process", "_target")
 
@@ -56,7 +56,7 @@ class Remote:
             raise Stopped(f"the program's answer is no value: {error}") from None
 
     def __call__(self, *args, **kwargs):
-        """Calls it, with plain data or other things of the program's."""
+        """Calls it with plain data or with other handles."""
         return self._ask("call", args, kwargs)
 
     def __getattr__(self, name: str):
@@ -100,16 +100,16 @@ def run(
     limits: Limits,
     mode: str,
 ) -> Result:
-    """Returns how many of a program's tests hold.
+    """Runs a program's tests and counts those that pass.
 
     Args:
-        program: its source, run in the sandbox.
-        tests: the tests' sources, run here; every `assert` in them is one test.
-        called: the names that the tests may use of the program's; it cannot define others for them.
-        before: trusted source that runs here first, such as imports and helpers of the tests.
-        setup: trusted source that runs here after the program was loaded, with its names.
-        limits: of the program.
-        mode: one of `isolation.MODES`.
+      program: The program's source, which runs in the sandbox.
+      tests: The sources of the tests, which run here. Every `assert` in them is one test.
+      called: The program's names that the tests may use. It cannot define other names for them.
+      before: Trusted source that runs here first, such as imports and helpers of the tests.
+      setup: Trusted source that runs here after the program is loaded, with access to its names.
+      limits: The program's limits.
+      mode: One of `isolation.MODES`.
     """
     counted = [_count_assertions(test, number) for number, test in enumerate(tests)]
     total = sum(count for _, count in counted)
@@ -134,7 +134,7 @@ def run(
                 exec(compile(tree, "<tests>", "exec"), names)
             except Stopped:
                 raise
-            except Exception as error:  # of the test's own lines, between its assertions
+            except Exception as error:  # from the test's own lines, outside its assertions
                 record.failed(f"{type(error).__name__}: {error}")
     except Stopped as error:
         record.failed(str(error))
@@ -146,7 +146,7 @@ def run(
 
 
 class _Record:
-    """Which assertions were met, and held every time."""
+    """Records which assertions were reached and held every time."""
 
     NAME = "__record__"
 
@@ -156,20 +156,20 @@ class _Record:
         self.place = ""
 
     def running(self, place: str) -> None:
-        """Says what runs now, for the errors."""
+        """Sets what is running, for the error messages."""
         self.place = place
 
     def failed(self, why: str) -> None:
-        """Keeps the first reason."""
+        """Keeps the reason of the first failure."""
         if self.error is None:
             self.error = f"{self.place}: {why}"[:500]
 
     def passed(self) -> int:
-        """How many assertions held."""
+        """Returns the number of assertions that held."""
         return sum(self.held.values())
 
     def __call__(self, test: int, number: int, condition) -> None:
-        """An assertion, its condition unevaluated."""
+        """Evaluates and records one assertion; `condition` is a function."""
         try:
             holds = bool(condition())
             why = "the assertion does not hold"

@@ -1,9 +1,9 @@
-"""What passes between a test and the program it tests: frames of JSON, and values as plain data.
+"""The messages between a test and the program that it tests: JSON frames with plain data.
 
-Values are of Python's own types, rebuilt by the reader, never unpickled: whatever a program sends,
-the test sees numbers, text and containers of them with their usual equality. What is none of these
-stays with the program, and the test holds a handle to it. The file is read by both sides, and by a
-bare interpreter: it imports the standard library only, and nothing of this package.
+The reader rebuilds values as Python's own types and never unpickles: whatever a program sends, the
+test sees numbers, text and containers of them with their usual equality. Any other value stays with
+the program, and the test gets a handle to it. Both sides import this file, one of them in a bare
+interpreter, so it imports only the standard library and nothing from this package.
 """
 
 import collections
@@ -23,19 +23,19 @@ _MAPPINGS = (collections.Counter, collections.OrderedDict, collections.defaultdi
 
 
 class WireError(Exception):
-    """A frame or a value that cannot be sent or read."""
+    """A frame or a value cannot be sent or read."""
 
 
 def encode(value, hold, depth=0):
-    """Returns a value as JSON can hold it.
+    """Converts a value to a form that JSON can hold.
 
     Args:
-        value: anything.
-        hold: called with what is not plain data; returns what stands for it.
-        depth: of nesting so far.
+      value: Any value.
+      hold: A function that keeps a value that is not plain data and returns its handle's number.
+      depth: The depth of nesting so far.
 
     Raises:
-        WireError: it is nested too deeply.
+      WireError: The value is nested too deeply.
     """
     if depth > 200:
         raise WireError("a value is nested more than 200 deep")
@@ -67,14 +67,14 @@ def encode(value, hold, depth=0):
 
 
 def decode(data, handle):
-    """Returns the value that `encode` was given.
+    """Converts the output of `encode` back to the value.
 
     Args:
-        data: what JSON gave.
-        handle: called with what stands for something that is not plain data.
+      data: The parsed JSON.
+      handle: A function that takes a handle's number and returns the value that stands for it.
 
     Raises:
-        WireError: it is not what `encode` writes.
+      WireError: The data is not an output of `encode`.
     """
     if data is None or isinstance(data, (bool, str, float, int)):
         return data
@@ -104,10 +104,10 @@ def decode(data, handle):
 
 
 def pack(message):
-    """Returns a message as a frame: its length in four bytes, then JSON.
+    """Returns a message as a frame: its length in four bytes, then its JSON.
 
     Raises:
-        WireError: it is too long, or cannot be written.
+      WireError: The message is too long, or cannot be written as JSON.
     """
     try:
         body = json.dumps(message).encode()
@@ -122,10 +122,10 @@ def read(read_exactly):
     """Returns the next message.
 
     Args:
-        read_exactly: called with a number of bytes, returns them.
+      read_exactly: A function that takes a number of bytes and returns as many bytes.
 
     Raises:
-        WireError: what came is no frame.
+      WireError: The data is not a valid frame.
     """
     (length,) = struct.unpack(">I", read_exactly(4))
     if length > MAX_FRAME_BYTES:

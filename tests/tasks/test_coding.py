@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passk_jax import tasks
-from passk_jax.tasks import data, mbpp, programs
+from passk_jax.tasks import coding, data, mbpp
 from passk_jax.tasks.sandbox import isolation, unit_tests
 
 needs_data = pytest.mark.skipif("PASSK_DATA" not in os.environ, reason="PASSK_DATA is not set")
@@ -21,14 +21,14 @@ def a_mode():
 
 
 needs_sandbox = pytest.mark.skipif(not a_mode(), reason="nothing isolates programs here")
-TESTS = programs.Tests(
+TESTS = coding.Tests(
     ("assert area(1, 2) == 2", "assert area(3, 2) == 6", "assert area(0, 5) == 0"), ("area",)
 )
 LIMITS = isolation.Limits(wall_s=5)
 
 
 def judge(completion, tests=TESTS, reward="share"):
-    return programs.judge(tests, completion, reward, LIMITS, a_mode())
+    return coding.judge(tests, completion, reward, LIMITS, a_mode())
 
 
 # --- a completion's program ---
@@ -47,12 +47,12 @@ def judge(completion, tests=TESTS, reward="share"):
     ],
 )
 def test_the_last_block_is_the_program(completion, program):
-    assert programs.extract_program(completion) == program
+    assert coding.extract_program(completion) == program
 
 
 @given(st.text())
 def test_extracting_never_raises(completion):
-    programs.extract_program(completion)
+    coding.extract_program(completion)
 
 
 # --- its score ---
@@ -75,8 +75,8 @@ def test_a_share_of_the_tests_is_a_share_of_the_reward():
     [
         ("def area(a, b) return", "not Python: SyntaxError"),
         ("\0", "not Python: (SyntaxError|ValueError)"),
-        ("(" * 100_000, "more than 100000 are not run|not Python"),
-        ("x" * 200_000, "a program of 200000 characters; more than 100000 are not run"),
+        ("(" * 100_000, "at most 100000 are run|not Python"),
+        ("x" * 200_000, "a program of 200000 characters; at most 100000 are run"),
         ("1 / 0", "the program raised ZeroDivisionError: division by zero"),
         ("def area(a): return a", "TypeError: area.. takes 1 positional argument"),
         ("def volume(): pass", "NameError: name 'area' is not defined"),
@@ -88,7 +88,7 @@ def test_a_share_of_the_tests_is_a_share_of_the_reward():
 def test_a_program_that_fails_says_why(completion, error):
     import re
 
-    score = programs.judge(TESTS, completion, "share", isolation.Limits(wall_s=1.5), a_mode())
+    score = coding.judge(TESTS, completion, "share", isolation.Limits(wall_s=1.5), a_mode())
     assert (score.reward, score.correct) == (0, False)
     assert re.search(error, score.error), score.error
 
@@ -96,7 +96,7 @@ def test_a_program_that_fails_says_why(completion, error):
 @needs_sandbox
 def test_a_completion_may_go_on_from_the_prompt_or_define_it_all():
     prompt = 'import math\n\ndef area(r):\n    """Of a circle."""\n'
-    tests = programs.Tests(
+    tests = coding.Tests(
         ("assert abs(area(2) - 12.566) < 1e-3",), ("area",), "", "", "import math\n", prompt
     )
     assert judge("    return math.pi * r**2\n", tests).correct
@@ -184,8 +184,8 @@ def test_a_machine_that_isolates_nothing_is_refused(monkeypatch):
         with pytest.raises(
             isolation.SandboxError, match=r"apt install bubblewrap.*unsafe_execution"
         ):
-            programs.ProgrammingTask()
-        assert programs.ProgrammingTask(unsafe_execution=True).mode == "unsafe"
+            coding.CodingTask()
+        assert coding.CodingTask(unsafe_execution=True).mode == "unsafe"
     finally:
         isolation.best_mode.cache_clear()
 
@@ -201,7 +201,7 @@ def test_a_machine_that_isolates_nothing_is_refused(monkeypatch):
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        programs.ProgrammingTask(**options)
+        coding.CodingTask(**options)
 
 
 # --- the published problems ---
@@ -253,7 +253,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, monkeypatch):
     (tmp_path / "mbpp").mkdir()
     file = tmp_path / "mbpp" / "mbpp.jsonl"
     for content, message in (
-        (b'{"text": 1', r"mbpp.jsonl, after line 0: .*fetch the file anew"),
+        (b'{"text": 1', r"mbpp.jsonl, after line 0: .*fetch the file again"),
         (b"[]", "after line 0: not an object but list"),
         (b"\xff\xfe", "mbpp.jsonl, after line 0: .*utf-8"),
         (b'{"text": "x"}', r"mbpp.jsonl, row 1: KeyError 'code'"),

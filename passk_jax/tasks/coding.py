@@ -1,6 +1,7 @@
-"""Tasks whose answer is a Python program, judged by unit tests: what MBPP and HumanEval share."""
+"""What MBPP and HumanEval share: the answer is a Python program, which unit tests judge."""
 
 import ast
+import dataclasses
 import os
 import re
 import warnings
@@ -17,15 +18,15 @@ _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.S | re.M)
 
 
 class Tests(NamedTuple):
-    """The reference of a problem: what the harness runs, and never shows.
+    """The reference of a problem. The harness runs it, and the program never sees it.
 
     Attributes:
-        sources: the tests.
-        called: the names of the program's that they use.
-        before: trusted source that runs before them, in the harness.
-        setup: trusted source that runs after the program is loaded.
-        preamble: source put before a program, such as the imports of a prompt.
-        stub: the beginning of a function that a completion may go on from; "" where there is none.
+      sources: The source of the tests.
+      called: The names from the program that the tests use.
+      before: Trusted source that the harness runs before the tests.
+      setup: Trusted source that the harness runs after the program is loaded.
+      preamble: Source that is put before the program, such as the prompt's imports.
+      stub: The beginning of a function that a completion may continue, or "".
     """
 
     sources: tuple[str, ...]
@@ -37,9 +38,9 @@ class Tests(NamedTuple):
 
 
 def extract_program(completion: str) -> str:
-    r"""Returns the program of a completion: its last fenced block, or else the whole of it.
+    r"""Returns the program of a completion: its last fenced block, or else the whole completion.
 
-    A block that is opened and never closed reaches to the end.
+    Without any closed block, a block that is opened and never closed extends to the end.
 
     >>> extract_program("Here:\n```python\ndef f():\n    return 1\n```\nDone.")
     'def f():\n    return 1\n'
@@ -56,7 +57,7 @@ def extract_program(completion: str) -> str:
 
 
 def _source(tests: Tests, completion: str) -> str:
-    """The program to run: on its own where it defines what is called, else going on from a stub."""
+    """Returns the program to run; it continues the stub unless it defines the function itself."""
     program = extract_program(completion)
     if tests.stub and not re.search(rf"^\s*(?:def|class)\s+{tests.called[0]}\b", program, re.M):
         return tests.stub + program
@@ -66,14 +67,14 @@ def _source(tests: Tests, completion: str) -> str:
 def judge(
     tests: Tests, completion: str, reward: str, limits: isolation.Limits, mode: str
 ) -> base.Score:
-    """Runs the tests of one problem against one completion; called in a worker of the pool."""
+    """Scores one completion by running its problem's tests. Called in a worker of the pool."""
     source = _source(tests, completion)
     if len(source) > MAX_PROGRAM_CHARS:
-        error = f"a program of {len(source)} characters; more than {MAX_PROGRAM_CHARS} are not run"
+        error = f"a program of {len(source)} characters; at most {MAX_PROGRAM_CHARS} are run"
         return base.Score(0.0, False, None, error)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the program's, such as invalid escapes
+            warnings.simplefilter("ignore")  # the program's warnings, such as invalid escapes
             ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return base.Score(0.0, False, None, f"not Python: {type(error).__name__}: {error}"[:500])
@@ -92,59 +93,59 @@ def judge(
     return base.Score(value, correct, source.strip(), result.error)
 
 
-class ProgrammingTask(base.Splits):
-    """A task of programs; a subclass fills `_splits` with problems whose reference is `Tests`.
+@dataclasses.dataclass(kw_only=True, eq=False)
+class CodingTask(base.Splits):
+    """The options of a coding task and its scoring.
 
-    Args:
-        reward: "share" of the tests that hold, or "all": 1 if all do, else 0.
-        time_limit_s: wall-clock seconds of one program with all its tests.
-        memory_limit_mb: address space of one program.
-        template: see `base.render`.
-        unsafe_execution: run programs even where nothing can isolate them. They can then do
-            whatever the user can.
+    A subclass fills `_splits` with problems whose reference is `Tests`.
+
+    Attributes:
+      data_dir: The data folder, see `data.path`.
+      reward: "share" gives the share of the tests that pass; "all" gives 1 if all pass, else 0.
+      time_limit_s: Wall-clock seconds for one program with all its tests.
+      memory_limit_mb: The address space of one program, in MiB.
+      template: The chat template of the prompt, see `base.render`.
+      unsafe_execution: Run programs without isolation. They can then do whatever the user can.
 
     Raises:
-        ValueError: an option is out of range.
-        SandboxError: programs cannot be isolated here, and unsafe_execution is not set.
+      ConfigError: An option is out of range.
+      SandboxError: Programs cannot be isolated on this machine, and unsafe_execution is not set.
     """
 
-    def __init__(
-        self,
-        *,
-        reward: str = "share",
-        time_limit_s: float = 10.0,
-        memory_limit_mb: int = 512,
-        template: str | None = None,
-        unsafe_execution: bool = False,
-    ) -> None:
-        if reward not in REWARDS:
-            raise ConfigError(f"unknown reward {reward!r}; allowed: {', '.join(REWARDS)}")
-        if not 0 < time_limit_s < float("inf"):
-            raise ConfigError(f"time_limit_s must be a positive number, got {time_limit_s!r}")
-        if memory_limit_mb < 64:
-            raise ConfigError(f"memory_limit_mb must be at least 64, got {memory_limit_mb!r}")
-        base.render(template, "")
-        self.reward, self.template = reward, template
-        self.binary_rewards = reward == "all"
+    data_dir: str | None = None
+    reward: str = "share"
+    time_limit_s: float = 10.0
+    memory_limit_mb: int = 512
+    template: str | None = None
+    unsafe_execution: bool = False
+
+    def __post_init__(self) -> None:
+        if self.reward not in REWARDS:
+            raise ConfigError(f"unknown reward {self.reward!r}; allowed: {', '.join(REWARDS)}")
+        if not 0 < self.time_limit_s < float("inf"):
+            raise ConfigError(f"time_limit_s must be a positive number, got {self.time_limit_s!r}")
+        if self.memory_limit_mb < 64:
+            raise ConfigError(f"memory_limit_mb must be at least 64, got {self.memory_limit_mb!r}")
+        base.render(self.template, "")
+        self.binary_rewards = self.reward == "all"
         self.limits = isolation.Limits(
-            time_limit_s, max(1, round(time_limit_s + 0.5)), memory_limit_mb
+            self.time_limit_s, max(1, round(self.time_limit_s + 0.5)), self.memory_limit_mb
         )
-        self.mode = "unsafe" if unsafe_execution else isolation.best_mode()
-        self._splits: dict[str, tuple[base.Problem, ...]] = {}
+        self.mode = "unsafe" if self.unsafe_execution else isolation.best_mode()
 
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
     ) -> list[base.Score]:
-        """Runs each completion in a sandbox of its own, many at a time."""
+        """Runs each completion in its own sandbox, many at a time."""
         base.check_same_length(problems, completions)
         items = [
             (problem.reference, completion, self.reward, self.limits, self.mode)
             for problem, completion in zip(problems, completions, strict=True)
         ]
-        # The program's own limit comes first; the pool's is for a harness that is stuck. With more
-        # programs than this at once, one that computes for seconds would be starved of its time.
+        # The program's own time limit strikes first; the pool's is for a harness that is stuck.
+        # With more workers, a program that computes for seconds would not get its share of the CPU.
         return pool.score(
-            "passk_jax.tasks.programs:judge",
+            "passk_jax.tasks.coding:judge",
             items,
             time_limit_s=2 * self.limits.wall_s + 5,
             num_workers=2 * (os.cpu_count() or 1),
@@ -152,12 +153,12 @@ class ProgrammingTask(base.Splits):
 
 
 def fenced(program: str) -> str:
-    """Returns a program as a worked example shows it."""
+    """Returns a program in a code fence, as in the worked examples."""
     return f"```python\n{program.strip()}\n```"
 
 
 def definitions(source: str) -> tuple[tuple[str, ...], str]:
-    r"""Returns the names that a reference program defines at its top level, and its imports.
+    r"""Returns the names that a reference program defines at top level, and its imports.
 
     >>> definitions("import math\ndef area(r):\n    return math.pi * r * r\n")
     (('area',), 'import math')
