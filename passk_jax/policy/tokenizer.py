@@ -192,7 +192,7 @@ def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
       path: of its file; `None` for bytes, which have none.
 
     Raises:
-      ConfigError: the name is unknown (the message lists the known), or the file missing or corrupt.
+      ConfigError: The name is unknown, or the file is missing or corrupt.
     """
     if name not in TOKENIZERS:
         close = difflib.get_close_matches(name, TOKENIZERS, n=1)

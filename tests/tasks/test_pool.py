@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import pool
 
 ITEM = "tests.tasks.hostile_items:item"
@@ -71,7 +72,7 @@ def test_a_server_that_dies_is_started_again():
 
 def test_a_function_that_is_not_there_is_named():
     with pytest.raises(
-        RuntimeError, match=r"server of no.such:thing did not start: ModuleNotFound"
+        ConfigError, match=r"server of no.such:thing did not start: ModuleNotFound"
     ):
         pool.score("no.such:thing", [("x",)], time_limit_s=1)
 

@@ -10,12 +10,12 @@ import seqio
 import tensorflow as tf
 
 from passk_jax import tasks, tracking
-from passk_jax.errors import ConfigError
+from passk_jax.errors import ConfigError, Stopped
 from passk_jax.policy.tokenizer import ByteTokenizer
+from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import build
 from passk_jax.tasks import seqio_tasks
 from passk_jax.tasks.order import Order
-from passk_jax.train import Stopped, Trainer, train
 from tests.tiny import tiny_config
 
 TOKENIZER = ByteTokenizer()
@@ -240,15 +240,15 @@ def test_the_loop_draws_at_the_rates_and_reports_each_part(tmp_path):
 @pytest.mark.slow
 def test_stopped_in_the_middle_a_mixture_goes_on_with_the_same_problems(tmp_path, monkeypatch):
     train(config(), tmp_path / "whole")
-    save = Trainer.save
+    save = Loop.save
 
-    def stop_after_the_fourth_step(trainer):
-        save(trainer)
-        if trainer.run_state.step == 4:
+    def stop_after_the_fourth_step(loop):
+        save(loop)
+        if loop.run.step == 4:
             raise Stopped(15)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Trainer, "save", stop_after_the_fourth_step)
+        patch.setattr(Loop, "save", stop_after_the_fourth_step)
         train(config(), tmp_path / "stopped")
     train(config(), tmp_path / "stopped")
     samples = (tmp_path / "stopped" / "samples.jsonl").read_text()
@@ -264,7 +264,7 @@ def test_stopped_in_the_middle_a_mixture_goes_on_with_the_same_problems(tmp_path
 
 def test_long_problems_are_an_error_or_left_out_and_counted(caplog):
     limits = {"sampling__max_prompt_tokens": 19}
-    with pytest.raises(ConfigError, match=r"has 2[0-9] tokens; between 1 and sampling\.max_prompt"):
+    with pytest.raises(ConfigError, match=r"has 2[0-9] tokens; between 1 and config\.sampling\.max_prompt"):
         build(tiny_config(task__options__max_n=10, **limits))
     experiment = build(tiny_config(task__options__max_n=10, drop_long_problems=True, **limits))
     kept = len(experiment.task.split("train"))
