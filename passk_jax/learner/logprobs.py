@@ -14,8 +14,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from passk_jax.policy.attention import softcap
 from passk_jax.policy.config import DecoderConfig
-from passk_jax.policy.decoder import Decoder, head_split, output_head, prefill, softcap
+from passk_jax.policy.decoder import Decoder, head_split, output_head, prefill
 from passk_jax.policy.linear import in_use, weight_gradient
 from passk_jax.policy.sharding import Layout, split_batch
 from passk_jax.rollout.prompts import Prompts

@@ -15,12 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from passk_jax.policy.attention import attend, softcap
 from passk_jax.policy.config import ACTIVATIONS, REMAT_POLICIES, DecoderConfig, RopeScaling
 from passk_jax.policy.linear import PRODUCT, linear, lookup
 from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
-
-# As in the gemma package: finite, so that a row with nothing to look at is not nan.
-MASKED_LOGIT = -2.3819763e38
 
 
 @chex.dataclass(frozen=True)
@@ -39,11 +37,6 @@ class Segment:
     kv: dict[str, tuple[jax.Array, jax.Array]]
     positions: dict[str, jax.Array]
     valid: dict[str, jax.Array]
-
-
-def softcap(x: jax.Array, cap: float | None) -> jax.Array:
-    """Squashes logits smoothly into (-cap, cap); `None` leaves them alone."""
-    return x if cap is None else jnp.tanh(x / cap) * cap
 
 
 def rope(
@@ -66,53 +59,6 @@ def rope(
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)
-
-
-def attend(
-    query_PxNxLxKxGxH: jax.Array,
-    positions_PxNxL: jax.Array,
-    segments: Sequence[tuple[jax.Array, jax.Array, jax.Array, jax.Array]],
-    *,
-    window: int | None,
-    cap: float | None,
-) -> jax.Array:
-    """Exact causal attention over several segments of keys, joined in one softmax.
-
-    Only the logits of the segments are concatenated, never their keys, so a prompt that the group
-    shares is read once and not tiled N times.
-
-    Args:
-      query_PxNxLxKxGxH: scaled queries.
-      positions_PxNxL: their positions.
-      segments: (keys, values, positions, valid) for each segment, one layer of a `Segment`.
-      window: how many latest positions a query sees, itself included; `None` for all.
-      cap: soft-cap of the attention logits.
-
-    Returns:
-      (P, N, L, K, G, H).
-    """
-    logits = []
-    for keys, _, key_positions, valid in segments:
-        own = keys.ndim == 5
-        spec = "pnlkgh,pnskh->pnkgls" if own else "pnlkgh,pskh->pnkgls"
-        scores = jnp.einsum(spec, query_PxNxLxKxGxH, keys, preferred_element_type=jnp.float32)
-        if not own:
-            key_positions, valid = key_positions[:, None], valid[:, None]
-        distance = positions_PxNxL[..., None] - key_positions[..., None, :]  # (P, N, L, S)
-        visible = valid[..., None, :] & (distance >= 0)
-        if window is not None:
-            visible &= distance < window
-        logits.append(jnp.where(visible[:, :, None, None], softcap(scores, cap), MASKED_LOGIT))
-    weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1)
-    starts = [0]
-    for part in logits:
-        starts.append(starts[-1] + part.shape[-1])
-    out = 0.0
-    for (_, values, _, _), start, end in zip(segments, starts[:-1], starts[1:], strict=True):
-        spec = "pnkgls,pnskh->pnlkgh" if values.ndim == 5 else "pnkgls,pskh->pnlkgh"
-        part = weights[..., start:end].astype(values.dtype)
-        out = out + jnp.einsum(spec, part, values, preferred_element_type=jnp.float32)
-    return out.astype(query_PxNxLxKxGxH.dtype)
 
 
 class RMSNorm(nn.Module):

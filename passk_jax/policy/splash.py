@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import Mesh, PartitionSpec
 
-from passk_jax.policy.decoder import attend as reference_attend
+from passk_jax.policy import attention
 from passk_jax.policy.linear import PRODUCT
 
 # A kernel's blocks are squares of tokens. LANES is the least that it takes, and what lengths are
@@ -108,7 +108,7 @@ def attend(
     *context, own = [(keys, values, valid) for keys, values, _, valid in segments]
     length, prompted = query_PxNxLxKxGxH.shape[2], [keys.ndim for keys, *_ in context] == [4]
     if length == 1 or length != own[0].shape[2] or (context and not prompted):
-        return reference_attend(
+        return attention.attend(
             query_PxNxLxKxGxH, positions_PxNxL, segments, window=window, cap=cap
         )
     prompt = context[0] if prompted else None

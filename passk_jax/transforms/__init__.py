@@ -1,8 +1,8 @@
-"""Rewards of one group in, policy-gradient weights of that group out: pure JAX, no model, no I/O.
+"""Reward transformations: one group's rewards in, its policy-gradient weights out.
 
-A function takes one problem's rewards (n,) and returns (n,) in the scale of its paper; the caller
-vmaps over problems and jits. `make` gives the same by name for whole batches, in the learner's
-scale; `python -m passk_jax.transforms` prints the names.
+A function takes one problem's rewards (n,) and returns (n,) in the scale of its paper, in pure JAX;
+the caller vmaps over problems and jits. `make` returns an estimator by name for whole batches, in
+the learner's scale. `python -m passk_jax.transforms` prints the names.
 
 >>> import jax, jax.numpy as jnp
 >>> from passk_jax import transforms

@@ -1,19 +1,19 @@
-"""Direct estimators in closed form: for 0/1 rewards, and the plain baselines of any reward.
+"""Direct estimators in closed form for 0/1 rewards, and the plain baselines for any reward.
 
-One problem, n sampled answers, rewards r (n,), c of them 1; weights are for a *mean* over the
-group, (1/n) sum_i A_i grad log pi(y_i | x). AS: Thrampoulidis et al. 2025, arXiv 2510.23049. PKR:
-Mahdavi et al. 2025, "Beyond Accuracy". Everything that knows k follows from one number,
+One problem has n sampled answers with rewards r (n,), of which c are 1. The weights are for a
+*mean* over the group, (1/n) sum_i A_i grad log pi(y_i | x). AS: Thrampoulidis et al. 2025, arXiv
+2510.23049. PKR: Mahdavi et al. 2025, "Beyond Accuracy". Each estimator with a k uses one number,
 
     f_i = C(failures among the others, k-1) / C(n-1, k-1),
 
-the share of the (k-1)-subsets of the other samples that all fail: AS (13), f+ of a success and f-
-of a failure. It is a `weights` of PKPO, shifted. Erratum: AS C.2 prints f+ at K = 2 wrongly; (13)
-is right (n = 16 with 8 failures: f+ = 8/15, f- = 7/15).
+the share of the (k-1)-subsets of the other samples that all fail: AS (13), f+ for a success and f-
+for a failure. It is one of PKPO's `weights`, shifted. Erratum: AS C.2 prints f+ at K = 2 wrongly;
+(13) is right (n = 16 with 8 failures: f+ = 8/15, f- = 7/15).
 
-0/1 rewards may be integers or bools: they become the default float, and so do the weights.
+0/1 rewards may be integers or bools; they become the default float, and so do the weights.
 
-What an estimator is biased towards is said as the F that it follows: its expectation is the
-gradient of F(success rate) as n grows, and exactly that of `surrogate_of(estimator, n)` at n.
+A biased estimator's docstring names the F that it follows: the expected update tends to the
+gradient of F(success rate) as n grows, and at n it is exactly that of `surrogate_of(estimator, n)`.
 """
 
 import jax
@@ -25,34 +25,34 @@ from passk_jax.transforms.parameters import Choice, Real, SetSize
 
 
 def others_all_fail(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """The (n,) shares f_i of the (k-1)-subsets of the other samples that all fail: AS (13).
+    """Returns the (n,) shares f_i of the (k-1)-subsets of the other samples that all fail: AS (13).
 
     >>> print((15 * others_all_fail(jnp.array([1.0, 0.0] * 8), 2)[:2]).round())  # of 15 others
     [8. 7.]
     """
     n = rewards.shape[0]
     failures_of_others = n - jnp.sum(rewards) - (1 - rewards)
-    # where all succeed, a failure's -1 is no index: it is not used, but must not wrap around
+    # if all succeed, a failure has the index -1: it is unused, but must not wrap around
     index = jnp.maximum(failures_of_others, 0).astype(jnp.int32)
     return (n / jnp.asarray(k, rewards.dtype)) * pkpo.weights(n, k, rewards.dtype)[index]
 
 
 def failure_rate(rewards: jax.Array) -> jax.Array:
-    """1 - rho, the share of the samples that fail: exactly 0 where none does, never below."""
+    """Returns 1 - rho, the share of samples that fail: exactly 0 if none fails, never below 0."""
     return jnp.mean(1 - rewards)
 
 
 def standardised(values: jax.Array, exists: jax.Array) -> jax.Array:
-    """Z-scores (n,) among the values that exist: 0 for the others, and where those are all equal.
+    """Returns (n,) z-scores among the values that exist; 0 for the others, and if all are equal.
 
     >>> print(standardised(jnp.array([3.0, 5.0, 9.0]), jnp.array([True, True, False])))
     [-1.  1.  0.]
     """
     lowest = jnp.min(values, where=exists, initial=jnp.inf)
-    above_lowest = jnp.where(exists, values - lowest, 0)  # equal ones must give 0, not a rounding
+    above_lowest = jnp.where(exists, values - lowest, 0)  # equal ones must give 0, not an error
     span = jnp.max(above_lowest)
     differ = span > 0
-    unit = above_lowest / jnp.where(differ, span, 1)  # so that no square overflows or vanishes
+    unit = above_lowest / jnp.where(differ, span, 1)  # no square overflows or vanishes
     count = jnp.maximum(jnp.sum(exists), 1)
     centered = jnp.where(exists, unit - jnp.sum(unit) / count, 0)
     variance = jnp.sum(jnp.square(centered)) / count
@@ -61,17 +61,16 @@ def standardised(values: jax.Array, exists: jax.Array) -> jax.Array:
 
 @estimator("Williams 1992", gradient_of="mean reward")
 def reinforce(rewards: jax.Array) -> jax.Array:
-    """Weights of the plain policy gradient: the rewards themselves, without a baseline.
+    """Returns weights of the plain policy gradient without a baseline: the rewards themselves.
 
     Args:
-      rewards: (n,) any rewards of one problem, n >= 2; integers and bools become the default float.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
 
     Returns:
-      (n,) weights for a mean over the group. Equal rewards are *not* given 0.
+      Weights (n,) for a mean over the group. Equal rewards do *not* give 0.
 
     Raises:
-      ValueError: for a wrong rank, n < 2 and concrete rewards that are nan or infinite; traced ones
-        give nan.
+      ValueError: The rank is not 1, n < 2, or a reward is nan or infinite; a traced one gives nan.
 
     >>> print(reinforce(jnp.array([0.0, 1.0, 0.0, 0.0])))
     [0. 1. 0. 0.]
@@ -81,20 +80,19 @@ def reinforce(rewards: jax.Array) -> jax.Array:
 
 @estimator("Kool et al. 2019", gradient_of="mean reward")
 def rloo(rewards: jax.Array) -> jax.Array:
-    """Weights of the plain policy gradient with the leave-one-out baseline.
+    """Returns weights of the plain policy gradient with the leave-one-out baseline.
 
-    Kool et al. 2019, Ahmadian et al. 2024: A_i = r_i - mean of the others; for 0/1 rewards
-    of mean rho, A+ = n (1 - rho)/(n-1) and A- = -n rho/(n-1).
+    Kool et al. 2019, Ahmadian et al. 2024: A_i = r_i - mean of the others. For 0/1 rewards with
+    mean rho, A+ = n (1 - rho)/(n-1) and A- = -n rho/(n-1).
 
     Args:
-      rewards: (n,) any rewards of one problem, n >= 2; integers and bools become the default float.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
 
     Returns:
-      (n,) weights for a mean over the group, n times `loo`; 0 where all rewards are equal.
+      Weights (n,) for a mean over the group, n times `loo`; 0 if all rewards are equal.
 
     Raises:
-      ValueError: for a wrong rank, n < 2 and concrete rewards that are nan or infinite; traced ones
-        give nan.
+      ValueError: The rank is not 1, n < 2, or a reward is nan or infinite; a traced one gives nan.
 
     >>> print((3 * rloo(jnp.array([0.0, 1.0, 0.0, 1.0]))).round())
     [-2.  2. -2.  2.]
@@ -104,22 +102,21 @@ def rloo(rewards: jax.Array) -> jax.Array:
 
 @estimator("Shao et al. 2024")
 def grpo(rewards: jax.Array) -> jax.Array:
-    """Rewards standardised within the group: Shao et al. 2024, arXiv 2402.03300.
+    """Returns the rewards standardised within the group: Shao et al. 2024, arXiv 2402.03300.
 
-    A_i = (r_i - mean) / standard deviation, the population's (PKT (2) misplaces the root);
-    for 0/1 rewards of mean rho, A+ = sqrt((1 - rho)/rho) and A- = -sqrt(rho/(1 - rho)).
+    A_i = (r_i - mean) / (population standard deviation). (PKT (2) misplaces the root.) For 0/1
+    rewards with mean rho, A+ = sqrt((1 - rho)/rho) and A- = -sqrt(rho/(1 - rho)).
 
     Biased: for 0/1 rewards it follows F(rho) = 2 arcsin sqrt(rho), AS Table 1.
 
     Args:
-      rewards: (n,) any rewards of one problem, n >= 2; integers and bools become the default float.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where all rewards are equal, without an epsilon.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal, without an epsilon.
 
     Raises:
-      ValueError: for a wrong rank, n < 2 and concrete rewards that are nan or infinite; traced ones
-        give nan.
+      ValueError: The rank is not 1, n < 2, or a reward is nan or infinite; a traced one gives nan.
 
     >>> print(grpo(jnp.array([0.0, 1.0, 0.0, 1.0])))
     [-1.  1. -1.  1.]
@@ -129,23 +126,23 @@ def grpo(rewards: jax.Array) -> jax.Array:
 
 @estimator("AS (12)", gradient_of="pass@k", binary=True, k=SetSize())
 def reinforce_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Weights of the unbiased gradient of pass@k in which only successes count.
+    """Returns weights of the unbiased gradient of pass@k in which only successes count.
 
-    AS (12): A_i = k f+ r_i: each success by the share of the sets of k-1 others that need it. It
-    equals n times PKPO (33) for k >= 2.
+    AS (12): A_i = k f+ r_i. A success is weighted by the share of the sets of k-1 others that need
+    it. This equals n times PKPO (33) for k >= 2.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a mean over the group. k = 1 gives `reinforce`; k = n leaves only the success
-      that is alone in its group, with weight n.
+      Weights (n,) for a mean over the group. k = 1 gives `reinforce`. At k = n only a success alone
+      in its group gets a weight, n.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
-        than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((3 * reinforce_k(jnp.array([0, 1, 0, 1]), 2)).round())  # 2 * 2/3
     [0. 4. 0. 4.]
@@ -155,23 +152,23 @@ def reinforce_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("AS (15)", gradient_of="pass@k / k", binary=True, k=SetSize())
 def rloo_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """RLOO reweighted to the unbiased gradient of pass@k, divided by k.
+    """Returns RLOO reweighted to the unbiased gradient of pass@k, divided by k.
 
     AS (15): A+ = f+ n (1 - rho)/(n-1), A- = -f- n rho/(n-1). The paper leaves out the factor k:
-    multiply by it, or the learning rate, to have pass@k itself.
+    multiply the result, or the learning rate, by k for pass@k itself.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where all rewards are equal. k = 1 gives `rloo`.
-      k = n leaves only the success that is alone in its group.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives `rloo`. At
+      k = n only a success alone in its group gets a weight.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
-        than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((9 * rloo_k(jnp.array([0, 1, 0, 1]), 2)).round())  # 2/3 * 2/3, 1/3 * 2/3
     [-2.  4. -2.  4.]
@@ -181,25 +178,25 @@ def rloo_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("AS (16)", binary=True, k=SetSize())
 def grpo_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """GRPO reweighted for pass@k: the direct counterpart of `passk_analytical`.
+    """Returns GRPO reweighted for pass@k: the direct counterpart of `passk_analytical`.
 
     AS (16): A+ = f+ sqrt((1 - rho)/rho), A- = -f- sqrt(rho/(1 - rho)).
 
-    Biased: it follows the incomplete beta function F(rho) = B(rho; 1/2, k - 1/2), AS Table 1, whose
-    slope is that of pass@k, over k, times 1/sqrt(rho (1 - rho)).
+    Biased: it follows the incomplete beta function F(rho) = B(rho; 1/2, k - 1/2), AS Table 1. The
+    slope of F is the slope of pass@k, divided by k and by sqrt(rho (1 - rho)).
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where all rewards are equal. k = 1 gives `grpo`,
-      k = 2 tends to `skew_r` as n grows, k = n leaves only the success that is alone in its group.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives `grpo`; k = 2
+      tends to `skew_r` as n grows; at k = n only a success alone in its group gets a weight.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
-        than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((3 * grpo_k(jnp.array([0, 1, 0, 1]), 2)).round())  # 2/3 * 1, 1/3 * 1
     [-1.  2. -1.  2.]
@@ -209,23 +206,23 @@ def grpo_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("PKPO (8)", gradient_of="pass@k", weights_for="sum", binary=True, k=SetSize())
 def s_binary(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """PKPO's weights without a baseline, in closed form for 0/1 rewards; equals `s`.
+    """Returns PKPO's weights without a baseline in closed form for 0/1 rewards; equals `s`.
 
-    PKPO (8): k/n for a success, (k/n) rho(n-1, c, k-1) for a failure, the share of the sets of k-1
-    others with a success.
+    PKPO (8): k/n for a success, (k/n) rho(n-1, c, k-1) for a failure, where rho is the share of the
+    sets of k-1 others with a success.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a sum over the group. Where all succeed they are k/n, where all fail 0. k = 1
-      gives r/n, k = n gives everyone 1 if there is a success.
+      Weights (n,) for a sum over the group: k/n if all succeed, 0 if all fail. k = 1 gives r/n;
+      k = n gives every sample 1 if there is a success.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
-        than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((6 * s_binary(jnp.array([0, 1, 0, 1]), 2)).round())
     [2. 3. 2. 3.]
@@ -236,26 +233,26 @@ def s_binary(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("PKR (9)", binary=True, gamma=Real(1), base=Choice(("grpo", "reinforce", "rft")))
 def pkr(rewards: jax.Array, gamma: float | jax.Array, base: str = "grpo") -> jax.Array:
-    """Pass@k reweighting: a base reward times gamma (1 - rho)^(gamma - 1), the slope of pass@gamma.
+    """Returns a base reward times gamma (1 - rho)^(gamma - 1), the slope of pass@gamma.
 
-    PKR (9), the base being RFT (the 0/1 reward), REINFORCE (its sign, 1 or -1) or GRPO.
+    PKR (9), pass@k reweighting. The base is RFT (the 0/1 reward), REINFORCE (1 or -1) or GRPO.
 
-    Biased, since rho is the rate of the group that it weighs, the sample itself included. As n
-    grows: "rft" follows 1 - (1 - rho)^gamma, pass@k for gamma = k; "reinforce" twice that; "grpo"
-    gamma B(rho; 1/2, gamma - 1/2), gamma times what `grpo_k` follows.
+    Biased, because rho is the rate of the same group, the sample itself included. As n grows, "rft"
+    follows 1 - (1 - rho)^gamma, which is pass@k for gamma = k; "reinforce" follows twice that;
+    "grpo" follows gamma B(rho; 1/2, gamma - 1/2), gamma times the F of `grpo_k`.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      gamma: real, >= 1, concrete or traced; it may be above n.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      gamma: A real number >= 1, concrete or traced; it may be above n.
       base: "grpo", "reinforce" or "rft".
 
     Returns:
-      (n,) weights for a mean over the group. gamma = 1 gives the base.
+      Weights (n,) for a mean over the group. gamma = 1 gives the base.
 
     Raises:
-      TypeError: if gamma is not a number.
-      ValueError: for a wrong rank, n < 2, an unknown base and, where concrete, gamma < 1 and
-        rewards other than 0 and 1; traced ones give nan.
+      TypeError: gamma is not a number.
+      ValueError: The rank is not 1, n < 2, the base is unknown, gamma < 1, or a reward is neither 0
+        nor 1. A bad gamma or reward that is traced gives nan instead.
 
     >>> print(pkr(jnp.array([0, 1, 0, 1]), 3.0))  # 3 * (1/2)^2
     [-0.75  0.75 -0.75  0.75]
@@ -266,23 +263,23 @@ def pkr(rewards: jax.Array, gamma: float | jax.Array, base: str = "grpo") -> jax
 
 @estimator("AS (36)", binary=True, k=Real(1))
 def biased_scaling(rewards: jax.Array, k: float | jax.Array) -> jax.Array:
-    """GRPO times (1 - rho)^(k-1), for any real k >= 1, also above n.
+    """Returns GRPO times (1 - rho)^(k-1), for any real k >= 1, also above n.
 
     AS (36). Biased: it follows B(rho; 1/2, k - 1/2), as `grpo_k` does. Erratum: AS C.3 says that it
     equals GRPO_K at K = 2; that holds only as n grows (n = 16, 8 failures: 1/2 against f+ = 8/15
     and f- = 7/15).
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: real, >= 1, concrete or traced.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: A real number >= 1, concrete or traced.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where all rewards are equal. k = 1 gives `grpo`.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives `grpo`.
 
     Raises:
-      TypeError: if k is not a number.
-      ValueError: for a wrong rank, n < 2 and, where concrete, k < 1 and rewards other than 0 and 1;
-        traced ones give nan.
+      TypeError: k is not a number.
+      ValueError: The rank is not 1, n < 2, k < 1, or a reward is neither 0 nor 1. A bad k or reward
+        that is traced gives nan instead.
 
     >>> print((1000 * biased_scaling(jnp.array([0, 1, 0, 1]), 2.5)).round())  # (1/2)^1.5
     [-354.  354. -354.  354.]

@@ -1,4 +1,4 @@
-"""What makes a formula an estimator: checks before it, jit around it, and its row of the table."""
+"""The `estimator` decorator: it checks a formula's arguments, jits it and makes its table row."""
 
 import dataclasses
 import functools
@@ -16,17 +16,17 @@ from passk_jax.transforms.parameters import Parameter
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """One row of the table.
+    """One row of the table of estimators.
 
     Attributes:
-      name: what a config calls it.
-      function: (rewards (n,), parameters) -> (n,) weights.
-      reference: paper and equation.
-      gradient_of: what its expectation is exactly the gradient of; None if it is biased, and its
-        docstring says how.
-      weights_for: "sum" or "mean", over the group, is what its weights are for.
-      binary: whether the rewards must be 0 or 1.
-      parameters: name -> what is allowed, in the order of the signature.
+      name: Its name in a config.
+      function: Maps rewards (n,) and parameters to weights (n,).
+      reference: Paper and equation.
+      gradient_of: The quantity whose gradient the expected update is, exactly; None if the
+        estimator is biased (its docstring then says how).
+      weights_for: Whether the weights are for the "sum" or the "mean" over the group.
+      binary: Whether the rewards must be 0 or 1.
+      parameters: Each parameter's name and kind, in the order of the signature.
     """
 
     name: str
@@ -39,15 +39,15 @@ class Estimator:
 
     @property
     def takes_k(self) -> bool:
-        """Whether there is a k to choose."""
+        """Whether the estimator has a parameter k."""
         return "k" in self.parameters
 
     def is_required(self, parameter: str) -> bool:
-        """Whether there is no default."""
+        """Whether the parameter has no default."""
         return inspect.signature(self.function).parameters[parameter].default is inspect._empty
 
     def describe_parameters(self) -> str:
-        """What is allowed, in a line."""
+        """Returns one line that says which values the parameters may have."""
         return "; ".join(kind.describe(name) for name, kind in self.parameters.items())
 
 
@@ -59,17 +59,17 @@ def estimator(
     binary: bool = False,
     **parameters: Parameter,
 ) -> Callable[[Callable[..., jax.Array]], Callable[..., jax.Array]]:
-    """Makes a formula an estimator; the arguments are those of `Estimator`.
+    """Returns a decorator that makes an estimator of a formula; see `Estimator` for the arguments.
 
-    The formula sees rewards (n,) as floats and parameters that are in range. Called with concrete
-    arguments it is one small compiled program; called inside jit, vmap or grad it becomes part of
-    theirs, and what is out of range there gives nan for the whole group.
+    The formula gets rewards (n,) as floats and parameters that are in range. Called with concrete
+    arguments, the estimator is one small compiled program. Called inside jit, vmap or grad, it
+    becomes part of that program, and a value out of range gives nan for the whole group.
     """
 
     def decorate(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         name, signature = formula.__name__, inspect.signature(formula)
         if list(signature.parameters)[1:] != list(parameters):
-            raise TypeError(f"{name}: says nothing of its parameters, or of others than it has")
+            raise TypeError(f"{name}: the decorator must name the formula's parameters, in order")
         static = [argument for argument, kind in parameters.items() if kind.static]
         compiled = jax.jit(formula, static_argnames=static)
 

@@ -1,8 +1,8 @@
-"""The checks that open every transformation; their errors name the transformation.
+"""Argument checks that every transformation makes first; their errors name the transformation.
 
-What is concrete is checked in Python, before anything is compiled. A traced value cannot be read
-there, so it is answered in the result: a group that holds a nan or an infinite reward, or a k out
-of range, comes out all nan, never as plausible wrong numbers.
+Concrete values are checked in Python, before anything is compiled. A traced value cannot be read
+there, so the check is part of the result: a group with a nan or infinite reward, or with a k out of
+range, becomes all nan, never plausible wrong numbers.
 """
 
 import operator
@@ -13,14 +13,14 @@ import numpy as np
 
 
 def is_integer(value) -> bool:
-    """True for a Python or NumPy integer and an integer array, traced or not; False for bools."""
+    """True for an integer or an array of integers, traced or not; False for bools."""
     if hasattr(value, "dtype"):
         return jnp.issubdtype(value.dtype, jnp.integer)
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_real(value) -> bool:
-    """True for a number that is no bool and not complex, and an array of such, traced or not."""
+    """True for a real number or an array of real numbers, traced or not; False for bools."""
     if hasattr(value, "dtype"):
         return jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)
     return isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -35,14 +35,14 @@ def check_size(name: str, n, smallest: int, argument: str = "n") -> int:
     """Returns n, the number of samples of one problem, as a Python int.
 
     Args:
-      name: the function that asks, for the error.
+      name: The calling function, for the error.
       n: Python or NumPy integer.
-      smallest: the smallest n that the function allows.
-      argument: what the function calls n, for the error.
+      smallest: The smallest n that the function allows.
+      argument: The function's name for n, for the error.
 
     Raises:
-      TypeError: if n is not a concrete integer.
-      ValueError: if n < smallest.
+      TypeError: n is not a concrete integer.
+      ValueError: n < smallest.
     """
     if not is_integer(n) or is_traced(n):
         raise TypeError(f"{name}: {argument} must be a Python int (it is a shape), got {n!r}")
@@ -53,18 +53,18 @@ def check_size(name: str, n, smallest: int, argument: str = "n") -> int:
 
 
 def check_k(name: str, k, n: int, largest: int | None = None, why: str = "") -> int | jax.Array:
-    """Returns k, as a Python int where it is concrete and as an int32 scalar where it is traced.
+    """Returns k as a Python int if it is concrete, as an int32 scalar if it is traced.
 
     Args:
-      name: the function that asks, for the error.
+      name: The calling function, for the error.
       k: Python int, NumPy integer, integer array of shape () or traced integer.
-      n: number of samples of one problem.
-      largest: the largest k that is allowed; None is n.
-      why: why a k above it, but not above n, is not; for the error.
+      n: Number of samples of one problem.
+      largest: The largest allowed k; None means n.
+      why: The reason why a k with largest < k <= n is not allowed, for the error.
 
     Raises:
-      TypeError: if k is not an integer (a bool, a float, None).
-      ValueError: if k is not a scalar or, where it is concrete, not in 1..largest.
+      TypeError: k is not an integer (for example a bool, a float or None).
+      ValueError: k is not a scalar, or it is concrete and not in 1..largest.
     """
     if not is_integer(k):
         raise TypeError(f"{name}: k must be an integer, got {k!r} of type {type(k).__name__}")
@@ -83,16 +83,16 @@ def check_rewards(name: str, rewards, smallest: int = 2, binary: bool = False) -
     """Returns one group's rewards as a float array of shape (n,), float32 or float64.
 
     Args:
-      name: the function that asks, for the error.
-      rewards: (n,) rewards of one problem. Integers and bools become the default float (float32,
-        or float64 where x64 is enabled), half precision becomes float32.
-      smallest: the smallest n that the function allows.
-      binary: whether only 0 and 1 are allowed.
+      name: The calling function, for the error.
+      rewards: Rewards (n,) of one problem. Integers and bools become the default float (float32, or
+        float64 if x64 is enabled); half precision becomes float32.
+      smallest: The smallest n that the function allows.
+      binary: Whether only 0 and 1 are allowed.
 
     Raises:
-      TypeError: if the rewards are complex.
-      ValueError: if the rank is not 1, n < smallest or, where the rewards are concrete, as
-        `check_values` says. Where they are traced, `are_valid` tells.
+      TypeError: The rewards are complex.
+      ValueError: The rank is not 1, n < smallest, or `check_values` refuses the concrete rewards.
+        Traced rewards are not checked here; use `are_valid` for them.
     """
     rewards = jnp.asarray(rewards)
     if rewards.ndim != 1:
@@ -108,19 +108,19 @@ def check_rewards(name: str, rewards, smallest: int = 2, binary: bool = False) -
     if jnp.issubdtype(rewards.dtype, jnp.floating):
         rewards = rewards.astype(jnp.promote_types(rewards.dtype, jnp.float32))
     else:
-        rewards = rewards.astype(float)  # JAX reads it as its default float
+        rewards = rewards.astype(float)  # JAX's default float
     if not is_traced(rewards):
         check_values(name, np.asarray(rewards), binary)
     return rewards
 
 
 def check_values(name: str, rewards: np.ndarray, binary: bool = False) -> None:
-    """Raises ValueError at a reward that is nan, infinite or, if `binary`, neither 0 nor 1.
+    """Raises ValueError if a reward is nan, infinite or, with `binary`, neither 0 nor 1.
 
     Args:
-      name: the function that asks, for the error.
-      rewards: (n,) or (P, n).
-      binary: whether only 0 and 1 are allowed.
+      name: The calling function, for the error.
+      rewards: Rewards (n,) or (P, n).
+      binary: Whether only 0 and 1 are allowed.
     """
     for good, must in (
         (np.isfinite(rewards), "finite"),
@@ -137,7 +137,7 @@ def check_values(name: str, rewards: np.ndarray, binary: bool = False) -> None:
 
 
 def are_valid(rewards: jax.Array, binary: bool = False) -> jax.Array:
-    """Scalar bool: what `check_values` asks, of traced rewards (n,)."""
+    """Returns a scalar bool: whether traced rewards (n,) pass the test of `check_values`."""
     if binary:
         return jnp.all((rewards == 0) | (rewards == 1))
     return jnp.all(jnp.isfinite(rewards))

@@ -1,7 +1,7 @@
-"""What the parameters of an estimator may be: each kind checks a value and says what it allows.
+"""Kinds of estimator parameters: each kind checks a value and describes the allowed ones.
 
-`check` sees concrete values and reads them; of a traced one it sees the type, and `is_valid`, where
-a kind has a range, puts it into the compiled program. A static parameter cannot be traced.
+`check` reads concrete values; of a traced value it checks the type only. A kind with a range has
+`is_valid`, which checks it in the compiled program. A static parameter cannot be traced.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ class SetSize:
     """The k of pass@k, an integer.
 
     Attributes:
-      spare: how many of the n samples must stay outside a set of k.
-      sets: how many sets of k the n samples must hold.
+      spare: Number of the n samples that must stay outside a set of k.
+      sets: Number of disjoint sets of k that the n samples must hold.
     """
 
     spare: int = 0
@@ -28,7 +28,7 @@ class SetSize:
     static = False
 
     def largest(self, n: int) -> int:
-        """The largest k that n samples allow."""
+        """Returns the largest k that n samples allow."""
         return n // self.sets - self.spare
 
     def check(self, name: str, argument: str, value, n: int):
@@ -38,11 +38,11 @@ class SetSize:
         return inputs.check_k(name, value, n, self.largest(n), why)
 
     def is_valid(self, value: jax.Array, n: int) -> jax.Array:
-        """Whether a traced value is in range."""
+        """Returns whether a traced value is in range."""
         return (value >= 1) & (value <= self.largest(n))
 
     def describe(self, argument: str) -> str:
-        """What is allowed, in a few words."""
+        """Returns the allowed values in a few words."""
         share = f"n/{self.sets}" if self.sets > 1 else "n"
         return f"1 <= {argument} <= {share}" + (f" - {self.spare}" if self.spare else "")
 
@@ -72,12 +72,12 @@ class Real:
         return value
 
     def is_valid(self, value: jax.Array, n: int) -> jax.Array:
-        """Whether a traced value is in range."""
+        """Returns whether a traced value is in range."""
         del n
         return (value >= self.least) & (value <= self.most) & jnp.isfinite(value)
 
     def describe(self, argument: str) -> str:
-        """What is allowed, in a few words."""
+        """Returns the allowed values in a few words."""
         if self.most == math.inf:
             return f"{argument} >= {self.least:g}, real"
         return f"{self.least:g} <= {argument} <= {self.most:g}, real"
@@ -85,7 +85,7 @@ class Real:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """A Python int of at least 1, or None for n: it is a shape."""
+    """A Python int >= 1, or None for n; it is static because it is a shape."""
 
     static = True
 
@@ -94,7 +94,7 @@ class Count:
         return inputs.check_size(name, n if value is None else value, 1, argument)
 
     def describe(self, argument: str) -> str:
-        """What is allowed, in a few words."""
+        """Returns the allowed values in a few words."""
         return f"{argument} >= 1 (None: n)"
 
 
@@ -114,7 +114,7 @@ class Choice:
         return value
 
     def describe(self, argument: str) -> str:
-        """What is allowed, in a few words."""
+        """Returns the allowed values in a few words."""
         return f"{argument}: {', '.join(self.words)}"
 
 
@@ -137,13 +137,13 @@ class Key:
         return value
 
     def describe(self, argument: str) -> str:
-        """What is allowed, in a few words."""
-        return f"{argument} of the PRNG"
+        """Returns the allowed values in a few words."""
+        return f"{argument}: a PRNG key"
 
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """A bool of each problem, traced or not."""
+    """A scalar bool for each problem, traced or not."""
 
     static = False
 
@@ -158,7 +158,7 @@ class Flag:
         return value
 
     def describe(self, argument: str) -> str:
-        """What is allowed, in a few words."""
+        """Returns the allowed values in a few words."""
         return f"{argument}: from the entropies of a batch"
 
 

@@ -1,20 +1,20 @@
 """Pass@k policy optimization: PKPO, Walder & Karkhanis 2025, arXiv 2505.15201.
 
-One problem, n sampled answers, rewards g (n,), sorted g_(1) <= ... <= g_(n). Each estimator turns
-g into n weights a in the scale of a *sum* over the group: the estimated policy gradient is
-sum_i a_i grad log pi(y_i | x). What it is the gradient of is max_g@k, the expected best reward
-among k answers, which for 0/1 rewards is pass@k. Everything follows from one weight vector
+One problem has n sampled answers with rewards g (n,), sorted g_(1) <= ... <= g_(n). Each estimator
+turns g into n weights a for a *sum* over the group: the estimated policy gradient is sum_i a_i grad
+log pi(y_i | x). It estimates the gradient of max_g@k, the expected best reward among k answers,
+which for 0/1 rewards is pass@k. Everything follows from one weight vector
 
     w_i = C(i-1, k-1) / C(n, k),    w_n = k/n,    w_i = w_(i+1) (i-k+1) / i,
 
-the share of the k-subsets in which the i-th smallest reward is the best. In sorted order each
-estimator is a cumulative sum: from sample j to j+1 it rises by a multiple of w_j (g_(j+1) - g_(j)),
-(33) by w_(j+1) (g_(j+1) - g_(j)). No rise is negative: a constant added to the rewards costs no
-digits, and where it should change nothing equal rewards give exactly 0.
+where w_i is the share of the k-subsets in which the i-th smallest reward is the best. In sorted
+order each estimator is a cumulative sum: from sample j to j+1 it rises by a multiple of w_j
+(g_(j+1) - g_(j)), (33) by w_(j+1) (g_(j+1) - g_(j)). No rise is negative, so adding a constant to
+the rewards costs no digits; where it should change nothing, equal rewards give exactly 0.
 
 Precision in float32, on the CPU, for any k and n up to 100,000: a weight w_i has a relative error
-of 1e-6 + 4e-7 |log(w_i / w_n)| and, below 1e-38, comes out as 0; the outputs are within 1e-6 of the
-largest of their group, or within the error of the weights where those that matter are all tiny
+of 1e-6 + 4e-7 |log(w_i / w_n)|, and below 1e-38 it becomes 0. The outputs are within 1e-6 of the
+largest of their group, or within the error of the weights if all weights that matter are tiny
 (tests/transforms/test_pkpo_accuracy.py).
 """
 
@@ -29,28 +29,28 @@ from passk_jax.transforms import inputs
 from passk_jax.transforms.estimator import estimator
 from passk_jax.transforms.parameters import SetSize
 
-# Up to here every pair is compared: ten times faster than XLA's CPU sort at 16, slower from 48 on.
+# Up to this n every pair is compared: 10 times as fast as XLA's CPU sort at n = 16, slower from 48.
 _PAIRWISE_MAX_N = 32
 
 
 def weights(n: int, k: int | jax.Array, dtype=None) -> jax.Array:
-    """Weight of each sorted reward in the unbiased estimate of max_g@k.
+    """Returns the weight of each sorted reward in the unbiased estimate of max_g@k.
 
     PKPO (12): w_i = C(i-1, k-1) / C(n, k), i = 1..n, in O(n) and without forming a binomial. The
-    recurrence is added up as logarithms: as a product of 100,000 factors it loses three digits.
+    recurrence is summed in logarithms: a product of 100,000 factors would lose three digits.
 
     Args:
-      n: number of samples of one problem, a Python int >= 1.
-      k: size of the rewarded set, 1 <= k <= n, a Python int or a traced integer; a traced k out of
+      n: Number of samples of one problem, a Python int >= 1.
+      k: Size of the rewarded set, 1 <= k <= n, a Python int or a traced integer. A traced k out of
         range gives nan.
       dtype: float32 or float64; None is the default float.
 
     Returns:
-      (n,) weights, ascending, of sum 1. k = 1 gives 1/n everywhere, k = n gives (0, ..., 0, 1).
+      Weights (n,), ascending, with sum 1. k = 1 gives 1/n everywhere, k = n gives (0, ..., 0, 1).
 
     Raises:
-      TypeError: if n or k is not an integer, or dtype is neither float32 nor float64.
-      ValueError: if n < 1, or a concrete k is not in 1..n.
+      TypeError: n or k is not an integer, or dtype is neither float32 nor float64.
+      ValueError: n < 1, or a concrete k is not in 1..n.
 
     >>> print((6 * weights(4, 2)).round())  # of the 6 pairs, samples 2, 3, 4 are best in 1, 2, 3
     [0. 1. 2. 3.]
@@ -67,7 +67,7 @@ def weights(n: int, k: int | jax.Array, dtype=None) -> jax.Array:
 def _weights(n: int, k: jax.Array, dtype: np.dtype) -> jax.Array:
     i = jnp.arange(1, n, dtype=jnp.int32)
     left = i - k + 1
-    # log(left / i), by log1p where the quotient is near 1 and its own rounding would be added up
+    # log(left / i); log1p where the quotient is near 1, because its rounding errors would add up
     near_one = 2 * left > i
     missing = jnp.where(near_one, i - left, 0).astype(dtype) / i.astype(dtype)
     quotient = jnp.maximum(left, 1).astype(dtype) / i.astype(dtype)
@@ -80,9 +80,9 @@ def _weights(n: int, k: jax.Array, dtype: np.dtype) -> jax.Array:
 def _sort(rewards: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the (n,) ascending rewards, and for each sample the first rank of its reward.
 
-    Equal rewards share that rank. So `sums[first_rank]` gives them the same bits, in whatever order
-    a cumulative sum was added; it must be the sum that is indexed, for in a product and a sum that
-    follow it XLA's CPU rounds once in some lanes and twice in others.
+    Equal rewards share that rank, so `sums[first_rank]` gives them the same bits, in whatever order
+    a cumulative sum is added. Index the sum itself: if a product and a sum came after the indexing,
+    XLA's CPU code would round once in some lanes and twice in others.
     """
     n = rewards.shape[0]
     if n <= _PAIRWISE_MAX_N:
@@ -99,11 +99,11 @@ def _lowest_and_rise(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns s_(1), c_(1) and the (n-1,) rises of s, where c_i = s_i - (k/n) rho(g without i).
 
-    c_i is n/(n-k) (s_i - mean s), so it rises by n/(n-k) times as much, and is nan where k = n.
+    c_i equals n/(n-k) (s_i - mean s), so it rises n/(n-k) times as much as s, and is nan at k = n.
     """
     n, dtype = ascending.shape[0], w.dtype
     j = jnp.arange(1, n, dtype=dtype)
-    # C(j-1, k-2) / C(n, k), the share of the k-subsets that hold the lowest and have j+1 as best
+    # C(j-1, k-2) / C(n, k): the share of the k-subsets with the lowest reward and j+1 as the best
     with_lowest = w[1:] * (jnp.asarray(k - 1, dtype) / j)
     s_lowest = w[0] * ascending[0] + jnp.sum(with_lowest * ascending[1:])
     rise = w[:-1] * jnp.diff(ascending)
@@ -112,21 +112,21 @@ def _lowest_and_rise(
 
 
 def rho(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Unbiased estimate of max_g@k: the mean over all k-subsets of the group of their best reward.
+    """Returns the unbiased estimate of max_g@k: the mean of the best rewards of all k-subsets.
 
     PKPO (12): rho = sum_i w_i g_(i).
 
     Args:
-      rewards: (n,) rewards of one problem, n >= 1; integers and bools become the default float.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: Rewards (n,) of one problem, n >= 1; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      Scalar. k = 1 gives the mean, k = n the maximum; 0/1 rewards give the unbiased pass@k.
+      A scalar. k = 1 gives the mean, k = n the maximum; 0/1 rewards give the unbiased pass@k.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 1 and, where concrete, a k out of range and rewards that are
-        nan or infinite; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 1, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((6 * rho(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 5 of 6 pairs have a success
     5.0
@@ -146,23 +146,23 @@ def _rho(rewards: jax.Array, k: jax.Array) -> jax.Array:
 
 @estimator("PKPO (19)", gradient_of="max@k", weights_for="sum", k=SetSize())
 def s(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Weights of the unbiased gradient of max_g@k, without a baseline.
+    """Returns weights of the unbiased gradient of max_g@k, without a baseline.
 
-    PKPO (19): s_i = (sum of the best rewards of the k-subsets that hold i) / C(n, k). For 0/1
+    PKPO (19): s_i = (sum of the best rewards of the k-subsets that contain i) / C(n, k). For 0/1
     rewards with c successes this is (8): k/n for a success, (k/n) rho(n-1, c, k-1) for a failure.
     The s_i add up to k rho. Erratum: PKPO (20) holds for i >= k, counted from 1.
 
     Args:
-      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a sum over the group. k = 1 gives g/n, k = n gives everyone the maximum.
+      Weights (n,) for a sum over the group. k = 1 gives g/n, k = n gives every sample the maximum.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
-        nan or infinite; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((6 * s(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6, 2/4 = 3/6
     [2. 3. 2. 3.]
@@ -175,23 +175,23 @@ def s(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("PKPO (29)", gradient_of="max@k", weights_for="sum", k=SetSize(spare=1))
 def sloo(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Weights of the unbiased gradient of max_g@k, with the paper's leave-one-out baseline.
+    """Returns weights of the unbiased gradient of max_g@k with the paper's leave-one-out baseline.
 
-    PKPO (29): s_i - k/(n-1) rho(g without i). Its baseline is n/(n-1) times the centred one, so
-    rewards all equal to c give -k c / (n (n-1)) and not 0: see `sloo_centered`.
+    PKPO (29): s_i - k/(n-1) rho(g without i). The baseline is n/(n-1) times that of
+    `sloo_centered`, so rewards that all equal c give -k c / (n (n-1)) and not 0.
 
     Args:
-      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
-      k: 1 <= k <= n-1, a Python int or a traced integer. With k = n no k-subset leaves i out: a
-        Python int raises, a traced k gives nan.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n-1, a Python int or a traced integer. At k = n no k-subset leaves
+        i out: a Python int raises, a traced k gives nan.
 
     Returns:
-      (n,) weights for a sum over the group. k = 1 gives g_i/n - (mean of the others)/(n-1).
+      Weights (n,) for a sum over the group. k = 1 gives g_i/n - (mean of the others)/(n-1).
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
-        nan or infinite; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
 
     >>> g = jnp.array([0.0, 1.0, 0.0, 1.0])
     >>> print((18 * sloo(g, 2)).round())  # 2/6 - 2/3 * 1 = -6/18, 3/6 - 2/3 * 2/3 = 1/18
@@ -203,31 +203,31 @@ def sloo(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     s_lowest, centered_lowest, rise = _lowest_and_rise(ascending, w, k)
     # (29) is c - (s - c) / (n-1)
     lowest = centered_lowest - (s_lowest - centered_lowest) / (n - 1)
-    factor = (n * (n / jnp.asarray(n - k, w.dtype)) - 1) / (n - 1)  # c's is n/(n-k), s's is 1
+    factor = (n * (n / jnp.asarray(n - k, w.dtype)) - 1) / (n - 1)  # n/(n-k): c's rise over s's
     return jnp.cumsum(jnp.append(lowest, factor * rise))[first_rank]
 
 
 @estimator("PKPO (29), k/n for k/(n-1)", gradient_of="max@k", weights_for="sum", k=SetSize(spare=1))
 def sloo_centered(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Weights of the unbiased gradient of max_g@k that are 0 where all rewards are equal.
+    """Returns weights of the unbiased gradient of max_g@k that are 0 if all rewards are equal.
 
-    s_i - (k/n) rho(g without i): departs from PKPO (29), which has k/(n-1), and is as unbiased,
-    since the baseline of i does not depend on i. It equals n/(n-k) (s - mean s): subtracting the
-    group mean from s without that factor, as public code does, shrinks the gradient by 1 - k/n.
+    s_i - (k/n) rho(g without i). This departs from PKPO (29), which has k/(n-1), and is also
+    unbiased, because the baseline of i does not depend on i. It equals n/(n-k) (s - mean s). Public
+    code that subtracts the group mean from s without that factor shrinks the gradient by 1 - k/n.
 
     Args:
-      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
-      k: 1 <= k <= n-1, a Python int or a traced integer. With k = n no k-subset leaves i out: a
-        Python int raises, a traced k gives nan.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n-1, a Python int or a traced integer. At k = n no k-subset leaves
+        i out: a Python int raises, a traced k gives nan.
 
     Returns:
-      (n,) weights for a sum over the group; they add up to 0, and a constant added to the rewards
+      Weights (n,) for a sum over the group. They add up to 0, and a constant added to the rewards
       changes nothing. k = 1 gives `loo`.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
-        nan or infinite; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
 
     >>> g = jnp.array([0.0, 1.0, 0.0, 1.0])
     >>> print((6 * sloo_centered(g, 2)).round())  # 2/6 - 2/4 * 1, 3/6 - 2/4 * 2/3
@@ -242,26 +242,26 @@ def sloo_centered(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("PKPO (33)", gradient_of="max@k", weights_for="sum", k=SetSize())
 def sloo_minus_one(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Weights of the unbiased gradient of max_g@k, baselined by sets of k-1: the paper's choice.
+    """Returns weights of the unbiased gradient of max_g@k with a baseline from sets of k-1.
 
-    PKPO (33): (sum over the k-subsets that hold i of what i adds to the best reward of the other
-    k-1) / C(n, k), in sorted order sum_{j=2}^{i} w_j (g_(j) - g_(j-1)). With 0/1 rewards a failure
-    gets 0 and a success k/n times the share of the (k-1)-subsets of the others that all fail.
+    PKPO (33), the paper's choice: the sum over the k-subsets with i of its gain over the best of
+    the other k-1, over C(n, k); in sorted order sum_{j=2}^{i} w_j (g_(j) - g_(j-1)). With 0/1
+    rewards a failure gets 0, a success k/n times the share of sets of k-1 others that all fail.
 
     Args:
-      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a sum over the group; for k >= 2 none is negative. A constant added to the
-      rewards changes nothing, equal rewards give 0. k = 1 leaves no others: it falls back to `loo`,
-      PKPO (26), as the paper's own runs with k_opt = 1 do. k = n gives the best sample its lead
-      over the second best, and the rest 0.
+      Weights (n,) for a sum over the group; for k >= 2 none is negative. A constant added to the
+      rewards changes nothing, and equal rewards give 0. At k = 1 there are no others: the result is
+      then `loo`, PKPO (26), as in the paper's own runs with k_opt = 1. k = n gives the best sample
+      its lead over the second best, and the rest 0.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
-        nan or infinite; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((6 * sloo_minus_one(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6
     [0. 2. 0. 2.]
@@ -274,47 +274,46 @@ def sloo_minus_one(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("PKPO (26)", gradient_of="mean reward", weights_for="sum")
 def loo(rewards: jax.Array) -> jax.Array:
-    """Weights of the plain policy gradient, that of pass@1, with the leave-one-out baseline.
+    """Returns weights of the plain policy gradient (pass@1) with the leave-one-out baseline.
 
-    PKPO (26): (g_i - mean of the others) / n. n times this is RLOO.
+    PKPO (26): (g_i - mean of the others) / n. Multiplied by n this is RLOO.
 
     Args:
-      rewards: (n,) rewards of one problem, n >= 2; integers and bools become the default float.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
 
     Returns:
-      (n,) weights for a sum over the group; they add up to 0. It takes no k: it is what
-      `sloo_centered` and `sloo_minus_one` reduce to at k = 1.
+      Weights (n,) for a sum over the group; they add up to 0. There is no k: `sloo_centered` and
+      `sloo_minus_one` reduce to this at k = 1.
 
     Raises:
-      ValueError: for a wrong rank, n < 2 and, where concrete, rewards that are nan or infinite;
-        traced ones give nan.
+      ValueError: The rank is not 1, n < 2, or a reward is nan or infinite; a traced one gives nan.
 
     >>> print((6 * loo(jnp.array([0.0, 1.0, 0.0, 1.0]))).round())  # (0 - 2/3) / 4, (1 - 1/3) / 4
     [-1.  1. -1.  1.]
     """
-    above_lowest = rewards - jnp.min(rewards)  # equal rewards must give 0, not a rounded mean
+    above_lowest = rewards - jnp.min(rewards)  # equal rewards must give 0, not a rounding error
     return (above_lowest - jnp.mean(above_lowest)) / (rewards.shape[0] - 1)
 
 
 def pass_at_k(num_samples: int, num_correct, k: int | jax.Array) -> np.ndarray | jax.Array:
-    """Unbiased estimate of pass@k from counts, for a whole array of problems.
+    """Returns the unbiased estimate of pass@k from counts, for an array of problems.
 
-    Chen et al. 2021 (arXiv 2107.03374), eq. 1: 1 - C(n-c, k) / C(n, k), computed as the sum of the
-    c largest `weights`, which is PKPO (12) for c rewards of 1 and n - c of 0.
+    Chen et al. 2021 (arXiv 2107.03374), eq. 1: 1 - C(n-c, k) / C(n, k). It is computed as the sum
+    of the c largest `weights`, which is PKPO (12) for c rewards of 1 and n - c rewards of 0.
 
     Args:
-      num_samples: n >= 1, the number of samples of each problem, a Python int.
-      num_correct: integers of any shape, the number c of correct samples of each problem.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      num_samples: Number n >= 1 of samples of each problem, a Python int.
+      num_correct: Number c of correct samples of each problem, integers of any shape.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
       Estimates with the shape of num_correct: NumPy float64, computed on the host, unless
-      num_correct is a JAX array or k is traced. k = 1 gives c/n, k = n gives 1 if c >= 1. A traced
+      num_correct is a JAX array or k is traced. k = 1 gives c/n; k = n gives 1 if c >= 1. A traced
       k or c out of range gives nan.
 
     Raises:
-      TypeError: if an argument is not an integer.
-      ValueError: if n < 1 or, where concrete, k is not in 1..n or a c not in 0..n.
+      TypeError: An argument is not an integer.
+      ValueError: n < 1, a concrete k is not in 1..n, or a concrete c is not in 0..n.
 
     >>> pass_at_k(8, [0, 1, 5], 4)  # one correct of 8: in half of the sets of 4
     array([0. , 0.5, 1. ])
@@ -333,7 +332,7 @@ def pass_at_k(num_samples: int, num_correct, k: int | jax.Array) -> np.ndarray |
         i = np.arange(n - 1, 0, -1)
         largest_first = k / n * np.cumprod(np.append(1.0, np.maximum(i - k + 1, 0) / i))
         table = np.append(0.0, np.minimum(np.cumsum(largest_first), 1.0))
-        table[n - k + 1 :] = 1.0  # too few failures for a set without success
+        table[n - k + 1 :] = 1.0  # too few failures for a set without a success
         return table[num_correct]
     table = jnp.append(0.0, jnp.minimum(jnp.cumsum(weights(n, k)[::-1]), 1))
     estimates = jnp.where(num_correct > n - k, 1, table[num_correct])

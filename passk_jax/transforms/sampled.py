@@ -1,9 +1,9 @@
-"""Estimators that look at some sets of k only, kept for comparison, and rewards made noisy.
+"""Estimators that use only some sets of k, for comparison, and noisy rewards.
 
 PKT: Chen et al. 2025, Pass@k Training, arXiv 2508.10751. PKPO: Walder & Karkhanis 2025, arXiv
-2505.15201, Figure 4. TZSM: Tang et al. 2025, arXiv 2503.19595. Where the sets are disjoint they are
-the first k samples, the next k, and so on, in the order of the group: samples are drawn
-independently, so that no further shuffling is needed; the n mod k last ones are left out.
+2505.15201, Figure 4. TZSM: Tang et al. 2025, arXiv 2503.19595. Disjoint sets are the first k
+samples, the next k, and so on, in the order of the group; samples are independent, so they need no
+shuffling. The last n mod k samples are left out.
 """
 
 import jax
@@ -18,9 +18,9 @@ from passk_jax.transforms.parameters import Count, Key, Real, SetSize
 def _best_of_sets(
     rewards: jax.Array, k: int | jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Disjoint sets: each set's best (n,), which of these n exist, each sample's set, whether any.
+    """Returns disjoint sets: each set's best (n,), which sets exist, each sample's set, if in any.
 
-    There are n // k sets, but n places for them: the shapes do not depend on k.
+    There are n // k sets in n places, so that the shapes do not depend on k.
     """
     n = rewards.shape[0]
     set_of = jnp.arange(n) // k
@@ -31,26 +31,26 @@ def _best_of_sets(
 
 @estimator("PKT Alg. 1", k=SetSize())
 def full_sampling(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """GRPO over disjoint sets: every sample of a set has the z-score of the set's best reward.
+    """Returns GRPO over disjoint sets: each sample gets the z-score of its set's best reward.
 
-    PKT Alg. 1: floor(n/k) sets; samples in none get 0; the population's standard deviation ((2)
-    misplaces the root).
+    PKT Alg. 1: there are floor(n/k) sets, and samples outside them get 0. The standard deviation is
+    the population's ((2) misplaces the root).
 
-    Biased, as `grpo` is; as n grows it follows, for 0/1 rewards, what `passk_analytical` does, the
-    same over all sets.
+    Biased, as `grpo` is. For 0/1 rewards it follows, as n grows, the F of `passk_analytical` (all
+    sets).
 
     Args:
-      rewards: (n,) any rewards of one problem, n >= 2; integers and bools become the default float.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where the bests are all equal, hence everywhere for
-      k > n/2. k = 1 gives `grpo`.
+      Weights (n,) for a mean over the group; 0 if all sets' bests are equal, hence for k > n/2.
+      k = 1 gives `grpo`.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
-        nan or infinite; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print(full_sampling(jnp.array([0.0, 1.0, 0.0, 0.0, 1.0]), 2))  # bests 1 and 0, one left out
     [ 1.  1. -1. -1.  0.]
@@ -66,28 +66,28 @@ def bootstrap(
     key: jax.Array | None = None,
     num_sets: int | None = None,
 ) -> jax.Array:
-    """GRPO over random sets: a sample has the sum of the z-scores of the sets that it is in.
+    """Returns GRPO over random sets: each sample gets the sum of the z-scores of its sets.
 
-    PKT Alg. 2 and (6): num_sets sets of k distinct samples, each set's z-score being that of its
-    best reward among the sets' bests.
+    PKT Alg. 2 and (6): there are num_sets sets of k distinct samples. A set's z-score is that of
+    its best reward among all sets' best rewards.
 
-    Biased, as `grpo` is. A sample is in num_sets k/n sets on average: divided by that, it tends to
-    `passk_analytical` as num_sets grows, for 0/1 rewards.
+    Biased, as `grpo` is. A sample is in num_sets k/n sets on average. Divided by that number, the
+    weights tend to `passk_analytical` as num_sets grows, for 0/1 rewards.
 
     Args:
-      rewards: (n,) any rewards of one problem, n >= 2; integers and bools become the default float.
-      k: 1 <= k <= n, a Python int or a traced integer.
-      key: PRNG key that the sets are drawn from; there is no default.
-      num_sets: how many sets, a Python int; None is n.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
+      key: PRNG key for drawing the sets; there is no default.
+      num_sets: Number of sets, a Python int; None means n.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where the bests are all equal, as at k = n. k = 1
+      Weights (n,) for a mean over the group; 0 if all sets' bests are equal, as at k = n. k = 1
       tends to num_sets/n times `grpo`.
 
     Raises:
-      TypeError: if k is not an integer, or the key is missing.
-      ValueError: for a wrong rank, n < 2, num_sets < 1 and, where concrete, a k out of range and
-        rewards that are nan or infinite; traced ones give nan.
+      TypeError: k is not an integer, or the key is missing.
+      ValueError: The rank is not 1, n < 2, num_sets < 1, k is out of range, or a reward is nan or
+        infinite. A bad k or reward that is traced gives nan instead.
 
     >>> weights = bootstrap(jnp.array([0, 1, 0, 0]), 2, jax.random.key(0), num_sets=60_000)
     >>> print((weights / 30_000).round(1))  # 30,000 sets each; in the limit 1 and -1/3
@@ -99,10 +99,10 @@ def bootstrap(
 
 
 def random_sets(key: jax.Array, num_sets: int, n: int, k: int | jax.Array) -> jax.Array:
-    """Bool (n, num_sets): the members of independent random sets of k of n samples.
+    """Returns bool (n, num_sets): the members of independent random sets of k of n samples.
 
-    Selection sampling (Knuth, volume 2, 3.4.2, S): in turn each sample is taken with
-    probability (still to take) / (still to come). On a CPU 28 times as fast as sorting.
+    Selection sampling (Knuth, volume 2, 3.4.2, S): each sample in turn is taken with probability
+    (still to take) / (still to come). On a CPU this is 28 times as fast as sorting.
     """
     to_come = jnp.arange(n, 0, -1, dtype=jnp.float32)
 
@@ -117,22 +117,22 @@ def random_sets(key: jax.Array, num_sets: int, n: int, k: int | jax.Array) -> ja
 
 @estimator("PKPO Fig. 4", gradient_of="max@k", weights_for="sum", k=SetSize())
 def naive_partitioned(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Weights of the unbiased gradient of max_g@k from disjoint sets, without a baseline.
+    """Returns weights of the unbiased gradient of max_g@k from disjoint sets, without a baseline.
 
-    PKPO Figure 4: every sample of a set has the set's best reward, over the number of sets.
+    PKPO Figure 4: each sample gets its set's best reward, divided by the number of sets.
 
     Args:
-      rewards: (n,) any rewards of one problem, n >= 2; integers and bools become the default float.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a sum over the group, 0 for the n mod k left out. k = 1 gives g/n, k = n
-      everyone the maximum, as `s` does.
+      Weights (n,) for a sum over the group, 0 for the last n mod k samples. k = 1 gives g/n; k = n
+      gives every sample the maximum, as `s` does.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
-        nan or infinite; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print(naive_partitioned(jnp.array([0.0, 1.0, 3.0, 2.0, 9.0]), 2))
     [0.5 0.5 1.5 1.5 0. ]
@@ -143,21 +143,21 @@ def naive_partitioned(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("PKPO Fig. 4", gradient_of="max@k", weights_for="sum", k=SetSize(sets=2))
 def naive_partitioned_baselined(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """`naive_partitioned` with the mean of the other sets' bests as the baseline.
+    """Returns `naive_partitioned` with the mean of the other sets' bests as the baseline.
 
-    PKPO Figure 4. Unbiased, since the other sets' samples are independent of this one's.
+    PKPO Figure 4. Unbiased, because the other sets' samples are independent of this set's.
 
     Args:
-      rewards: (n,) any rewards of one problem, n >= 2; integers and bools become the default float.
-      k: 1 <= k <= n/2, a Python int or a traced integer: a second set is the baseline.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Set size, 1 <= k <= n/2 (a second set is the baseline), a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a sum over the group, 0 where all bests are equal. k = 1 gives `loo`.
+      Weights (n,) for a sum over the group, 0 if all bests are equal. k = 1 gives `loo`.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
-        nan or infinite; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print(naive_partitioned_baselined(jnp.array([0.0, 1.0, 3.0, 2.0, 9.0]), 2))
     [-1. -1.  1.  1.  0.]
@@ -171,24 +171,24 @@ def naive_partitioned_baselined(rewards: jax.Array, k: int | jax.Array) -> jax.A
 
 @estimator("TZSM", gradient_of="max@k", weights_for="sum", k=SetSize())
 def loo_minus_one_partitioned(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Weights of the unbiased gradient of max_g@k: in each disjoint set, the best one's lead.
+    """Returns weights of the unbiased gradient of max_g@k: the lead of each disjoint set's best.
 
-    TZSM, whose group is one set (k = n); PKPO Figure 4 for k < n. A sample has the best reward of
-    its set minus that of the set without it, over the number of sets. Two successes in a set so
-    earn nothing, which `sloo_minus_one` mends by looking at all sets.
+    TZSM, where the group is one set (k = n); PKPO Figure 4 for k < n. A sample gets the best reward
+    of its set minus that of the set without it, divided by the number of sets. So two successes in
+    a set get nothing; `sloo_minus_one` avoids this by using all sets.
 
     Args:
-      rewards: (n,) any rewards of one problem, n >= 2; integers and bools become the default float.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a sum over the group; for k >= 2 none is negative; 0 where all rewards are
-      equal. k = 1 leaves a set nobody else, and falls back to `loo`; k = n equals `sloo_minus_one`.
+      Weights (n,) for a sum over the group; for k >= 2 none is negative; 0 if all rewards are
+      equal. k = 1 leaves no others in a set and falls back to `loo`; k = n equals `sloo_minus_one`.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards that are
-        nan or infinite; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print(loo_minus_one_partitioned(jnp.array([0.0, 1.0, 3.0, 3.0, 9.0]), 2))
     [0.  0.5 0.  0.  0. ]
@@ -211,25 +211,25 @@ def _number_of_sets(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("PKR (17)", binary=True, k=SetSize())
 def best_of_n(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """The weight of a success when the best of k is trained on: the gradient of log pass@k.
+    """Returns weights for training on the best of k: the gradient of log pass@k.
 
-    Chow et al. 2024, arXiv 2412.15287, as PKR's appendix C has it (17): k (1 - rho)^(k-1) /
-    (1 - (1 - rho)^k) for a success, nothing for a failure. Their N is k here.
+    Chow et al. 2024, arXiv 2412.15287, as given in PKR's appendix C (17): k (1 - rho)^(k-1) / (1 -
+    (1 - rho)^k) for a success, 0 for a failure. Their N is k here.
 
-    Biased: it follows F(rho) = log(1 - (1 - rho)^k), which is the log-likelihood of a success among
-    k and so weighs problems by one over their pass@k.
+    Biased: it follows F(rho) = log(1 - (1 - rho)^k), the log-likelihood of a success among k, and
+    so weights each problem by one over its pass@k.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a mean over the group; where all fail they are 0. k = 1 gives r / rho.
+      Weights (n,) for a mean over the group; 0 if all fail. k = 1 gives r / rho.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
-        than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((3 * best_of_n(jnp.array([0, 1, 0, 1]), 2)).round())  # 2 * 1/2 / (3/4)
     [0. 4. 0. 4.]
@@ -243,23 +243,23 @@ def best_of_n(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 def noise_rewards(
     rewards: jax.Array, share: float | jax.Array, key: jax.Array | None = None
 ) -> jax.Array:
-    """Rewards of which some failures have become successes: not an estimator, but put before one.
+    """Returns the rewards with some failures turned into successes; apply it before an estimator.
 
-    PKT 3.1: what noise does to pass@1 training. Each failure becomes a success with probability
-    `share`, independently.
+    PKT 3.1 studies with it what noise does to pass@1 training. Each failure becomes a success with
+    probability `share`, independently.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      share: in [0, 1], concrete or traced.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      share: A number in [0, 1], concrete or traced.
       key: PRNG key; there is no default.
 
     Returns:
-      (n,) 0/1 rewards as floats. A share of 0 changes nothing, 1 makes every one a success.
+      Rewards (n,), 0 or 1, as floats. A share of 0 changes nothing; 1 makes every sample a success.
 
     Raises:
-      TypeError: if the share is not a number, or the key is missing.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a share out of range and rewards
-        other than 0 and 1; traced ones give nan.
+      TypeError: The share is not a number, or the key is missing.
+      ValueError: The rank is not 1, n < 2, the share is out of range, or a reward is neither 0 nor
+        1. A bad share or reward that is traced gives nan instead.
 
     >>> print(noise_rewards(jnp.array([0, 1, 0, 1]), 1.0, jax.random.key(0)))
     [1. 1. 1. 1.]

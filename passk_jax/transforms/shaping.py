@@ -2,9 +2,10 @@
 
 PKT: Chen et al. 2025, Pass@k Training, arXiv 2508.10751. AS: Thrampoulidis et al. 2025, arXiv
 2510.23049. Weights are for a *mean* over the group, (1/n) sum_i A_i grad log pi(y_i | x). rho is
-the group's success rate, rho_k its unbiased pass@k. All are (a number of the group) x (r - rho),
-are 0 where all rewards are equal, and are biased: the F that each follows is said, as in `binary`.
-0/1 rewards may be integers or bools: they become the default float, and so do the weights.
+the group's success rate, rho_k its unbiased pass@k. Each estimator is a number of the group times
+(r - rho), is 0 if all rewards are equal, and is biased; its docstring names the F that it follows
+(see `binary`). Rewards may be integers or bools; they become the default float, and so do the
+weights.
 """
 
 import jax
@@ -18,29 +19,29 @@ from passk_jax.transforms.parameters import Flag, Real, SetSize
 
 @estimator("PKT (14, 15)", binary=True, k=SetSize())
 def passk_analytical(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """GRPO over all sets of k, with the best reward of a set as its reward, in closed form.
+    """Returns GRPO over all sets of k in closed form; the reward of a set is its best reward.
 
     PKT (14), (15): A+ = sqrt((1 - rho_k)/rho_k), A- = (1 - rho_k - f-)/sqrt(rho_k (1 - rho_k)), f-
     as in `binary.others_all_fail`. Since 1 - rho_k = (1 - rho) f-, both are
 
-        A_i = (r_i - rho) sqrt(f- / ((1 - rho) rho_k)),
+        A_i = (r_i - rho) sqrt(f- / ((1 - rho) rho_k)).
 
-    computed so: no difference of near numbers, and no 0/0 at k = n.
+    The code uses this form: it takes no difference of near numbers and has no 0/0 at k = n.
 
     Biased: it follows F(rho) = (2/k) arcsin sqrt(1 - (1 - rho)^k), AS Table 1.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where all rewards are equal and where fewer than k
-      fail, for then every set of k has a success. k = 1 gives `grpo`, k = n gives 0 throughout.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal or if fewer than k samples
+      fail, because then every set of k has a success. k = 1 gives `grpo`, k = n gives 0 throughout.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
-        than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((1000 * passk_analytical(jnp.array([0, 1, 0, 1]), 2)).round())  # sqrt(1/5)
     [-447.  447. -447.  447.]
@@ -48,7 +49,7 @@ def passk_analytical(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     n = rewards.shape[0]
     w = pkpo.weights(n, k, rewards.dtype)
     failed = n - jnp.sum(rewards)
-    best_succeeds = jnp.arange(n) >= failed  # of the sets whose best has this rank
+    best_succeeds = jnp.arange(n) >= failed  # for the sets whose best has this rank
     rho_k = jnp.sum(w * best_succeeds)
     all_fail = jnp.sum(w * ~best_succeeds)  # (1 - rho) f-
     mixed = (all_fail > 0) & (failed < n)
@@ -58,23 +59,23 @@ def passk_analytical(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("PKT (18)", binary=True, k=SetSize())
 def combination(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Pass@k training where the problem is easy, pass@1 training where it is hard.
+    """Returns a mixture: pass@k training for easy problems, pass@1 training for hard ones.
 
     PKT (18), AS (23): rho `passk_analytical` + (1 - rho) `grpo`.
 
-    Biased: it follows the integral of rho F_k' + (1 - rho) F_1', F_k that of `passk_analytical`.
+    Biased: it follows the integral of rho F_k' + (1 - rho) F_1', F_k being `passk_analytical`'s F.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a mean over the group. k = 1 gives `grpo`, k = n (1 - rho) of it.
+      Weights (n,) for a mean over the group. k = 1 gives `grpo`, k = n gives (1 - rho) `grpo`.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
-        than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((1000 * combination(jnp.array([0, 1, 0, 1]), 2)).round())  # (0.447 + 1)/2
     [-724.  724. -724.  724.]
@@ -85,23 +86,23 @@ def combination(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("AS (24)", binary=True, k=SetSize())
 def combination_direct(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """`combination` with the direct estimator in place of the analytical one.
+    """Returns `combination` with the direct estimator in place of the analytical one.
 
     AS (24): rho `grpo_k` + (1 - rho) `grpo`.
 
     Biased: it follows the integral of [rho (1 - rho)^(k-1) + 1 - rho] / sqrt(rho (1 - rho)).
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      (n,) weights for a mean over the group. k = 1 gives `grpo`.
+      Weights (n,) for a mean over the group. k = 1 gives `grpo`.
 
     Raises:
-      TypeError: if k is not an integer.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
-        than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
     >>> print((6 * combination_direct(jnp.array([0, 1, 0, 1]), 2)).round())  # (1/3 + 1)/2
     [-4.  5. -4.  5.]
@@ -112,23 +113,22 @@ def combination_direct(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @estimator("PKT (17)", binary=True)
 def exceeding(rewards: jax.Array) -> jax.Array:
-    """GRPO weighted for hard problems beyond what pass@k training does.
+    """Returns GRPO weighted towards hard problems, more strongly than pass@k training does.
 
-    PKT (17): 4 / (10 log(c + 0.5)) times `grpo`, c the number of successes. The log is natural: a
-    group with one success then has the weight 0.99.
+    PKT (17): 4 / (10 log(c + 0.5)) times `grpo`, where c is the number of successes. The log is
+    natural, so a group with one success has the weight 0.99.
 
-    Biased: it follows a function of n c rather than of the rate, of slope 0.4 / log(n rho + 0.5)
-    over sqrt(rho (1 - rho)), which sinks as n grows.
+    Biased: it follows a function of n rho rather than of the rate alone. Its slope is 0.4 / log(n
+    rho + 0.5) over sqrt(rho (1 - rho)), and sinks as n grows.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where all rewards are equal.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal.
 
     Raises:
-      ValueError: for a wrong rank, n < 2 and concrete rewards other than 0 and 1; traced ones give
-        nan.
+      ValueError: The rank is not 1, n < 2, or a reward is neither 0 nor 1; a traced one gives nan.
 
     >>> print((1000 * exceeding(jnp.array([0, 1, 0, 1]))).round())  # 0.4 / log(2.5)
     [-437.  437. -437.  437.]
@@ -140,27 +140,26 @@ def exceeding(rewards: jax.Array) -> jax.Array:
 def without_easy(
     rewards: jax.Array, k: int | jax.Array, max_solve_rate: float | jax.Array = 0.5
 ) -> jax.Array:
-    """`passk_analytical` on the problems that are not yet easy, nothing on the others.
+    """Returns `passk_analytical` for problems that are not yet easy, and 0 for the others.
 
-    PKT 4.1.2: 0 where rho > max_solve_rate. The paper asks with it, at k = 1, whether pass@k
-    training gains by leaving easy problems alone.
+    PKT 4.1.2: 0 if rho > max_solve_rate. The paper uses it at k = 1 to ask whether pass@k training
+    gains by leaving easy problems alone.
 
-    Biased: it follows what `passk_analytical` does, up to max_solve_rate, and is flat above.
+    Biased: it follows `passk_analytical`'s F up to max_solve_rate, and is flat above.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
-      max_solve_rate: the largest share of successes that is not easy, in [0, 1], concrete or
-        traced.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
+      max_solve_rate: Largest share of successes that is not easy, in [0, 1], concrete or traced.
 
     Returns:
-      (n,) weights for a mean over the group. k = 1 gives `grpo`, or 0; so does max_solve_rate = 1
-      for any k give `passk_analytical`.
+      Weights (n,) for a mean over the group. k = 1 gives `grpo` or 0. max_solve_rate = 1 gives
+      `passk_analytical` for any k.
 
     Raises:
-      TypeError: if k is not an integer, or max_solve_rate not a number.
-      ValueError: for a wrong rank, n < 2 and, where concrete, parameters out of range and rewards
-        other than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer, or max_solve_rate is not a number.
+      ValueError: The rank is not 1, n < 2, a parameter is out of range, or a reward is neither 0
+        nor 1. A bad parameter or reward that is traced gives nan instead.
 
     >>> print(without_easy(jnp.array([0, 1, 1, 1]), 1), without_easy(jnp.array([0, 1, 0, 1]), 1))
     [0. 0. 0. 0.] [-1.  1. -1.  1.]
@@ -171,22 +170,21 @@ def without_easy(
 
 @estimator("AS Table 1", binary=True)
 def skew_r(rewards: jax.Array) -> jax.Array:
-    """GRPO with hard problems up-weighted by their failure rate.
+    """Returns GRPO with hard problems up-weighted by their failure rate.
 
     AS, skew-R: (1 - rho) times `grpo`.
 
-    Biased: it follows F(rho) = arcsin sqrt(rho) + sqrt(rho (1 - rho)), AS Table 1, that of `grpo_k`
-    at k = 2 as n grows.
+    Biased: it follows F(rho) = arcsin sqrt(rho) + sqrt(rho (1 - rho)), AS Table 1, the F of
+    `grpo_k` at k = 2 as n grows.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where all rewards are equal.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal.
 
     Raises:
-      ValueError: for a wrong rank, n < 2 and concrete rewards other than 0 and 1; traced ones give
-        nan.
+      ValueError: The rank is not 1, n < 2, or a reward is neither 0 nor 1; a traced one gives nan.
 
     >>> print(skew_r(jnp.array([0, 1, 0, 1])))
     [-0.5  0.5 -0.5  0.5]
@@ -196,25 +194,25 @@ def skew_r(rewards: jax.Array) -> jax.Array:
 
 @estimator("AS (26)", binary=True, coefficient=Real(0))
 def entropy_regularised(rewards: jax.Array, coefficient: float | jax.Array) -> jax.Array:
-    """GRPO whose surrogate reward is regularised by the entropy of the success rate.
+    """Returns GRPO with its surrogate reward regularised by the entropy of the success rate.
 
     AS (26): [1 + coefficient sqrt(rho (1 - rho)) log((1 - rho)/rho)] times `grpo`.
 
-    Biased: it follows F(rho) = 2 arcsin sqrt(rho) + coefficient H(rho), H the entropy of a coin of
-    bias rho in nats.
+    Biased: it follows F(rho) = 2 arcsin sqrt(rho) + coefficient H(rho), where H(rho) is the
+    entropy, in nats, of a coin of bias rho.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      coefficient: lambda >= 0, concrete or traced.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      coefficient: The paper's lambda >= 0, concrete or traced.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where all rewards are equal. A coefficient of 0
-      gives `grpo`; a large one turns easy problems' signs around.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal. A coefficient of 0 gives
+      `grpo`; a large one reverses the signs for easy problems.
 
     Raises:
-      TypeError: if the coefficient is not a number.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a coefficient below 0 and rewards
-        other than 0 and 1; traced ones give nan.
+      TypeError: The coefficient is not a number.
+      ValueError: The rank is not 1, n < 2, the coefficient is below 0, or a reward is neither 0 nor
+        1. A bad coefficient or reward that is traced gives nan instead.
 
     >>> print((1000 * entropy_regularised(jnp.array([0, 1, 0, 1, 1]), 1.0)).round())
     [-981.  654. -981.  654.  654.]
@@ -228,25 +226,25 @@ def entropy_regularised(rewards: jax.Array, coefficient: float | jax.Array) -> j
 
 @estimator("PKT 4.2.3", binary=True, k=SetSize(), high_entropy=Flag())
 def adaptive(rewards: jax.Array, k: int | jax.Array, high_entropy: bool | jax.Array) -> jax.Array:
-    """Pass@1 training where the policy still explores, pass@k training where it does not.
+    """Returns pass@1 weights if the policy still explores on the problem, else pass@k weights.
 
     PKT 4.2.3: `grpo` for the problems in the upper half of the batch by mean policy entropy
     (`upper_half`), `passk_analytical` for the others.
 
-    Biased: it follows what those two do.
+    Biased: it follows the F of the estimator that it uses.
 
     Args:
-      rewards: (n,) 0/1 rewards of one problem, n >= 2.
-      k: 1 <= k <= n, a Python int or a traced integer.
-      high_entropy: whether this problem is in the upper half.
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
+      high_entropy: Whether this problem is in the upper half.
 
     Returns:
-      (n,) weights for a mean over the group; 0 where all rewards are equal. k = 1 gives `grpo`.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives `grpo`.
 
     Raises:
-      TypeError: if k is not an integer, or high_entropy not a bool.
-      ValueError: for a wrong rank, n < 2 and, where concrete, a k out of range and rewards other
-        than 0 and 1; traced ones give nan.
+      TypeError: k is not an integer, or high_entropy is not a bool.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
     >>> rewards_PxN, entropy_P = jnp.array([[0, 1, 0, 1], [0, 1, 0, 1]]), jnp.array([0.3, 0.2])
     >>> high_P = upper_half(entropy_P)
@@ -258,7 +256,7 @@ def adaptive(rewards: jax.Array, k: int | jax.Array, high_entropy: bool | jax.Ar
 
 
 def upper_half(values_P: jax.Array) -> jax.Array:
-    """Bool (P,): which P // 2 problems of a batch have the largest values; of equals, the last.
+    """Returns bool (P,): the P // 2 problems of a batch with the largest values; of ties, the last.
 
     >>> print(upper_half(jnp.array([3.0, 1.0, 2.0, 5.0, 0.0])))
     [ True False False  True False]

@@ -1,15 +1,16 @@
-"""Advantage shaping is surrogate reward maximisation: from a function of the rate, and back.
+"""From surrogate rewards to estimators and back: advantage shaping climbs a surrogate reward.
 
-AS: Thrampoulidis et al. 2025, arXiv 2510.23049. A policy that solves a problem at the rate rho
-climbs F(rho) when a group of 0/1 rewards is weighed by A_i = F'(rate) (r_i - mean of the others):
-`from_surrogate` makes that estimator of any F that JAX can differentiate. The other way is exact
-for every n, not only as n grows: with c successes among n let A+(c) be the weight of a success and
-A-(c) that of a failure. Given sample i, the others have m ~ Binomial(n-1, rho) successes, hence
+AS: Thrampoulidis et al. 2025, arXiv 2510.23049. Let rho be the rate at which the policy solves a
+problem. With the weights A_i = F'(rate) (r_i - mean of the others) for a group of 0/1 rewards, the
+policy climbs F(rho). `from_surrogate` makes this estimator for any F that JAX can differentiate.
+The way back, `surrogate_of`, is exact for every n, not only as n grows. With c successes among n,
+let A+(c) be the weight of a success and A-(c) that of a failure. Given sample i, the other samples
+have m ~ Binomial(n-1, rho) successes, hence
 
-    E[(1/n) sum_i A_i grad log pi(y_i)] = E[A+(m+1) - A-(m)] grad rho,
+    E[(1/n) sum_i A_i grad log pi(y_i)] = E[A+(m+1) - A-(m)] grad rho.
 
-a polynomial in rho, whose integral is F(rho) = E[(1/n) sum_{m < c} (A+(m+1) - A-(m))] with c ~
-Binomial(n, rho): `surrogate_of`.
+This factor is a polynomial in rho. Its integral is F(rho) = E[(1/n) sum_{m < c} (A+(m+1) - A-(m))]
+with c ~ Binomial(n, rho).
 """
 
 import functools
@@ -27,17 +28,17 @@ from passk_jax.transforms import binary, inputs
 def from_surrogate(surrogate: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Makes an estimator from a function of the success rate.
 
-    AS, its recipe for surrogate rewards: A_i = F'(rho) (r_i - mean of the others), rho the rate of
-    the group.
+    AS, its recipe for surrogate rewards: A_i = F'(rho) (r_i - mean of the others), where rho is the
+    success rate of the group.
 
     Args:
       surrogate: F, (rate, *parameters) -> scalar, differentiable in the rate inside (0, 1). Its
-        slope at 0 and at 1 may be infinite or nan: there all rewards are equal, and the weights 0.
+        slope at 0 and 1 may be infinite or nan: there all rewards are equal, and the weights are 0.
 
     Returns:
-      The estimator, (rewards (n,), *parameters) -> (n,) weights for a mean over the group, for 0/1
-      rewards; its name is the surrogate's. Biased by what the finite n does to F', which
-      `surrogate_of` shows; where F is linear it is `rloo`, and unbiased.
+      The estimator for 0/1 rewards, (rewards (n,), *parameters) -> weights (n,) for a mean over the
+      group; it has the surrogate's name. Biased, because F' is taken at the rate of a finite group;
+      `surrogate_of` shows the effect. For a linear F it is a multiple of `rloo`, and unbiased.
 
     >>> estimator = from_surrogate(lambda rate, k: 1 - (1 - rate) ** k)
     >>> print(estimator(jnp.array([0, 1, 0, 1]), 3))  # 3 (1/2)^2 times RLOO's 2/3
@@ -62,21 +63,20 @@ def from_surrogate(surrogate: Callable[..., jax.Array]) -> Callable[..., jax.Arr
 
 
 def surrogate_of(estimator: Callable[[jax.Array], jax.Array], n: int) -> Callable[..., jax.Array]:
-    """The function of the success rate that an estimator climbs, exactly, with n samples.
+    """Returns the function of the success rate that an estimator climbs, exactly, with n samples.
 
     Args:
-      estimator: rewards (n,) -> (n,) weights for a mean over the group, of 0/1 rewards, equal for
-        equal rewards; such as `lambda r: grpo_k(r, 8)`. One whose weights are for a sum needs its
-        result multiplied by n.
-      n: number of samples of one problem, a Python int >= 2.
+      estimator: Maps 0/1 rewards (n,) to weights (n,) for a mean over the group, equal for equal
+        rewards, such as `lambda r: grpo_k(r, 8)`. Multiply weights for a sum by n.
+      n: Number of samples of one problem, a Python int >= 2.
 
     Returns:
-      F: rates in [0, 1], of any shape -> values of that shape, with F(0) = 0; differentiable. An
-      unbiased estimator of pass@k gives 1 - (1 - rate)^k at every n.
+      F, which maps rates in [0, 1], of any shape, to values of that shape. F(0) = 0, and F is
+      differentiable. An unbiased estimator of pass@k gives 1 - (1 - rate)^k for every n.
 
     Raises:
-      TypeError: if n is not an integer.
-      ValueError: if n < 2, or the weights of equal rewards differ: then there is no such function.
+      TypeError: n is not an integer.
+      ValueError: n < 2, or equal rewards get different weights: then there is no such function.
 
     >>> F = surrogate_of(lambda rewards: binary.reinforce_k(rewards, 3), n=8)
     >>> print((1000 * F(jnp.array([0.0, 0.5, 1.0]))).round())  # 1 - (1/2)^3
@@ -84,15 +84,15 @@ def surrogate_of(estimator: Callable[[jax.Array], jax.Array], n: int) -> Callabl
     """
     n = inputs.check_size("surrogate_of", n, smallest=2)
     rewards_CxN = np.tri(n + 1, n, k=-1)  # row c: c successes, then n - c failures
-    with jax.ensure_compile_time_eval():  # may be asked for inside jit
+    with jax.ensure_compile_time_eval():  # so that it works inside jit
         weights_CxN = np.asarray(jax.vmap(estimator)(jnp.asarray(rewards_CxN)), np.float64)
     success, failure = weights_CxN[1:, 0], weights_CxN[:-1, -1]
     expected_CxN = np.where(rewards_CxN == 1, weights_CxN[:, :1], weights_CxN[:, -1:])
     size = np.abs(weights_CxN).max()
     if not np.allclose(weights_CxN, expected_CxN, rtol=0, atol=1e-5 * size):
         raise ValueError(
-            "surrogate_of: the estimator's weights differ for samples of equal reward, so they "
-            "follow no function of the rate"
+            "surrogate_of: the estimator's weights differ for samples of equal reward, so the "
+            "estimator follows no function of the success rate"
         )
     value_of_count = np.append(0, np.cumsum(success - failure)) / n
     values = jnp.asarray(value_of_count)
@@ -101,7 +101,7 @@ def surrogate_of(estimator: Callable[[jax.Array], jax.Array], n: int) -> Callabl
 
 @jax.custom_jvp
 def _mean_over_counts(rates: jax.Array, values: jax.Array) -> jax.Array:
-    """E[values[c]], c ~ Binomial(n, rate), for values (n+1,): a polynomial in Bernstein's form."""
+    """Returns E[values[c]], c ~ Binomial(n, rate), for values (n+1,): a Bernstein polynomial."""
     n = values.shape[0] - 1
     log_factorial = np.array([math.lgamma(count + 1) for count in range(n + 1)])
     log_choose = jnp.asarray(log_factorial[-1] - log_factorial - log_factorial[::-1], rates.dtype)
@@ -111,7 +111,7 @@ def _mean_over_counts(rates: jax.Array, values: jax.Array) -> jax.Array:
 
 @_mean_over_counts.defjvp
 def _(primals, tangents):
-    # the slope is such a polynomial too; the logarithms would make it nan at the rates 0 and 1
+    # the slope is a Bernstein polynomial too; logarithms would make it nan at the rates 0 and 1
     (rates, values), (rate_tangents, _) = primals, tangents
     n = values.shape[0] - 1
     slopes = n * _mean_over_counts(rates, jnp.diff(values)) if n else jnp.zeros_like(rates)

@@ -1,9 +1,9 @@
-"""The table from which configs name their estimator, and its use on a batch.
+"""The table of estimators: lookup by name for a config, and use on a whole batch.
 
-The functions of this room return their paper's numbers: PKPO's are weights for a *sum* over the
-group, the others' for a *mean*. The learner takes the mean, gradient = (1/n) sum_i A_i grad log
-pi(y_i | x): `make` returns the advantages A of a whole batch, the sum's weights times n, so that at
-k = 1 `sloo_centered` and `sloo_minus_one` are `rloo` (`sloo` keeps its baseline's n/(n-1)).
+The functions here return their papers' numbers: PKPO's weights are for a *sum* over the group, the
+others' for a *mean*. The learner takes the mean, gradient = (1/n) sum_i A_i grad log pi(y_i | x).
+So `make` multiplies weights for a sum by n and returns advantages A of a whole batch. At k = 1
+`sloo_centered` and `sloo_minus_one` are then `rloo`; `sloo` keeps the n/(n-1) of its baseline.
 """
 
 import difflib
@@ -22,10 +22,10 @@ from passk_jax.transforms.surrogate import from_surrogate
 
 
 def _table(*functions: Callable[..., jax.Array]) -> Mapping[str, Estimator]:
-    """Returns name -> row, read-only.
+    """Returns a read-only mapping from name to row.
 
     Raises:
-      ValueError: if two rows have one name.
+      ValueError: Two rows have the same name.
     """
     table = {}
     for row in (function.estimator for function in functions):
@@ -66,21 +66,21 @@ ESTIMATORS = _table(
     sampled.best_of_n,
 )
 
-# What the caller of a batch gives at each step; the rest is settled once, by `make`.
+# The caller of a batch gives these at each step; `make` settles the other parameters once.
 _GIVEN_AT_EACH_STEP = ("k", "key", "high_entropy")
 
 
 def lookup(name: str) -> Estimator:
-    """Returns a row of the table, or the estimator that "package.module:function" makes.
+    """Returns a row of the table, or makes an estimator from "package.module:function".
 
-    The function is a surrogate reward, of the success rate alone: see `from_surrogate`.
+    The function is a surrogate reward that depends on the success rate alone: see `from_surrogate`.
 
     Args:
-      name: a key of `ESTIMATORS`, or the place of a function that can be imported.
+      name: A key of `ESTIMATORS`, or "module:function" for a function that can be imported.
 
     Raises:
-      ValueError: if the name is unknown, or there is no such function, or JAX cannot differentiate
-        it at rate 1/2.
+      ValueError: The name is unknown, the function does not exist, or JAX cannot differentiate it
+        at rate 1/2.
     """
     if ":" in str(name):
         return _of_surrogate(name)
@@ -99,8 +99,8 @@ def _of_surrogate(place: str) -> Estimator:
         slope = float(jax.grad(surrogate)(0.5))
     except Exception as error:
         raise ValueError(
-            f"estimator {place!r}: must be module:function, a differentiable function of the "
-            f"success rate: {type(error).__name__}: {error}"
+            f"estimator {place!r}: must be module:function and name a differentiable function of "
+            f"the success rate: {type(error).__name__}: {error}"
         ) from error
     if not math.isfinite(slope):
         raise ValueError(f"estimator {place!r}: its slope at rate 1/2 is {slope}, not a number")
@@ -109,7 +109,7 @@ def _of_surrogate(place: str) -> Estimator:
 
 
 def _check_options(row: Estimator, n: int, options: Mapping[str, object]) -> None:
-    """Raises unless these are the parameters that the estimator takes, with allowed values."""
+    """Raises unless the options are parameters that the estimator takes, with allowed values."""
     taken = [argument for argument in row.parameters if argument not in _GIVEN_AT_EACH_STEP]
     for argument, value in options.items():
         if argument not in taken:
@@ -126,24 +126,24 @@ def _check_options(row: Estimator, n: int, options: Mapping[str, object]) -> Non
 
 @functools.cache
 def make(name: str, **options: float | int | str) -> Callable[..., jax.Array]:
-    """Returns the estimator of that name for whole batches, in the learner's convention.
+    """Returns the named estimator for whole batches, in the learner's convention.
 
     Args:
-      name: of `lookup`.
-      **options: its parameters other than k and the key, such as gamma of "pkr".
+      name: As in `lookup`.
+      **options: Its parameters other than k and the key, such as gamma of "pkr".
 
     Returns:
       A function (rewards (P, n), k=None, *, key=None, entropy=None) -> (P, n) advantages for a
-      *mean* over the group: k a Python or a traced integer, None (or 1) for an estimator that takes
-      none; key one PRNG key, of which each problem has its own by its place in the batch, for an
-      estimator that draws; entropy (P,) the mean policy entropy of each problem, for "adaptive".
-      What an estimator does not take it ignores. One compiled program serves every k. The same
-      function is returned at each call, so that jit compiles it once.
+      *mean* over the group. k: a Python or traced integer; None (or 1) if the estimator takes no k.
+      key: one PRNG key for an estimator that draws; each problem's own key is folded from it by the
+      problem's place in the batch. entropy: (P,) mean policy entropies of the problems, for
+      "adaptive". The function ignores arguments that the estimator does not take. One compiled
+      program serves every k. Equal arguments return the same function, so jit compiles it once.
 
     Raises:
-      ValueError: if the name or an option is unknown, an option out of range, or one missing. The
-        function: as the estimator does, of concrete rewards; TypeError for a missing key or
-        entropy.
+      ValueError: The name or an option is unknown, or an option is out of range or missing. The
+        returned function raises as the estimator does for concrete rewards, and TypeError if the
+        key or the entropy is missing.
 
     >>> import jax.numpy as jnp
     >>> advantages = make("sloo_minus_one")(jnp.array([[0.0, 1.0, 0.0, 1.0]]), 2)
@@ -193,17 +193,17 @@ def make(name: str, **options: float | int | str) -> Callable[..., jax.Array]:
 
 
 def check_batch(name: str, rewards_PxN) -> None:
-    """Raises unless the estimator of that name takes these rewards.
+    """Raises unless the named estimator accepts these rewards.
 
-    A training loop that transforms inside jit asks this of the rewards while they are on the host:
-    inside, bad rewards can only become nan.
+    A training loop that transforms rewards inside jit calls this while they are on the host: inside
+    jit bad rewards can only become nan.
 
     Args:
-      name: of `lookup`.
-      rewards_PxN: (P, n) array; the values of a traced one cannot be seen.
+      name: As in `lookup`.
+      rewards_PxN: Array (P, n); if it is traced, its values are not checked.
 
     Raises:
-      ValueError: if the name is unknown, the rank is not 2, n < 2, or a concrete reward is nan,
+      ValueError: The name is unknown, the rank is not 2, n < 2, or a concrete reward is nan,
         infinite or, for an estimator of 0/1 rewards, neither 0 nor 1.
     """
     row = lookup(name)
@@ -217,19 +217,19 @@ def check_batch(name: str, rewards_PxN) -> None:
 
 
 def check(name: str, n: int, k: int | float | None, **options: float | int | str) -> None:
-    """Raises unless the estimator of that name can be used with n samples, this k and options.
+    """Raises unless the named estimator can be used with n samples, this k and these options.
 
-    It is how a config is checked before anything is compiled: with each k that its schedule names.
+    A config is checked with it before anything is compiled, for each k of its schedule.
 
     Args:
-      name: of `lookup`.
-      n: number of samples of one problem.
-      k: size of the rewarded set; None, or 1, for an estimator that takes no k.
-      **options: its other parameters.
+      name: As in `lookup`.
+      n: Number of samples of one problem.
+      k: Size of the rewarded set; None, or 1, for an estimator that takes no k.
+      **options: Its other parameters.
 
     Raises:
-      TypeError: if n or a parameter is of a wrong type.
-      ValueError: if the name or an option is unknown, n < 2, or a parameter is not allowed with n.
+      TypeError: n or a parameter has the wrong type.
+      ValueError: The name or an option is unknown, n < 2, or a parameter is not allowed with n.
 
     >>> check("sloo_minus_one", n=16, k=16)
     >>> check("sloo", n=16, k=16)
@@ -241,12 +241,12 @@ def check(name: str, n: int, k: int | float | None, **options: float | int | str
     if row.takes_k:
         row.parameters["k"].check(row.name, "k", k, n)
     elif k is not None and inputs.check_k(row.name, k, n) != 1:
-        raise ValueError(f"{row.name}: k = {k}, allowed: None (or 1), for it takes no k")
+        raise ValueError(f"{row.name}: k = {k}, allowed: None (or 1), because it takes no k")
     _check_options(row, n, options)
 
 
 def describe() -> str:
-    """Returns the table as text: each estimator, what it needs, and what it estimates.
+    """Returns the table as text: each estimator, its parameters and its estimated quantity.
 
     >>> print(describe().splitlines()[0])
     estimator                    rewards  unbiased for  reference                   parameters

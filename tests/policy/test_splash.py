@@ -17,7 +17,8 @@ from jax.extend.core import jaxprs_in_params
 
 from passk_jax.learner.logprobs import response_logprobs
 from passk_jax.policy import splash
-from passk_jax.policy.decoder import Decoder, attend, prompt_positions
+from passk_jax.policy.attention import attend
+from passk_jax.policy.decoder import Decoder, prompt_positions
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import SamplingConfig, sample
 from tests.policy.models import TINY, big_params

@@ -198,7 +198,7 @@ def test_an_estimator_without_k_says_so():
     for name in ("loo", "grpo", "skew_r"):
         transforms.check(name, 4, None)
         transforms.check(name, 4, 1)
-        with pytest.raises(ValueError, match=rf"{name}: k = 2, allowed: None \(or 1\), for it tak"):
+        with pytest.raises(ValueError, match=rf"{name}: k = 2, allowed: None \(or 1\), because"):
             transforms.check(name, 4, 2)
         assert not transforms.ESTIMATORS[name].takes_k
 
@@ -237,7 +237,7 @@ def test_a_surrogate_is_named_by_its_place():
         transforms.check_batch(place, rewards / 2)
     with pytest.raises(ValueError, match=r"takes no gamma"):
         transforms.check(place, n=4, k=None, gamma=2.0)
-    with pytest.raises(ValueError, match=r"k = 2, allowed: None \(or 1\), for it takes no k"):
+    with pytest.raises(ValueError, match=r"k = 2, allowed: None \(or 1\), because it takes no k"):
         transforms.check(place, n=4, k=2)
 
 
