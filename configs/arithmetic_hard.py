@@ -5,7 +5,7 @@
 For 1,000 give --config.task.options.max_n=1000; prompts and responses are long enough for it.
 """
 
-from configs import default
+from passk_jax.configs import default
 
 
 def get_config():

@@ -4,7 +4,7 @@ The method and the data are those of configs/gemma2_2b_math.py, which says what 
 64 chips of v5p: `--config.mesh.fsdp=1 --config.mesh.model=4`. Planned, not run: docs/plans.md.
 """
 
-from configs import gemma2_2b_math
+from passk_jax.configs import gemma2_2b_math
 from passk_jax.policy.config import GEMMA2_9B
 
 
