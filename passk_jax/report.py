@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(tracking.summary_table(arms))
     try:
         print(f"\nreport: {tracking.write_report(arms, output)}")
-    except OSError as error:
+    except (OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
