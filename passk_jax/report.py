@@ -1,6 +1,6 @@
 """Compares runs on one page, or shows one: pictures, a table of differences, what was solved.
 
-python -m passk_jax.report runs/k8_seed0 runs/k8_seed1 runs/k1_seed0 runs/k1_seed1 --output k.html
+`python -m passk_jax.report runs/k8_seed0 runs/k8_seed1 runs/k1_seed0 runs/k1_seed1 --output k.html`
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Fetches the published data files of the tasks, and checks that they are the ones.
 
-python -m passk_jax.tasks.download [mbpp humaneval math arc-agi-1] [--to FOLDER]
+`python -m passk_jax.tasks.download [mbpp humaneval math arc-agi-1] [--to FOLDER]`
 """
 
 import argparse
