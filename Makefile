@@ -1,6 +1,9 @@
 # One environment, .venv, made from requirements.lock; everything else runs inside it.
 
 PYTHON ?= python3
+# The environment's folder: `make test VENV=.venv312 PYTHON=python3.12` keeps a second one. The folder
+# is removed when it is made anew, so a shell's variable of this name does not count.
+VENV := .venv
 ARGS ?=
 # Test workers: each is a process of its own with its own compiled programs and threads.
 WORKERS ?= 2
@@ -9,7 +12,8 @@ MARKS ?= not slow
 PYTEST_ARGS ?=
 
 UV_VERSION := 0.13.8
-READY := .venv/.ready
+BIN = $(VENV)/bin
+READY := $(VENV)/.ready
 
 # A shell that is set up for other projects must not reach into this one.
 unexport PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONWARNINGS PIP_USER PIP_TARGET PIP_PREFIX
@@ -24,7 +28,8 @@ ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-parity train test notebooks lock clean
+.PHONY: help setup setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-parity train test notebooks
+.PHONY: docs lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -36,6 +41,7 @@ help:
 	@echo "                setup-parity: with PyTorch, for the tests that compare with transformers"
 	@echo "make notebooks  run the notebooks from top to bottom, and keep their figures"
 	@echo "make lock       compile requirements.lock from setup.py anew (LOCK_ARGS=--upgrade)"
+	@echo "make docs       build the site of docs/ and of the API reference, in site/"
 	@echo "make clean      remove .venv and what the tools leave behind; runs/ stays"
 
 # Says in one line why $(PYTHON) cannot make the environment, or nothing. The code is the same in
@@ -59,12 +65,12 @@ fi)
 endef
 need_python = $(if $1,$(error $1))
 
-# .ready is written last and removed first: a .venv without it is half made, and made again.
+# .ready is written last and removed first: an environment without it is half made, and made again.
 # So is one whose interpreter is gone, or is not the PYTHON that was asked for by name.
-ifneq ($(shell test -e $(READY) && test -x .venv/bin/python && echo ok),ok)
+ifneq ($(shell test -e $(READY) && test -x $(BIN)/python && echo ok),ok)
 ANEW := yes
 else ifneq ($(origin PYTHON),file)
-ifneq ($(shell $(PYTHON) -E -V 2>&1),$(shell .venv/bin/python -E -V 2>&1))
+ifneq ($(shell $(PYTHON) -E -V 2>&1),$(shell $(BIN)/python -E -V 2>&1))
 ANEW := yes
 endif
 endif
@@ -72,39 +78,44 @@ ifdef ANEW
 .PHONY: $(READY)
 endif
 
-# Into .venv whatever environment is active, with the locked tools where a package must be built;
+# Into $(VENV) whatever environment is active, with the locked tools where a package must be built;
 # a progress bar for who watches, silence in a log.
-UV_FLAGS = --python .venv/bin/python -b requirements.lock $(if $(MAKE_TERMERR),,--quiet)
+UV_FLAGS = --python $(BIN)/python -b requirements.lock $(if $(MAKE_TERMERR),,--quiet)
 
 setup: $(READY)
 	@:
 
-# setup.py reads the version from the package's __init__.py.
-$(READY): setup.py passk_jax/__init__.py requirements.lock
+$(READY): setup.py pyproject.toml requirements.lock
 	$(if $(ANEW),$(call need_python,$(PYTHON_PROBLEM)))
-	$(if $(ANEW),rm -rf .venv && $(PYTHON) -m venv .venv,rm -f $@)
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(if $(ANEW),rm -rf $(VENV) && $(PYTHON) -m venv $(VENV),rm -f $@)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@echo "Installing requirements.lock: the first time on a machine, about a gigabyte to download."
-	.venv/bin/uv pip install $(UV_FLAGS) -r requirements.lock
-	.venv/bin/uv pip install $(UV_FLAGS) --no-deps -e .
+	$(BIN)/uv pip install $(UV_FLAGS) -r requirements.lock
+	$(BIN)/uv pip install $(UV_FLAGS) --no-deps -e .
 	@touch $@
 
 setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-parity: setup-%: setup
-	.venv/bin/uv pip install $(UV_FLAGS) -c requirements.lock -e '.[$*]'
+	$(BIN)/uv pip install $(UV_FLAGS) -c requirements.lock -e '.[$*]'
 
 train: setup
-	.venv/bin/python -m passk_jax.train --config configs/arithmetic.py --workdir runs/arithmetic $(ARGS)
+	$(BIN)/python -m passk_jax.train --config configs/arithmetic.py --workdir runs/arithmetic $(ARGS)
 
 # The tests choose their own devices and precision: the shell's settings of JAX stay outside.
 test: setup
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+	@$(BIN)/python -c "import sys; from importlib.metadata import version; \
+	  print('Python', sys.version.split()[0], *(f'{p} {version(p)}' for p in ('jax', 'flax', 'gemma')))"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	env $(patsubst %,-u %,$(filter JAX_% XLA_%,$(.VARIABLES))) JAX_PLATFORMS=cpu \
-	  .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "$(MARKS)" $(PYTEST_ARGS)
+	  $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "$(MARKS)" $(PYTEST_ARGS)
 
 # In their own folder, from which they find experiments/.
 notebooks: setup
-	cd notebooks && ../.venv/bin/jupyter-execute --inplace *.ipynb
+	cd notebooks && $(abspath $(BIN))/jupyter-execute --inplace *.ipynb
+
+# Strict: a link that leads nowhere is an error.
+docs: setup
+	$(BIN)/mkdocs build --strict
 
 # In an environment of its own: the one above cannot be made while the lock is wrong.
 lock:
@@ -112,9 +123,9 @@ lock:
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(PYTHON) -m venv "$$dir" && \
 	"$$dir/bin/python" -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) && \
 	UV_CUSTOM_COMPILE_COMMAND="make lock" "$$dir/bin/uv" pip compile --quiet --universal \
-	  --fork-strategy fewest --python-version 3.11 --no-annotate setup.py --extra dev --extra tasks \
-	  -o requirements.lock $(LOCK_ARGS)
+	  --fork-strategy requires-python --python-version 3.11 --no-annotate setup.py --extra all \
+	  --extra dev --extra docs -o requirements.lock $(LOCK_ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@ solve others. A step takes about 5 s on two cores.
 
 from ml_collections import config_dict
 
-from configs import default
+from passk_jax.configs import default
 
 
 def get_config():

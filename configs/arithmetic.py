@@ -1,6 +1,6 @@
 """Trains a one-million-parameter Gemma 2 by pass@k policy optimization on "What is a*b + c*d?"."""
 
-from configs import default
+from passk_jax.configs import default
 
 
 def get_config():

@@ -5,7 +5,7 @@
 Held-out figures are at temperature 0.7 as well, which is how the policy would be used.
 """
 
-from configs import default
+from passk_jax.configs import default
 
 
 def get_config():

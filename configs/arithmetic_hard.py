@@ -5,7 +5,7 @@
 For operands up to 1,000 add --config.task.options.max_n=1000. The token limits are large enough.
 """
 
-from configs import default
+from passk_jax.configs import default
 
 
 def get_config():

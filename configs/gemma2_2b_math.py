@@ -12,7 +12,7 @@ example `--config.mesh.model=1 --config.mesh.fsdp=1` on one GPU.
 
 from ml_collections import config_dict
 
-from configs import default
+from passk_jax.configs import default
 from passk_jax.policy.config import GEMMA2_2B
 
 

@@ -8,7 +8,7 @@ HumanEval (PKPO, section 5.2). This config was planned, not run: docs/plans.md.
 
 from ml_collections import config_dict
 
-from configs import gemma2_2b_math
+from passk_jax.configs import gemma2_2b_math
 
 
 def get_config():

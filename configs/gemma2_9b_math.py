@@ -4,7 +4,7 @@ Method, data and the needed flags are those of configs/gemma2_2b_math.py. On 64 
 `--config.mesh.fsdp=1 --config.mesh.model=4`. This config was planned, not run: docs/plans.md.
 """
 
-from configs import gemma2_2b_math
+from passk_jax.configs import gemma2_2b_math
 from passk_jax.policy.config import GEMMA2_9B
 
 

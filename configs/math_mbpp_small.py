@@ -5,7 +5,7 @@
 
 from ml_collections import config_dict
 
-from configs import math_small
+from passk_jax.configs import math_small
 
 
 def get_config():

@@ -6,7 +6,7 @@ passk_jax.tasks.download math math-train` fetches the data.
 
 from ml_collections import config_dict
 
-from configs import default
+from passk_jax.configs import default
 
 
 def get_config():

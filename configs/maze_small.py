@@ -2,7 +2,7 @@
 
 from ml_collections import config_dict
 
-from configs import default
+from passk_jax.configs import default
 
 
 def get_config():

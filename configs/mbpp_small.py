@@ -7,7 +7,7 @@ prompts are longer.
 
 from ml_collections import config_dict
 
-from configs import default
+from passk_jax.configs import default
 
 
 def get_config():

@@ -5,7 +5,7 @@ Needs `make setup-puzzles`, or `pip install 'passk_jax[puzzles]'`.
 
 from ml_collections import config_dict
 
-from configs import default
+from passk_jax.configs import default
 
 NUMBERS = {"num_train": 500, "num_validation": 30, "num_test": 100, "seed": 0}
 

@@ -1,6 +1,6 @@
 """Compares runs on one page, or shows one: pictures, a table of differences, what was solved.
 
-python -m passk_jax.report runs/k8_seed0 runs/k8_seed1 runs/k1_seed0 runs/k1_seed1 --output k.html
+`python -m passk_jax.report runs/k8_seed0 runs/k8_seed1 runs/k1_seed0 runs/k1_seed1 --output k.html`
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(tracking.summary_table(arms))
     try:
         print(f"\nreport: {tracking.write_report(arms, output)}")
-    except OSError as error:
+    except (OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

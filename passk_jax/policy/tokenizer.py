@@ -192,7 +192,8 @@ def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
       path: of its file; `None` for bytes, which have none.
 
     Raises:
-      ConfigError: The name is unknown, or the file is missing or corrupt.
+      ConfigError: The name is unknown, the file is missing or corrupt, or the library that reads it
+        is not installed.
     """
     if name not in TOKENIZERS:
         close = difflib.get_close_matches(name, TOKENIZERS, n=1)
@@ -205,7 +206,11 @@ def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
             f"tokenizer.path = {path!r}: tokenizer.name = {name!r} "
             + ("has no file" if name == "byte" else "needs the path of its file")
         )
-    return TOKENIZERS[name]() if path is None else TOKENIZERS[name](path)
+    try:
+        return TOKENIZERS[name]() if path is None else TOKENIZERS[name](path)
+    except ModuleNotFoundError as error:
+        need = f"tokenizer.name = {name!r} needs {error.name}: pip install 'passk_jax[tokenizers]'"
+        raise ValueError(need) from error
 
 
 def check_vocabulary(num_tokens: int, num_rows: int) -> None:

@@ -15,7 +15,10 @@ from ml_collections import ConfigDict, FieldReference
 
 from passk_jax.errors import CheckpointError, ConfigError, Stopped, WorkdirError, writing
 
+_CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)=(.*)", re.DOTALL)
+# The paths of the shipped configs in a checkout. Elsewhere such a path is a name.
+_SHIPPED = re.compile(r"((passk_jax/)?configs/)?(\w+)(\.py)?")
 
 
 def define_workdir() -> None:
@@ -148,12 +151,18 @@ def status(command: Callable[[], int | None]) -> int:
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line, for `app.run(flags_parser=...)`; what is wrong is one clear line.
 
-    `--config.KEY=None` turns off any key that may be None, whatever its type, which the parsers of
-    ml_collections do for few types only.
+    `--config` is a file, or the name of a config that comes with the package. `--config.KEY=None`
+    turns off any key that may be None; the parsers of ml_collections do so for few types only.
     """
     matches = [(arg, _OVERRIDE.fullmatch(arg)) for arg in argv]
     last = dict(match.groups() for _, match in matches if match)
     rest = [arg for arg, match in matches if not match or match[2] != "None"]
+    for i, (before, arg) in enumerate(zip(["", *rest], rest, strict=False)):
+        flag, equals, value = arg.partition("=")
+        if equals and flag in ("-config", "--config"):
+            rest[i] = f"{flag}={_config_file(value)}"
+        elif before in ("-config", "--config"):
+            rest[i] = _config_file(arg)
     try:
         positional = app.parse_flags_with_usage(rest)
         for key, value in last.items():
@@ -164,13 +173,24 @@ def parse(argv: Sequence[str]) -> list[str]:
         key = text.split("'")[1] if text.count("'") > 1 else text
         given = [arg for arg in argv if arg.startswith("--config.") and key in arg]
         hint = text.partition("\n")[2]
-        print(
-            f"error: {', '.join(given) or text}: there is no config key {key!r}. {hint} All keys "
-            "are in configs/default.py",
-            file=sys.stderr,
+        _refuse(
+            f"{', '.join(given) or text}: there is no config key {key!r}. {hint} All keys are in "
+            "configs/default.py"
         )
-        sys.exit(2)
     return positional
+
+
+def _config_file(value: str) -> str:
+    """Returns the file that `--config` names, and the `:string` after it that get_config takes."""
+    path, *colon = re.split("(?=:)", value, maxsplit=1)
+    if not pathlib.Path(path).is_file():
+        shipped = _SHIPPED.fullmatch(path)
+        file = _CONFIGS / f"{shipped[3] if shipped else ''}.py"
+        if not file.is_file():
+            names = ", ".join(sorted(file.stem for file in _CONFIGS.glob("*.py")))
+            _refuse(f"--config={value}: there is no such file, nor a config of this name: {names}")
+        path = str(file)
+    return "".join([path, *colon])
 
 
 def _turn_off(config: ConfigDict, key: str) -> None:
@@ -180,6 +200,10 @@ def _turn_off(config: ConfigDict, key: str) -> None:
     fields = dict(config.items(preserve_field_references=True))
     may_be_none = isinstance(fields[name], FieldReference) or place == ["task", "options"]
     if not may_be_none:
-        print(f"error: --config.{key}=None: this key is never None", file=sys.stderr)
-        sys.exit(2)
+        _refuse(f"--config.{key}=None: this key is never None")
     config[name] = None
+
+
+def _refuse(problem: str) -> None:
+    print(f"error: {problem}", file=sys.stderr)
+    sys.exit(2)

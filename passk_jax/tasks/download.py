@@ -1,6 +1,6 @@
 """Fetches the published data files of the tasks and checks their sha256.
 
-python -m passk_jax.tasks.download [mbpp humaneval math math-train arc-agi-1] [--to FOLDER]
+`python -m passk_jax.tasks.download [mbpp humaneval math math-train arc-agi-1] [--to FOLDER]`
 """
 
 import argparse

@@ -41,12 +41,17 @@ def write_report(
       The path of the page.
 
     Raises:
+      ModuleNotFoundError: jinja2 or matplotlib is not installed.
       OSError: A file cannot be written.
     """
-    # Imported here: they take a second, which no training step should wait for.
-    import jinja2
+    # These take a second to import, which no training step should wait for.
+    try:
+        import jinja2
 
-    from passk_jax.tracking import figures
+        from passk_jax.tracking import figures
+    except ModuleNotFoundError as error:
+        need = f"the report needs {error.name}: pip install 'passk_jax[report]'"
+        raise ModuleNotFoundError(need) from error
 
     every = [run for arm in arms for run in arm.runs]
     single = len(every) == 1

@@ -1,5 +1,6 @@
 """What the commands share: flags, errors in one line, the exit status."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -28,9 +29,10 @@ app.run(main, flags_parser=command.parse)
 """
 
 
-def parse(*arguments):
-    args = [sys.executable, "-c", SCRIPT, "--config", "configs/arithmetic.py", *arguments]
-    return subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
+def parse(*arguments, config=("--config", "configs/arithmetic.py"), folder=ROOT):
+    args = [sys.executable, "-c", SCRIPT, *config, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(args, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def test_any_key_that_may_be_none_can_be_turned_off():
@@ -56,6 +58,47 @@ def test_the_last_value_counts():
 def test_one_that_may_not_is_named(key, message):
     done = parse(f"--config.{key}=None")
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ["--config", "maze_small"],
+        ["--config=maze_small"],
+        ["-config=maze_small.py"],
+        ["--config=configs/maze_small.py"],
+        ["--config", "passk_jax/configs/maze_small.py"],
+    ],
+)
+def test_a_config_of_the_package_is_found_from_any_folder(config, tmp_path):
+    done = parse("--config.task.options.max_n=None", config=config, folder=tmp_path)
+    assert "'max_n'" in done.stderr  # a key of the default job's task, not of the maze's
+    done = parse("--config.task.options.max_n=3", config=["--config=arithmetic"], folder=tmp_path)
+    assert done.stdout.split()[-2:] == ["3", "200"], done.stderr
+
+
+def test_ones_own_file_comes_first_and_may_take_a_string(tmp_path):
+    text = """
+from passk_jax.configs import default
+
+def get_config(steps="9"):
+    config = default.get_config()
+    config.steps = int(steps)
+    return config
+"""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/maze_small.py").write_text(text)
+    for suffix, steps in (("", "9"), (":5", "5")):
+        done = parse(config=["--config", f"configs/maze_small.py{suffix}"], folder=tmp_path)
+        assert done.stdout.split()[-1] == steps, done.stderr
+
+
+@pytest.mark.parametrize("name", ["arithmetik", "configs/arithmetik.py", "here/arithmetic.py", ""])
+def test_an_unknown_config_is_told_which_there_are(name, tmp_path):
+    done = parse(config=[f"--config={name}"], folder=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"error: --config={name}: there is no such file, nor a config of this " in done.stderr
+    assert "arc_small, arithmetic, arithmetic_cool, arithmetic_hard" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,7 @@ def test_a_server_that_dies_is_started_again():
 
 
 def test_a_function_that_is_not_there_is_named():
-    with pytest.raises(
-        ConfigError, match=r"server of no.such:thing did not start: ModuleNotFound"
-    ):
+    with pytest.raises(ConfigError, match=r"server of no.such:thing did not start: ModuleNotFound"):
         pool.score("no.such:thing", [("x",)], time_limit_s=1)
 
 

@@ -264,7 +264,9 @@ def test_stopped_in_the_middle_a_mixture_goes_on_with_the_same_problems(tmp_path
 
 def test_long_problems_are_an_error_or_left_out_and_counted(caplog):
     limits = {"sampling__max_prompt_tokens": 19}
-    with pytest.raises(ConfigError, match=r"has 2[0-9] tokens; between 1 and config\.sampling\.max_prompt"):
+    with pytest.raises(
+        ConfigError, match=r"has 2[0-9] tokens; between 1 and config\.sampling\.max_prompt"
+    ):
         build(tiny_config(task__options__max_n=10, **limits))
     experiment = build(tiny_config(task__options__max_n=10, drop_long_problems=True, **limits))
     kept = len(experiment.task.split("train"))

@@ -1,0 +1,1 @@
+"""Log-probabilities, objective, loss, optimizer, schedules, update and checkpoints."""

@@ -1,0 +1,1 @@
+"""What a compiled program computes, reads and sends on a TPU, without the TPU."""

@@ -1,0 +1,1 @@
+"""Completions of prompts, sampled as groups that share the prompt's cache."""
