@@ -16,6 +16,7 @@ from types import MappingProxyType
 import jax
 import numpy as np
 
+from passk_jax.errors import ConfigError
 from passk_jax.transforms import binary, inputs, pkpo, sampled, shaping
 from passk_jax.transforms.estimator import Estimator
 from passk_jax.transforms.surrogate import from_surrogate
@@ -95,15 +96,23 @@ def lookup(name: str) -> Estimator:
 def _of_surrogate(place: str) -> Estimator:
     module, _, function = place.partition(":")
     try:
-        surrogate = getattr(importlib.import_module(module), function)
+        surrogate = getattr(importlib.import_module(module), function, None)
+    except (ModuleNotFoundError, ValueError) as error:
+        if module and not f"{module}.".startswith(f"{getattr(error, 'name', None)}."):
+            raise  # an error inside the user's module is the user's to see
+        surrogate = None
+    if not callable(surrogate):
+        raise ConfigError(
+            f"estimator {place!r}: must be module:function and name a differentiable function of "
+            "the success rate; there is no such function"
+        )
+    try:
         slope = float(jax.grad(surrogate)(0.5))
     except Exception as error:
-        raise ValueError(
-            f"estimator {place!r}: must be module:function and name a differentiable function of "
-            f"the success rate: {type(error).__name__}: {error}"
-        ) from error
+        error.add_note(f"estimator {place!r}: JAX differentiates it at success rate 1/2")
+        raise
     if not math.isfinite(slope):
-        raise ValueError(f"estimator {place!r}: its slope at rate 1/2 is {slope}, not a number")
+        raise ConfigError(f"estimator {place!r}: its slope at rate 1/2 is {slope}, not a number")
     estimator = from_surrogate(surrogate)
     return Estimator(place, estimator, "AS, recipe", None, "mean", True, MappingProxyType({}))
 

@@ -354,3 +354,29 @@ def test_an_error_inside_a_users_code_is_not_a_mistake_in_the_config(monkeypatch
         build(tiny_config())
     assert not isinstance(caught.value, ConfigError)
     assert caught.traceback[-1].name == "broken"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("import no_such_module_of_mine", ModuleNotFoundError, "no_such_module_of_mine"),
+        ("raise ValueError('at import')", ValueError, "at import"),
+        ("def surrogate(rate):\n    return rate + None", TypeError, "NoneType"),
+        (
+            "import math\ndef surrogate(rate):\n    return math.log(rate)",
+            TypeError,
+            "differentiates",
+        ),
+    ],
+)
+def test_an_error_inside_a_surrogate_s_module_is_its_author_s_to_see(
+    text, kind, words, tmp_path, monkeypatch
+):
+    name = f"of_mine_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(kind) as caught:
+        make_transformation(tiny_config(estimator__name=f"{name}:surrogate", estimator__k=None), ())
+    assert not isinstance(caught.value, ConfigError)
+    assert words in "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert any(str(entry.path).endswith(f"{name}.py") for entry in caught.traceback)
