@@ -1,7 +1,7 @@
-"""The tables and figures of the four papers, and where each is tested here.
+"""The tables and figures of the four papers, and the experiment that tests each one.
 
-An effect is read from the folder's results.json when `experiments.summary` writes the table;
-without that file a row says "not run yet". The verdict is a person's, from the folder's page.
+`experiments.summary` reads each effect from the folder's results.json when it writes the table.
+Without that file the row says "not run yet". A person wrote the verdicts, on the folders' pages.
 """
 
 from typing import NamedTuple
@@ -11,13 +11,13 @@ class Claim(NamedTuple):
     """A row of experiments/README.md.
 
     Attributes:
-      paper: its short name.
-      item: table or figure.
-      text: what it says.
-      where: folder of experiments/, or None for one that is not tested.
-      verdict: of the folder's page; for an untested one, why.
-      effect: (study, arm, metric), the arm minus its study's baseline; or with another arm after
-        these, minus that.
+      paper: The paper's short name.
+      item: The table or figure.
+      text: The claim.
+      where: The folder of experiments/ that tests it, or None if it is not tested.
+      verdict: The verdict of the folder's page, or the reason why it is not tested.
+      effect: (study, arm, metric): the arm minus the study's baseline. A fourth item names another
+        arm to subtract instead of the baseline.
     """
 
     paper: str

@@ -1,4 +1,4 @@
-"""Writes the table of experiments/README.md from the results that are committed.
+"""Writes the table of experiments/README.md from the committed results.
 
 python -m experiments.summary
 """
@@ -14,11 +14,11 @@ HERE = pathlib.Path(__file__).parent
 
 
 def table(claims: list[Claim], folder: pathlib.Path) -> str:
-    """The claims as a Markdown table.
+    """Returns the claims as a Markdown table.
 
     Args:
-      claims: a row each.
-      folder: whose folders hold the results.json.
+      claims: One claim for each row.
+      folder: The folder that has the experiments' folders, with their results.json.
     """
     lines = [
         "| paper | table or figure | claim | where | verdict | effect |",
@@ -41,10 +41,10 @@ def table(claims: list[Claim], folder: pathlib.Path) -> str:
 
 
 def effect(claim: Claim, results: dict | None) -> str:
-    """The difference that the claim names, paired over seeds, with its interval.
+    """Returns the difference that the claim names, paired over seeds, with its interval.
 
     Raises:
-      KeyError: the results have no such study, arm or metric.
+      KeyError: The results have no such study, arm or metric.
     """
     if claim.effect is None or results is None or "studies" not in results:
         return "–"
