@@ -1,10 +1,10 @@
-"""Compile time of a step with 42 layers against one with 2: the layers are scanned.
+"""Compares the compile times of a step with 42 layers and one with 2: the layers are scanned.
 
     python -m benchmarks.compile [--quick]
 
-The policy-gradient update and the sampler of configs/gemma2_9b_math.py, lowered and compiled for
-the CPU from shapes alone, no array is made. Each compilation has a process of its own, so that
-nothing is shared. Wall time and processor time: a loaded machine disturbs the latter less.
+It lowers and compiles the policy-gradient update and the sampler of configs/gemma2_9b_math.py for
+the CPU, from shapes only, without any arrays. Each compilation has its own process, so nothing is
+shared. It prints wall time and processor time; other load on the machine disturbs the latter less.
 """
 
 import argparse
@@ -18,7 +18,7 @@ PHASES = ("sampling", "update")
 
 
 def compile_once(phase, num_layers, quick):
-    """Wall and processor seconds from the function to its executable."""
+    """Returns the wall and processor seconds from the function to its executable."""
     from configs import gemma2_9b_math
     from passk_jax.planning import compiling
     from passk_jax.run.parts import build_policy

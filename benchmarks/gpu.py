@@ -1,18 +1,18 @@
-"""Gemma 2 2B on one GPU: shares of the rates at which the chip multiplies and reads memory.
+"""Gemma 2 2B on one GPU: which share of the chip's compute and memory bandwidth a step reaches.
 
     python -m benchmarks.gpu [--quick]
 
-Needs jax, flax, optax, orbax-checkpoint, chex and ml-collections, no weights and no data: random
-parameters in bfloat16, Adafactor, 16 prompts of 512 tokens x 16 samples x 512 new tokens, and a GPU
-of 80 GB. First the chip is measured, a large product of bfloat16 matrices and a large copy; then
+It needs a GPU of 80 GB, jax, flax, optax, orbax-checkpoint, chex and ml-collections, no weights and
+no data: parameters are random, in bfloat16, with Adafactor, 16 prompts of 512 tokens x 16 samples
+x 512 new tokens. First a large bfloat16 product and a large copy measure the chip's rates; then
 
-- sampling: the bytes that memory must deliver (for every token all parameters, the prompts' keys
-  and values once for each group, and those of the completions so far), over the seconds of a token;
-- the update: 2 x parameters x tokens x 3 passes (forward, and two backward), over its seconds. The
-  embedding counts at completion tokens alone, where logits are made. What remat computes again, a
-  fourth pass, and the products of attention are not counted.
+- sampling: the bytes that memory must deliver for a token (all parameters, the prompts' keys and
+  values once for each group, those of the completions so far), divided by the seconds of a token;
+- the update: 2 x parameters x tokens x 3 passes (one forward, two backward), over its seconds. The
+  embedding counts only at completion tokens, which have logits. Not counted: the fourth pass, which
+  remat computes, and attention's products.
 
-`--quick` is a tiny model that shows, on any device, that the script runs.
+`--quick` runs a tiny model, to show on any device that the script works.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import SamplingConfig, sample
 from passk_jax.run.parts import build_policy
 
-NEVER = -1  # an end of sequence that is never drawn: every completion has its full length
+NEVER = -1  # an end of sequence that is never drawn, so every completion has its full length
 TINY = {
     "policy.dtype": "float32",  # XLA's CPU lacks some products of bfloat16
     "policy.param_dtype": "float32",
@@ -69,7 +69,7 @@ def make_config(quick):
 
 
 def seconds_each(function, count, repetitions=5):
-    """Of one call among `count` that are queued at once; the fastest of some repetitions."""
+    """Returns the seconds of one of `count` queued calls, in the fastest of some repetitions."""
     jax.block_until_ready(function())
     times = []
     for _ in range(repetitions):
@@ -82,14 +82,14 @@ def seconds_each(function, count, repetitions=5):
 
 
 def matrix_rate(size):
-    """Operations a second of a product of two square bfloat16 matrices."""
+    """Returns the operations per second of a product of two square bfloat16 matrices."""
     a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.bfloat16)
     product = jax.jit(jnp.matmul)
     return 2 * size**3 / seconds_each(lambda: product(a, b), count=10)
 
 
 def memory_rate(num_bytes):
-    """Bytes a second, read and written, of a copy."""
+    """Returns the bytes per second, read and written, of a copy."""
     x = jnp.zeros(num_bytes // 2, jnp.bfloat16)
     copy = jax.jit(lambda x: x + 1)
     return 2 * x.nbytes / seconds_each(lambda: copy(x), count=10)
@@ -99,17 +99,17 @@ def memory_rate(num_bytes):
 
 
 def sampling_bytes(programs, params):
-    """What memory delivers from the second token to the last."""
+    """Returns the bytes that memory must deliver from the second token to the last."""
     tokens = programs.sampling.max_response_tokens
     of_prompts, of_completions = compiling.cache_bytes(programs)
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
-    # Token t, from 0, looks at t before it: no window here is as short as a completion.
+    # Token t, from 0, attends to t tokens before it: every window is longer than a completion.
     so_far = sum(range(1, tokens)) * of_completions // tokens
     return (tokens - 1) * (weights + of_prompts) + so_far
 
 
 def update_flops(programs, params):
-    """2 x parameters x tokens x 3 passes; the prompts run once for each micro-batch of samples."""
+    """Returns 2 x parameters x tokens x 3 passes. Each prompt runs once for all its samples."""
     config = programs.config
     head = params["embedding"].size
     layers = sum(x.size for x in jax.tree.leaves(params)) - head
@@ -128,7 +128,7 @@ def prompts_of(programs):
 
 
 def time_sampling(programs, params, repetitions):
-    """A rollout, and the seconds from the second token to the last, without the prompts."""
+    """Returns a rollout, its seconds, and the seconds to the first token."""
     prompts = prompts_of(programs)
     whole, first = programs.sampling, SamplingConfig(1)
     seconds = {whole: [], first: []}
@@ -147,7 +147,7 @@ def time_sampling(programs, params, repetitions):
                 pad_id=0,
             )
             jax.block_until_ready(rollout)
-            if repetition:  # the first one compiles
+            if repetition:  # the first repetition compiles
                 values.append(time.perf_counter() - start)
             if settings is whole:
                 full = rollout
@@ -199,7 +199,7 @@ def main():
     )
     num_bytes, flops = sampling_bytes(programs, params), update_flops(programs, params)
     rollout, whole, first = time_sampling(programs, params, repetitions)
-    del params  # the update is given the parameters' buffers
+    del params  # the update donates the parameters' buffers
     tokens = rollout.tokens.size
     rate = num_bytes / (whole - first)
     print(
@@ -216,7 +216,7 @@ def main():
         f"  {flops / 1e12:.6f} TFLOP, {rate / 1e12:.3f} TFLOP/s: "
         f"{rate / flops_rate:.1%} of what the chip multiplies (target 40%)"
     )
-    if stats := device.memory_stats():  # a CPU keeps none
+    if stats := device.memory_stats():  # a CPU has none
         print(f"memory at its fullest: {stats['peak_bytes_in_use'] / 2**30:.1f} GiB")
 
 

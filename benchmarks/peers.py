@@ -1,9 +1,9 @@
-"""The estimators as public code has them: one group at a time, in NumPy, with SciPy's binomials.
+"""The estimators as in public code: one group at a time, in NumPy, with SciPy's binomials.
 
-PKPO follows its Listing 1: entries of the weight matrix as products of k ratios, sorted by argsort
-and put back by its inverse. The others follow their papers, in the manner of PKT's public code:
-counts, `scipy.special.comb`, `np.where`. Each is (rewards (n,), k) -> (n,). `of_a_batch` calls one
-as that code and verl do.
+PKPO follows its Listing 1: entries of the weight matrix are products of k ratios, and the rewards
+are sorted by argsort and put back by its inverse. The others follow their papers in the style of
+PKT's public code: counts, `scipy.special.comb`, `np.where`. Each function is (rewards (n,), k) ->
+(n,). `of_a_batch` calls one as that code and verl do.
 """
 
 import functools
@@ -14,7 +14,7 @@ from scipy.special import comb
 
 
 def of_a_batch(function, rewards, problem_ids, k):
-    """Flat rewards, grouped by the id of their problem in a dict of lists, sample by sample."""
+    """Groups flat rewards by problem id in a dict of lists, and applies the function to each."""
     rewards_of, places_of = defaultdict(list), defaultdict(list)
     for place, problem in enumerate(problem_ids):
         rewards_of[problem].append(rewards[place])
@@ -31,7 +31,7 @@ def of_a_batch(function, rewards, problem_ids, k):
 
 
 def best_of_subsets(n, k, rank):
-    """C(rank, k-1) / C(n, k): share of the k-subsets whose best has this rank, from 0."""
+    """C(rank, k-1) / C(n, k): the share of k-subsets whose best sample has this rank, from 0."""
     if rank < k - 1:
         return 0.0
     return (
@@ -40,7 +40,7 @@ def best_of_subsets(n, k, rank):
 
 
 def best_with_another(n, k, rank):
-    """C(rank-1, k-2) / C(n, k): those of them that also hold one given lower sample."""
+    """C(rank-1, k-2) / C(n, k): the share that also contains one given lower sample."""
     if k < 2 or rank < k - 1:
         return 0.0
     ratios = np.arange(rank - k + 2, rank) / np.arange(n - k + 2, n)
@@ -48,7 +48,7 @@ def best_with_another(n, k, rank):
 
 
 def in_sorted_order(function):
-    """Sorts a group, applies the function and puts its result back in the order of the group."""
+    """Sorts a group, applies the function, and returns the result in the group's own order."""
 
     @functools.wraps(function)
     def on_group(rewards, k):
@@ -61,7 +61,7 @@ def in_sorted_order(function):
 
 
 def s_sorted(ascending, k):
-    """PKPO (19) of a sorted group, by the differences of neighbouring rows of the matrix."""
+    """PKPO (19) for a sorted group, by the differences of neighbouring rows of the matrix."""
     n = len(ascending)
     terms = np.array([best_of_subsets(n, k, i) for i in range(n)]) * ascending
     steps = [best_with_another(n, k, i + 1) - best_of_subsets(n, k, i + 1) for i in range(n - 1)]
@@ -70,7 +70,7 @@ def s_sorted(ascending, k):
 
 
 def without_sorted(ascending, k):
-    """Mean over the k-subsets that leave i out of their best reward, for each i."""
+    """For each i, the mean of the best reward over the k-subsets without i."""
     n = len(ascending)
     w = np.array([best_of_subsets(n - 1, k, i) for i in range(n - 1)])
     below = np.append(0, np.cumsum(w * ascending[:-1]))
@@ -119,7 +119,7 @@ def grpo(rewards, k):
 
 
 def of_counts(factors):
-    """From (n, c, k) -> (factor of a success, of a failure), times what is given to them."""
+    """Makes a decorator that multiplies weights by factors: (n, c, k) -> (success's, failure's)."""
 
     def decorate(base):
         def weights(rewards, k):
@@ -147,7 +147,7 @@ def s_binary(rewards, k):
 
 
 def passk_analytical(rewards, k):
-    """PKT (14), (15), as its public code has it, but for its epsilon."""
+    """PKT (14), (15), as in its public code but without its epsilon."""
     n, c = len(rewards), int((rewards == 1).sum())
     rho = 1 - comb(n - c, k) / comb(n, k)
     if rho in (0, 1):

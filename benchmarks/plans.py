@@ -1,9 +1,9 @@
-"""Plans of the shipped Gemma 2 configs for slices of TPUs, written to docs/plans.md.
+"""Plans the shipped Gemma 2 configs for TPU slices and writes docs/plans.md.
 
     python -m benchmarks.plans [CONFIG ...]
 
-Needs `make setup-tpu-plan`, and some minutes for each plan. With names of configs only their rows
-are made anew.
+It needs `make setup-tpu-plan` and takes some minutes for each plan. With names of configs, it
+updates only their rows.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""Group sampling against other samplers, and our own, that are given each prompt n times.
+"""Compares group sampling with other samplers, and with our own, that get each prompt n times.
 
     python -m benchmarks.sampling [--quick]
 
-Same weights, sizes, prompts and number of new tokens, in one process, one after the other in turn;
-what compiles is not counted. "tiled" is our decoder with each prompt n times, as n problems of one
-sample. First the samplers' greedy completions are compared: all have the same model.
+All have the same weights, sizes, prompts and number of new tokens. They run in one process, in
+turn, and compilation is not counted. "tiled" is our decoder with each prompt n times, as n problems
+of one sample. First the greedy completions are compared, to check that all have the same model.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from passk_jax.policy.decoder import Decoder, prefill
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import SamplingConfig, sample
 
-# The default decoder's widths in 2 layers, and 2 heads of 64 instead of 4 of 32: each tiled prefill
-# makes 16 x 4,096 x 4,096 attention logits, 1 GiB, for each head of a layer.
+# The default decoder's widths with 2 layers, and 2 heads of 64 instead of 4 of 32: a tiled prefill
+# has 16 x 4,096 x 4,096 attention logits, 1 GiB, for each head of a layer.
 CONFIG = DecoderConfig(259, 128, 512, 2, 2, 1, 64, sliding_window=64)
 
 
@@ -67,7 +67,7 @@ def check_that_models_are_the_same(params):
 
 
 def cache_bytes(params, tokens_PxT, num_samples, new_tokens):
-    """Of the prompts, shared; and of the completions, of which a local layer keeps its window."""
+    """Returns the bytes of shared prompts and of completions, where local layers keep a window."""
     kv = jax.eval_shape(
         lambda params, *args: prefill(Decoder(CONFIG), {"params": params}, *args),
         params,
@@ -91,7 +91,7 @@ def compare(params, names, problems, samples, prompt_tokens, new_tokens, repetit
         for name, run in runs.items():
             start = time.perf_counter()
             drawn = run(repetition, 1.0)
-            if repetition:  # the first one compiles
+            if repetition:  # the first repetition compiles
                 seconds[name].append(time.perf_counter() - start)
             assert drawn.shape == (problems * samples, new_tokens), (name, drawn.shape)
         if "gemma" in runs and repetition:

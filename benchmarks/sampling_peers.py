@@ -1,7 +1,7 @@
-"""Other samplers with our weights: each makes a function from a key and a temperature to tokens.
+"""Other samplers with our weights: each one maps a seed and a temperature to tokens.
 
-None of them knows of groups, so each is given every prompt n times; they are called by their own
-interface for batches, with their own keys, caches and loops.
+None of them has groups, so each gets every prompt n times. They are called by their own interface
+for batches, with their own keys, caches and loops.
 """
 
 import tempfile
@@ -21,11 +21,11 @@ from tunix.models.gemma import params_safetensors
 
 from passk_jax.policy.params import save_huggingface, to_gemma
 
-NEVER = -1  # an end of sequence that is never drawn: every completion has its full length
+NEVER = -1  # an end of sequence that is never drawn, so every completion has its full length
 
 
 class Gemma:
-    """The gemma package's prefill and sampling loop; `prefill_seconds` is what the former took."""
+    """The gemma package's prefill and sampling loop. `prefill_seconds` is the prefill's time."""
 
     def __init__(self, params, config, tokens_PxT, num_samples, new_tokens):
         kinds = (_modules.AttentionType.LOCAL_SLIDING, _modules.AttentionType.GLOBAL)
@@ -83,7 +83,7 @@ class Gemma:
 
 
 class _Prompts:
-    """A tokenizer, as Tunix asks for one, whose texts are the numbers of prompts."""
+    """A tokenizer with Tunix's interface, whose texts are the prompts' numbers."""
 
     def __init__(self, tokens_PxT):
         self.tokens = tokens_PxT
@@ -163,7 +163,7 @@ class Transformers:
         tokens = self.tokens
         if temperature:
             drawn["num_return_sequences"] = self.num_samples
-        else:  # it refuses several greedy ones
+        else:  # `generate` refuses several greedy sequences
             drawn, tokens = {"do_sample": False}, tokens.repeat_interleave(self.num_samples, dim=0)
         with torch.inference_mode():
             out = self.model.generate(

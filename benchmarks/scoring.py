@@ -1,9 +1,9 @@
-"""Speed of scoring: programs in the sandbox, MATH, a pool some of whose items hang, whole steps.
+"""Speed of scoring: programs in the sandbox, MATH, a pool in which items hang, whole steps.
 
     PASSK_DATA=... python -m benchmarks.scoring [--quick]
 
-The peer runs each program as the public code of HumanEval does: with its tests, in a forked
-process, without a sandbox, one after the other. MATH's peer is math_verify alone, in this process.
+The peer for programs works like HumanEval's public code: it runs each one with its tests in a
+forked process, without a sandbox, one at a time. MATH's peer is math_verify alone, in this process.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def run_unsafely(source):
 
 
 def peer(problems):
-    """Seconds of one forked process for each program with its tests, and how many are right."""
+    """Runs each program with its tests in a forked process; returns the seconds and successes."""
     fork = multiprocessing.get_context("fork")
     start, right = time.perf_counter(), 0
     for problem in problems:
@@ -98,19 +98,19 @@ def math():
 
 
 def shares(name, steps, **changes):
-    """The share of a training step, and of an evaluation, that waits for scoring."""
+    """Prints the share of a training step, and of an evaluation, that waits for scoring."""
     config = importlib.import_module(f"configs.{name}").get_config()
     config.update_from_flattened_dict({"steps": steps, "evaluation.num_problems": 60, **changes})
     with tempfile.TemporaryDirectory() as directory:
         train(config, pathlib.Path(directory))
         rows = tracking.read_rows(pathlib.Path(directory) / "metrics.jsonl")
-    rows = [row for row in rows if "train/step_time_s" in row][1:]  # the first one compiles
+    rows = [row for row in rows if "train/step_time_s" in row][1:]  # the first step compiles
     step, waits = (
         np.array([row[f"train/{key}_time_s"] for row in rows]) for key in ("step", "scoring")
     )
     print(f"{name}: a step takes {np.median(step):.2f} s and waits {np.median(waits):.2f} s of it "
           f"for scoring: {waits.sum() / step.sum():.0%}")  # fmt: skip
-    # An untrained model writes little that is worth running; a trained one waits longer.
+    # Few completions of an untrained model run at all. With a trained model the wait is longer.
     parts = build(config)
     problems = parts.task.split("train")[: config.prompts_per_step]
     problems = [problem for problem in problems for _ in range(config.samples_per_prompt)]
@@ -124,7 +124,7 @@ def shares(name, steps, **changes):
     size = config.evaluation.prompts_per_batch
     problems = parts.task.split("train")[: 3 * size]
     kwargs = {"num_samples": config.evaluation.samples_per_prompt, "temperature": 1.0}
-    for _ in range(2):  # the first one compiles
+    for _ in range(2):  # the first call compiles
         start = time.perf_counter()
         sample_and_score(parts, state.params, problems, jax.random.key(0), **kwargs)
     both, sampling, scoring = time.perf_counter() - start, 0.0, 0.0

@@ -1,10 +1,10 @@
-"""How S runs of one small model that differ by their seed are trained fastest on few cores.
+"""Compares ways to train S runs of one small model with different seeds on few cores.
 
     python -m benchmarks.seeds [--quick]
 
-Each way trains the same runs with the same steps, start and compilation included, with compiled
-programs from the persistent cache of JAX, which a first run has filled. It prints the wall time of
-each way and how many times faster than a fresh process for each run it is.
+Each way trains the same runs for the same number of steps. Start and compilation are included, but
+compiled programs come from JAX's persistent cache, which a first run has filled. It prints the wall
+time of each way, and its speed relative to a fresh process for each run.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from passk_jax.run.sampling import sample, score
 
 @jax.jit
 def transform(rewards_PxN):
-    """Advantages for k = 8."""
+    """Returns the advantages for k = 8."""
     weights = jax.vmap(lambda rewards_N: transforms.sloo_minus_one(rewards_N, 8))(rewards_PxN)
     return rewards_PxN.shape[1] * weights
 
 
 def in_turn(parts, seeds, steps):
-    """One run after the other."""
+    """Trains one run after the other."""
     for seed in seeds:
         state = init_state(parts.decoder, parts.optimizer, seed)
         for step in range(steps):
@@ -50,7 +50,7 @@ def in_turn(parts, seeds, steps):
 
 
 def side_by_side(parts, seeds, steps):
-    """All runs at once: sampling, transform and update under vmap, scoring one after the other."""
+    """Trains all runs at once: sampling, transform and update under vmap, scoring in turn."""
     states = [init_state(parts.decoder, parts.optimizer, seed) for seed in seeds]
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
@@ -75,7 +75,7 @@ def side_by_side(parts, seeds, steps):
 
 
 def sample_prompts(params, prompts, key, decoder, config, tokenizer, sampling):
-    """What `run.sampling.sample` does with prompts that are encoded already."""
+    """Does the same as `run.sampling.sample`, for encoded prompts."""
     return sampler.sample(
         params,
         prompts,
@@ -108,13 +108,13 @@ def start(seeds, steps, cache, *, flags="", vmapped=False, core=None):
         command = ["taskset", "-c", str(core), *command]
     env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "XLA_FLAGS": flags}
     env["TF_CPP_MIN_LOG_LEVEL"] = (
-        "3"  # of programs from the cache XLA says, wrongly, that they are another machine's
+        "3"  # hides XLA's wrong warning that cached programs are another machine's
     )
     return subprocess.Popen(command, env=env)
 
 
 def seconds(processes_in_turn):
-    """Starts each group of processes together, the groups one after the other."""
+    """Returns the wall time of groups of processes; the groups run one after the other."""
     begun = time.perf_counter()
     for group in processes_in_turn:
         started = [each() for each in group]
@@ -155,7 +155,7 @@ def main():
         }
         first = None
         for name, groups in ways.items():
-            # fill the cache
+            # Fill the cache.
             seconds([[functools.partial(each, steps=1) for each in groups[0]]])
             taken = seconds(groups)
             first = first or taken

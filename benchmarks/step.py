@@ -1,9 +1,9 @@
-"""Seconds of one training step of the default job, phase by phase, and of its start.
+"""Times a training step of the default job, phase by phase, and its start.
 
     python -m benchmarks.step [--quick]
 
-It prints the time from the start of the process to the end of the first update, then the median of
-each phase over some steps, for 16 x 16 and for the default's 32 x 16 samples.
+It prints the time from the start of the process to the end of the first update. Then it prints the
+median of each phase over some steps, for 16 x 16 samples and for the default's 32 x 16.
 """
 
 import time

@@ -1,15 +1,15 @@
-"""Speed of the reward transformations against public per-group NumPy, measured in the same run.
+"""Compares the speed of the reward transformations with public per-group NumPy, in the same run.
 
     python -m benchmarks.transforms [--quick]
 
-It prints 4,096 groups of 16 of every estimator in one jitted call against NumPy, and against one
-`jnp.sort` of the same array; how the cost of one group grows up to n = 65,536; the precision of
-float32 at n = 100,000; and the time to import. The targets are at least 100 times the peer (150 for
-PKPO), at most 3 times the sort, growth no worse than n log n, and 2 s.
+For every estimator it times 4,096 groups of 16 in one jitted call, against NumPy and against one
+`jnp.sort` of the same array. It also prints how the cost of one group grows up to n = 65,536, the
+precision of float32 at n = 100,000, and the time to import. The targets: at least 100 times as fast
+as the peer (150 for PKPO), at most 3 times the sort, growth no worse than n log n, import in 2 s.
 
-The peers are in `peers.py`: the formula alone, called for each row of an array; and called as
-public code does, with the samples grouped in a dict. Their results are checked against ours, but
-for the estimator that draws its sets.
+`peers.py` has the peers. Each is timed in two ways: the formula alone, called for each row of an
+array, and called as in public code, with the samples grouped in a dict. The results are compared
+with ours, except for the estimator that draws its sets.
 """
 
 import argparse
@@ -34,7 +34,7 @@ OPTIONS = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
 
 
 def median_ms(function, repeats: int) -> float:
-    """Median time of a call in ms, after one that compiles; results are waited for."""
+    """Returns the median time of a call in ms, until its results are ready, without compilation."""
     jax.block_until_ready(function())
     times = []
     for _ in range(repeats):
@@ -45,7 +45,7 @@ def median_ms(function, repeats: int) -> float:
 
 
 def against_the_peer(num_groups: int, n: int, k: int, repeats: int) -> None:
-    """Prints each estimator's time for a batch, beside the peer's and a sort's."""
+    """Prints each estimator's time for a batch, with the peer's and a sort's."""
     rng = np.random.default_rng(0)
     rewards = rng.integers(0, 2, size=(num_groups, n)).astype(np.float64)
     rewards *= rng.random((num_groups, 1)) < 0.9  # some groups without a success

@@ -1,10 +1,10 @@
-"""One update at Gemma's vocabulary, in chunks, against the same update with all logits at once.
+"""Compares an update at Gemma's vocabulary in chunks with the same update on all logits at once.
 
     python -m benchmarks.update [--quick] [--tokens 1024] [--chunk 256] [--width 64]
 
-The peer is the update itself with `token_logprobs` replaced by `jax.nn.log_softmax` of all
-(tokens, vocabulary) logits, with `jax.grad` through it. Peak temporary memory is XLA's own account
-of the compiled update; times are medians of runs that take turns.
+The peer is the same update with `token_logprobs` replaced by `jax.nn.log_softmax` of all (tokens,
+vocabulary) logits, with `jax.grad` through it. Peak temporary memory is what XLA reports for the
+compiled update. Times are medians of runs that take turns.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def make_batch(num_tokens):
 
 
 def compile_update(decoder, optimizer, state, batch, chunk_tokens):
-    update = jax.jit(  # with a cache of its own: the same function is traced twice
+    update = jax.jit(  # its own jit cache, because the same function is traced twice
         lambda state, rollout, advantages: policy_gradient_update.__wrapped__(
             state,
             rollout,

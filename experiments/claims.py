@@ -1,4 +1,4 @@
-"""The tables and figures of the four papers, and where each is tested here.
+"""The tables and figures of the four papers, and the experiment that tests each one.
 
 An effect is read from the folder's results.json when `experiments.summary` writes the list; without
 that file the list says "Not run yet". The verdict is a person's, from the folder's page.

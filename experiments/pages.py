@@ -1,4 +1,4 @@
-"""The figures and tables of a study's page."""
+"""Draws the figures and writes the tables of a study's page."""
 
 import pathlib
 import re
@@ -29,7 +29,7 @@ COLOURS = ["#0072b2", "#d55e00", "#008060", "#cc79a7", "#e69f00", "#56b4e9", "#1
 
 
 def shades(arms: Sequence[str]) -> dict[str, Any]:
-    """Colours of arms that are ordered: light to dark.
+    """Returns colours for ordered arms, from light to dark.
 
     >>> list(shades(["k = 1", "k = 8"]))
     ['k = 1', 'k = 8']
@@ -41,9 +41,9 @@ def shades(arms: Sequence[str]) -> dict[str, Any]:
 def by_step(
     metric: str, title: str, arms: Sequence[str] | None = None, colours: Mapping | None = None
 ) -> Panel:
-    """A metric of metrics.jsonl during training: mean over seeds and its standard error.
+    """Returns a panel of a training metric: its mean over seeds and standard error, by step.
 
-    Entropy, which is of one step's samples, is a moving mean over a fifteenth of the steps.
+    Entropy, which each step has from its own samples, is a moving mean over 1/15 of the steps.
     """
 
     def draw(axes, results):
@@ -72,15 +72,15 @@ def by_k(
     colours: Mapping | None = None,
     minus: str | None = None,
 ) -> Panel:
-    """A metric with a {k} in its name against k, such as "test/t1/pass@{k}_n64".
+    """Returns a panel of a metric against k, such as "test/t1/pass@{k}_n64".
 
     Args:
-      metric: its name.
-      title: of the panel.
-      ks: on a logarithmic axis.
-      arms: to be shown; `None` for all.
-      colours: arm -> colour, where they are not the usual ones.
-      minus: an arm from which the others are subtracted, seed by seed.
+      metric: The metric's name, with {k} in it.
+      title: The panel's title.
+      ks: The values of k, on a logarithmic axis.
+      arms: The arms to show. `None`: all.
+      colours: arm -> colour, instead of the usual colours.
+      minus: An arm that is subtracted from the others, seed by seed.
     """
 
     def draw(axes, results):
@@ -92,7 +92,7 @@ def by_k(
             found = [mean(row) for row in values]
             centres, errors = (np.array(x) for x in zip(*found, strict=True))
             axes.plot(ks, centres, "o-", color=colour, markersize=3.5, clip_on=False)
-            errors = np.nan_to_num(errors)  # of the one warm start that all seeds share
+            errors = np.nan_to_num(errors)  # nan for the warm start, if all seeds share one
             band = centres - errors, centres + errors
             axes.fill_between(ks, *band, color=colour, alpha=0.16, linewidth=0)
             curves.append(plotting.Curve(ks, centres, errors, colour, arm))
@@ -108,14 +108,14 @@ def by_k(
 def matrix(
     arms: Mapping[str, str], metrics: Mapping[str, str], title: str, xlabel: str, ylabel: str
 ) -> Panel:
-    """Arms in rows, metrics in columns, each column minus its best: where is the best of each?
+    """Returns a panel with arms in rows and metrics in columns, coloured by the gap to the best.
 
     Args:
       arms: label -> arm.
       metrics: label -> metric.
-      title: of the panel.
-      xlabel: what the metrics are.
-      ylabel: what the arms are.
+      title: The panel's title.
+      xlabel: The label of the columns.
+      ylabel: The label of the rows.
     """
 
     def draw(axes, results):
@@ -142,7 +142,7 @@ def matrix(
 
 
 def _colours(results: Results, arms, colours) -> dict[str, Any]:
-    """Of the arms in their order; what they began with is grey, and takes no colour from them."""
+    """Returns the arms' colours, in order. The warm start is grey and uses up no colour."""
     arms = [arm for arm in arms or results.scores if arm in results.scores]
     trained = [arm for arm in arms if arm in results.study.arms]
     usual = {arm: COLOURS[i % len(COLOURS)] for i, arm in enumerate(trained)}
@@ -200,7 +200,7 @@ def replace_between_markers(page: pathlib.Path, text: str) -> None:
 
 
 def means_table(results: Results) -> str:
-    """Mean over seeds and standard error, arms in rows."""
+    """Returns the table of means over seeds with standard errors, arms in rows."""
 
     def cell(arm, metric):
         values = results.seeds(arm, metric)
@@ -213,7 +213,7 @@ def means_table(results: Results) -> str:
 
 
 def differences_table(results: Results) -> str:
-    """Each arm minus the baseline: mean, 95% interval and p, arms in rows."""
+    """Returns the table of each arm minus the baseline, with 95% interval and p."""
 
     def cell(arm, metric):
         found = results.difference(arm, metric)
@@ -243,7 +243,7 @@ def _table(results, corner, arms, cell):
 
 
 def cost(results: Results, setup: Mapping[str, Any]) -> str:
-    """Says how many runs there were, how long they took, and on what."""
+    """Returns a sentence with the number of runs, their time and their speed."""
 
     def of_all(metric):
         scores = [score for runs in results.scores.values() for score in runs]

@@ -1,4 +1,4 @@
-"""What the runs of a study say: means over seeds, and differences seed by seed."""
+"""The results of a study: means over seeds, and differences paired over seeds."""
 
 import dataclasses
 import math
@@ -11,14 +11,14 @@ from passk_jax.tracking.series import Difference, difference, mean_and_error
 
 
 class Mean(NamedTuple):
-    """Of some seeds; `stderr` is nan for one."""
+    """A mean over seeds; `stderr` is nan for one seed."""
 
     mean: float
     stderr: float
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """The mean and its standard error.
+    """Returns the mean and its standard error.
 
     >>> mean([1.0, 2.0, 3.0])
     Mean(mean=2.0, stderr=0.5773502691896258)
@@ -28,12 +28,12 @@ def mean(values: Sequence[float]) -> Mean:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Of a study.
+    """The results of a study.
 
     Attributes:
-      study: what was asked.
-      scores: arm -> the metrics of each seed's end.
-      rows: arm -> each seed's metrics.jsonl.
+      study: The study.
+      scores: arm -> the final metrics of each seed.
+      rows: arm -> the rows of each seed's metrics.jsonl.
     """
 
     study: Any
@@ -42,7 +42,7 @@ class Results:
 
     @classmethod
     def read(cls, study: Any, runs: Sequence[Any]) -> "Results":
-        """From the folders of the runs."""
+        """Reads the results from the folders of the runs."""
         scores, rows = {}, {}
         for run in {run.workdir: run for run in runs}.values():  # seeds may share a warm start
             scores.setdefault(run.arm, []).append(run.scores())
@@ -59,10 +59,10 @@ class Results:
         return cls(study, scores, {})
 
     def seeds(self, arm: str, metric: str) -> list[float] | None:
-        """A metric at the end of each seed's run; `None` where the arm has no such metric.
+        """Returns each seed's final value of a metric, or `None` if the arm does not have it.
 
         Raises:
-          KeyError: no arm has it.
+          KeyError: No arm has the metric.
         """
         if not any(metric in score for runs in self.scores.values() for score in runs):
             names = sorted({name for runs in self.scores.values() for name in runs[0]})
@@ -71,12 +71,12 @@ class Results:
         return found if len(found) == len(self.scores[arm]) else None
 
     def difference(self, arm: str, metric: str) -> Difference | None:
-        """The arm minus the baseline."""
+        """Returns the arm's metric minus the baseline's, or `None` if one does not have it."""
         both = self.seeds(arm, metric), self.seeds(self.study.baseline, metric)
         return None if None in both else difference(*both)
 
     def to_json(self) -> dict[str, Any]:
-        """For results.json: each metric of each arm, and differences from the baseline."""
+        """Returns what results.json holds: all arms' metrics and differences to the baseline."""
         names = sorted({name for runs in self.scores.values() for name in runs[0]})
         arms, differences = {}, {}
         for arm in self.scores:
@@ -100,7 +100,7 @@ class Results:
 
 
 def _rounded(value):
-    """Six digits, and None for nan, which JSON has not."""
+    """Rounds to six digits and replaces nan, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {name: _rounded(each) for name, each in value.items()}
     if isinstance(value, list):

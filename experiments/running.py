@@ -1,4 +1,4 @@
-"""Trains and scores the runs of a study, several processes of one thread at once."""
+"""Trains and scores the runs of a study, in several single-threaded processes at once."""
 
 import contextlib
 import copy
@@ -26,7 +26,7 @@ from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
 from passk_jax.run.state import restore_variables
 
-# Two such processes train small models faster than one with two threads: benchmarks/seeds.py.
+# Two such processes train small models faster than one with two threads (benchmarks/seeds.py).
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
@@ -35,13 +35,13 @@ class Run:
     """One arm with one seed.
 
     Attributes:
-      study: its name.
-      arm: its name.
-      seed: also `config.seed`.
-      config: whole.
-      folder: of all runs.
+      study: The study's name.
+      arm: The arm's name.
+      seed: The seed, equal to `config.seed`.
+      config: The run's whole config.
+      folder: The folder of all runs.
       evaluations: name -> `study.Evaluation`.
-      after: the run that must be there before.
+      after: The run that must be finished before this one starts.
     """
 
     study: str
@@ -59,14 +59,14 @@ class Run:
 
     @property
     def scores_file(self) -> pathlib.Path:
-        """Written when all is done."""
+        """The file that is written when training and scoring are done."""
         return self.workdir / "scores.json"
 
     def scores(self) -> dict[str, float] | None:
-        """The metrics at the end; `None` where they are not there, or of other evaluations.
+        """Returns the final metrics, or `None` if they are missing or of other evaluations.
 
         Raises:
-          ConfigError: the folder holds a run of another config.
+          ConfigError: The folder has a run of another config.
         """
         if not self.scores_file.exists():
             return None
@@ -75,11 +75,11 @@ class Run:
         return written["metrics"] if written["evaluations"] == self._asked() else None
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of metrics.jsonl."""
+        """Returns the rows of metrics.jsonl."""
         return tracking.read_rows(self.workdir / "metrics.jsonl")
 
     def do(self) -> str:
-        """Trains and scores, and says so in a line; what is there already is not done again."""
+        """Trains and scores the run, continuing a run that was stopped. Returns a line about it."""
         begun, resumed = time.perf_counter(), self.workdir.exists()
         parts = build(self.config)
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
@@ -97,7 +97,7 @@ class Run:
         return f"{self.study}, {self.arm}, seed {self.seed}: {seconds:.0f} s"
 
     def _score(self, parts: Parts) -> dict[str, float]:
-        """The training's last figures, and those of the evaluations."""
+        """Returns the last metrics of training and those of the evaluations."""
         metrics = _training_metrics(self.rows(), self.config)
         _, variables = restore_variables(parts, epath.Path(self.workdir))
         params = parts.sampling_params(variables)
@@ -138,7 +138,7 @@ def _as_file_name(name: str) -> str:
 
 
 def _training_metrics(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> dict[str, float]:
-    """What training ended with, and its speed: tokens sampled for each second of a step."""
+    """Returns the last metrics of training, and its speed in sampled tokens per second of steps."""
     steps = [row for row in rows if row.get("train/step_time_s") is not None]
     if not steps:
         return {}
@@ -157,12 +157,12 @@ def _training_metrics(rows: Sequence[Mapping[str, Any]], config: ConfigDict) -> 
 
 
 def train_all(runs: Sequence[Run], folder: pathlib.Path, workers: int | None) -> int:
-    """Does the runs that are not done yet.
+    """Trains and scores the runs that are not done yet.
 
     Args:
-      runs: each after the one that it comes after.
-      folder: of the runs; compiled programs are kept in it too.
-      workers: processes; 0 for this one, `None` for one for each core.
+      runs: The runs. Each one comes later in the list than its `after`.
+      folder: The folder of the runs, which also keeps the compiled programs.
+      workers: The number of processes. 0: only this one. `None`: one for each core.
 
     Returns:
       The number of processes.
@@ -177,7 +177,7 @@ def train_all(runs: Sequence[Run], folder: pathlib.Path, workers: int | None) ->
 
 
 def _results(runs, folder, workers):
-    """Futures of the runs as they end; a run starts when the one that it comes after has ended."""
+    """Yields the runs' futures as they end. A run starts when its `after` has ended."""
     if not workers:
         for run in runs:
             future = futures.Future()
@@ -189,11 +189,11 @@ def _results(runs, folder, workers):
         "JAX_COMPILATION_CACHE_DIR": str((folder / "compiled").absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-        # Of each program from the cache XLA:CPU says that it is another machine's.
+        # Hides XLA's wrong warning that cached programs are another machine's.
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     former = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)  # read when the processes import JAX
+    os.environ.update(environment)  # the processes read it when they import JAX
     waiting, unfinished, going = list(runs), {run.workdir for run in runs}, {}
     pool = futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=quiet_logs
@@ -214,7 +214,7 @@ def _results(runs, folder, workers):
 
 
 def setup(workers: int) -> dict[str, Any]:
-    """On what it ran."""
+    """Returns the processors, processes and package versions that the runs used."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "processors": len(os.sched_getaffinity(0)),

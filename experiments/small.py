@@ -1,16 +1,16 @@
-"""The model that most studies train: 140,000 parameters, an arm in about a minute on one core."""
+"""The model of most studies: 140,000 parameters. A run takes about a minute on one core."""
 
 from ml_collections import ConfigDict
 
 
 def estimator(name: str, k: int | None = None, **options: object) -> dict[str, object]:
-    """The changes of an arm: its estimator, k, and what else that takes."""
+    """Returns an arm's config changes: its estimator, k, and the estimator's other parameters."""
     own = {f"estimator.{key}": value for key, value in options.items()}
     return {"estimator.name": name, "estimator.k": k} | own
 
 
 def small(config: ConfigDict) -> ConfigDict:
-    """Any config with that model, and what else makes its runs short; changed in place."""
+    """Changes a config, in place, to this model and to short runs, and returns it."""
     config.policy.embed_dim, config.policy.hidden_dim = 64, 256
     config.policy.num_layers, config.policy.num_heads, config.policy.num_kv_heads = 2, 2, 1
     config.policy.remat = None

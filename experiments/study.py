@@ -1,11 +1,11 @@
-"""A study: one small config, some arms that change it, some seeds; and the command that runs it.
+"""A study is one small config, arms that change it, and seeds. `main` is the command that runs it.
 
-A folder of `experiments/` says in its run.py what its studies are and hands them to `main`:
+The run.py in each folder of `experiments/` defines the folder's studies and calls `main`:
 
     python -m experiments.arithmetic.run --runs runs/arithmetic [--quick]
 
-trains what is not in `--runs` yet, and writes results.json, the figures and the tables between the
-markers of README.md in the folder. All arms begin with the parameters of one warm start.
+trains the runs that are not in `--runs` yet. It writes to the folder results.json, the figures, and
+the tables between the markers of README.md. All arms begin with the parameters of a warm start.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from experiments import pages, running
 from experiments.results import Results
 from passk_jax.errors import ConfigError
 
-WARM_START = "warm start"  # the arm of the parameters that all others begin with
+WARM_START = "warm start"  # the arm whose parameters all others begin with
 
-# What `--quick` makes of any config: a run takes a second or two.
+# The changes that `--quick` makes to any config. A run then takes a second or two.
 QUICK = {
     "steps": 2,
     "prompts_per_step": 2,
@@ -49,7 +49,7 @@ QUICK = {
 
 
 def few_problems(options: Mapping[str, Any]) -> dict[str, int]:
-    """What makes a task with such options short to build.
+    """Returns options that make a task small and so quick to build.
 
     >>> few_problems({"num_train": 5000, "max_n": 16})
     {'num_train': 20}
@@ -59,14 +59,14 @@ def few_problems(options: Mapping[str, Any]) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How the parameters at the end of a run are scored.
+    """An evaluation of the parameters at the end of a run.
 
     Attributes:
-      split: of the task.
-      num_problems: the first so many; `None` for all.
-      num_samples: n, of each problem.
-      temperatures: all with the same random numbers.
-      options: of the task, where they are not the run's: mazes of another size, say.
+      split: The task's split.
+      num_problems: How many of its first problems are used. `None`: all.
+      num_samples: n, the number of samples of each problem.
+      temperatures: The temperatures, all with the same random numbers.
+      options: Task options that differ from the run's, such as another size of mazes.
     """
 
     split: str = "test"
@@ -77,26 +77,26 @@ class Evaluation:
 
     @property
     def ks(self) -> tuple[int, ...]:
-        """The k of pass@k: powers of two up to n."""
+        """The values of k for pass@k: powers of two up to n."""
         return tuple(2**i for i in range(self.num_samples.bit_length()))
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What is trained and compared.
+    """The runs that are trained and compared.
 
     Attributes:
-      name: of its runs' folder and of its part of results.json.
-      config: of the warm start, `warm_start.steps` included, and of what the arms share.
-      arms: name -> {config key: value}. A function of the number of steps is a value that depends
-        on it, such as a schedule's.
-      baseline: the arm that the others are compared with.
-      seeds: of the runs.
-      evaluations: name -> how to score; a metric is "{name}/t{temperature}/pass@{k}_n{n}".
-      table: label -> metric, the columns of the README's tables.
-      figures: name -> panels, of `pages.by_step` and its kind.
-      one_warm_start: whether all seeds begin with the first one's, as a published model is one for
-        all; otherwise each with its own.
+      name: The name of its folder of runs and of its part of results.json.
+      config: The config that the arms change. Its `warm_start` is that of the warm start.
+      arms: name -> {config key: value}. A value may be a function of the number of steps, such as
+        one that returns a schedule.
+      baseline: The arm that the others are compared with.
+      seeds: The seeds of the runs.
+      evaluations: name -> evaluation. Metrics are named "{name}/t{temperature}/pass@{k}_n{n}".
+      table: label -> metric: the columns of the README's tables.
+      figures: name -> panels, from `pages.by_step` and similar functions.
+      one_warm_start: True: all seeds begin with the first seed's warm start, like runs that begin
+        with one published model. False: each seed has its own.
     """
 
     name: str
@@ -118,9 +118,9 @@ class Study:
             raise ValueError(f"study {self.name!r}: an arm may not be called {WARM_START!r}")
 
     def quick(self) -> "Study":
-        """The same with a tiny model, two seeds and two steps: does it run?
+        """Returns the same study with a tiny model, two seeds and two steps, to see that it runs.
 
-        Of arms that differ from one another by numbers alone the first is run, and the baseline.
+        Of arms that differ only in numbers it keeps the first one, and it keeps the baseline.
         """
         config = copy.deepcopy(self.config)
         config.update_from_flattened_dict(QUICK)
@@ -149,17 +149,17 @@ class Study:
         )
 
     def _digest(self) -> int:
-        """A number that changes with the warm start, or with how it is scored."""
+        """Returns a number that changes with the warm start's config or with its evaluations."""
         scored = {name: dataclasses.asdict(each) for name, each in self.evaluations.items()}
         return zlib.crc32(repr((self.config.to_dict(), scored)).encode())
 
     def runs(self, folder: pathlib.Path) -> list[running.Run]:
-        """All runs, for each seed the warm start before the arms that begin with it."""
+        """Returns all runs. For each seed the warm start comes before the arms."""
         found = []
         for seed in self.seeds:
             warm = copy.deepcopy(self.config)
             warm.seed, warm.steps = self.seeds[0] if self.one_warm_start else seed, 0
-            name = f"warm_start_{self._digest():08x}"  # studies that have it in common share it
+            name = f"warm_start_{self._digest():08x}"  # studies with the same warm start share it
             first = running.Run(name, WARM_START, warm.seed, warm, folder, dict(self.evaluations))
             found.append(first)
             for arm, changes in self.arms.items():
@@ -180,12 +180,12 @@ class Study:
 
 
 def main(file: str, studies: Sequence[Study], argv: Sequence[str] | None = None) -> None:
-    """The command of a folder.
+    """Runs the command of a folder.
 
     Args:
-      file: the run.py's own `__file__`.
-      studies: of the folder.
-      argv: instead of the command line.
+      file: The `__file__` of the folder's run.py.
+      studies: The folder's studies.
+      argv: Arguments to use instead of the command line.
     """
     home = pathlib.Path(file).parent
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{home.name}.run")
@@ -202,7 +202,7 @@ def main(file: str, studies: Sequence[Study], argv: Sequence[str] | None = None)
 
 def _run_as_asked(studies, home, arguments, parser):
     if arguments.quick:
-        # Compiling takes most of the time; the backend reads this when it is first used.
+        # Compilation takes most of the time. The backend reads this variable at its first use.
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
         with tempfile.TemporaryDirectory(prefix=f"{home.name}-") as temporary:
             runs = arguments.runs or pathlib.Path(temporary) / "runs"
@@ -222,14 +222,14 @@ def run(
     *,
     workers: int | None,
 ) -> None:
-    """Trains what is missing, then writes the results.
+    """Trains the missing runs, then writes the results.
 
     Args:
-      studies: of the folder.
-      home: the folder, whose README.md has the markers.
-      runs: where the runs are.
-      output: where results.json, the figures and README.md go.
-      workers: processes; 0 for this one, `None` for one for each core.
+      studies: The folder's studies.
+      home: The folder, whose README.md has the markers.
+      runs: The folder of the runs.
+      output: The folder for results.json, the figures and README.md.
+      workers: The number of processes. 0: only this one. `None`: one for each core.
     """
     todo = [run for study in studies for run in study.runs(runs)]
     workers = running.train_all(todo, runs, workers)

@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def listing(claims: Sequence[Claim], folder: pathlib.Path) -> str:
-    """The claims as Markdown: a heading for each paper, and an item for each claim.
+    """Returns the claims as Markdown: a heading for each paper, an item for each claim.
 
     Args:
       claims: Those of a paper follow each other.
@@ -46,7 +46,7 @@ def _item(claim: Claim, folder: pathlib.Path) -> str:
 
 
 def effect(claim: Claim, results: dict) -> str:
-    """The difference that the claim names, paired over seeds, with its interval.
+    """Returns the difference that the claim names, paired over seeds, with its interval.
 
     Raises:
       KeyError: The results have no such study, arm or metric.

@@ -1,4 +1,4 @@
-"""PKPO Figure 3 and PKT Tables 2 and 7: pass@k training first, then pass@1, once and twice.
+"""PKPO Figure 3, PKT Table 2: pass@k training followed by pass@1 training, once and twice.
 
 python -m experiments.annealing.run --runs runs/annealing
 """
@@ -18,7 +18,7 @@ COLOURS = {
 
 
 def turns(first, second, times=1):
-    """Schedules that change between two values, `times` times, in equal phases."""
+    """Returns a schedule that alternates between two values, `times` times, in equal phases."""
     if first == second:
         return first
 
@@ -31,7 +31,7 @@ def turns(first, second, times=1):
 
 
 def study(name, estimators, ks):
-    """Four arms of a pair of estimators and a pair of k: for pass@k, and for pass@1."""
+    """Returns a study of four arms from pairs (for pass@k, for pass@1) of estimators and of k."""
     config = small(arithmetic.get_config())
     config.warm_start.steps, config.eval_every_steps = 1100, 25
     pairs = {"estimator.name": estimators, "estimator.k": ks}
@@ -73,7 +73,7 @@ def study(name, estimators, ks):
 
 
 def studies() -> list[Study]:
-    """PKPO's estimator, and PKT's on GRPO."""
+    """Returns the studies of PKPO's estimator, and of PKT's with GRPO."""
     return [
         study("pkpo", ("sloo_minus_one", "sloo_minus_one"), (K, 1)),
         study("pkt", ("passk_analytical", "grpo"), (K, None)),

@@ -1,4 +1,4 @@
-"""As `hard`, on real tasks: the smallest of ARC-AGI-1, with the data of docs/tasks/arc.md.
+"""The study of `hard` on real tasks, the smallest of ARC-AGI-1. docs/tasks/arc.md has the data.
 
 python -m experiments.arc.run --runs runs/arc
 """
@@ -13,10 +13,10 @@ from experiments.study import Evaluation, Study, main
 
 
 def studies() -> list[Study]:
-    """Five tasks in versions, of which the warm start sees more than the arms do."""
+    """Returns a study on versions of five tasks. The warm start has more versions than the arms."""
     config = small(arc_small.get_config())
     with config.unlocked():
-        config.task.options.max_prompt_chars = 500  # five of eight tasks to train on
+        config.task.options.max_prompt_chars = 500  # keeps five of the eight training tasks
     config.task.options.augmentations = 400
     config.sampling.max_prompt_tokens, config.sampling.max_response_tokens = 500, 48
     config.prompts_per_step, config.samples_per_prompt = 8, 16

@@ -1,4 +1,4 @@
-"""PKR's Figures 2, 4 and 5: failures weigh more, for RFT and for GRPO, at three temperatures.
+"""PKR's Figures 2, 4 and 5: hard problems weigh more, for RFT and GRPO, at three temperatures.
 
 python -m experiments.arithmetic.run --runs runs/arithmetic_study
 """
@@ -14,12 +14,12 @@ KS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def arm(base: str, gamma: float) -> str:
-    """The arm's name."""
+    """Returns the arm's name."""
     return f"{base.upper()} γ = {gamma:g}"
 
 
 def studies() -> list[Study]:
-    """The study of this folder."""
+    """Returns the study of this folder."""
     config = small(arithmetic.get_config())
     config.steps, config.warm_start.steps = 300, 1100
     config.estimator.name, config.estimator.k = "pkr", None

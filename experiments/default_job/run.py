@@ -1,4 +1,4 @@
-"""The default job with k = 8 and with k = 1: what is pass@k training for?
+"""The default job with k = 8 and with k = 1, to show what pass@k training changes.
 
 python -m experiments.default_job.run --runs runs/default_job
 """
@@ -9,7 +9,7 @@ from experiments.study import Evaluation, Study, main
 
 
 def studies() -> list[Study]:
-    """The study of this folder."""
+    """Returns the study of this folder."""
     config = arithmetic.get_config()
     config.tensorboard = False
     colours = {"k = 8": "#0072b2", "k = 1": "#d55e00"}

@@ -1,4 +1,4 @@
-"""PKPO Tables 5 and 6, Figure 8: few problems, of which the first samples solve a few per cent.
+"""PKPO Tables 5 and 6, Figure 8: few problems, with a success rate of a few per cent at first.
 
 python -m experiments.hard.run --runs runs/hard_study
 """
@@ -20,12 +20,12 @@ ARMS = {
 
 
 def study(name, config, few):
-    """The problems of training are those that count: are they solved at all?
+    """Returns a study that asks how many of the training problems are solved at all.
 
     Args:
-      name: of the study.
-      config: of the warm start, which learns from other problems too.
-      few: what makes them few for the arms.
+      name: The study's name.
+      config: The warm start's config, which has more training problems than the arms.
+      few: The config changes that leave few training problems to the arms.
     """
     return Study(
         name=name,
@@ -57,7 +57,7 @@ def study(name, config, few):
 
 
 def studies() -> list[Study]:
-    """Sums of products, and mazes of 5 x 5, both after a warm start that is cut short."""
+    """Returns the studies of sums of products and of 5 x 5 mazes, both with a short warm start."""
     sums = arithmetic.get_config()
     sums.steps, sums.warm_start.steps = 300, 600
     mazes = maze_small.get_config()

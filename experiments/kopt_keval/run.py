@@ -1,4 +1,4 @@
-"""PKPO's Tables 1 to 4, 7, 8, Figures 6, 7: is the best k to train for the k that is evaluated?
+"""PKPO's Tables 1 to 4, 7, 8, Figures 6, 7: is it best to train for the k that is evaluated?
 
 python -m experiments.kopt_keval.run --runs runs/kopt_keval
 """
@@ -10,14 +10,14 @@ from experiments.pages import by_k, by_step, matrix, shades
 from experiments.small import small
 from experiments.study import WARM_START, Evaluation, Study, main
 
-K_OPT = (1, 2, 4, 8, 16)  # 16 samples: TZSM's estimator is that of k = n = 16
+K_OPT = (1, 2, 4, 8, 16)  # with n = 16 samples, k = 16 is TZSM's estimator
 K_EVAL = (1, 2, 4, 8, 16, 32, 64)
-ENTROPY = (0.001, 0.005, 0.01, 0.05, 0.1)  # nats a token are worth so much reward; as in PKPO
+ENTROPY = (0.001, 0.005, 0.01, 0.05, 0.1)  # reward per nat per token, as in PKPO
 METRIC = "test/t1/pass@{k}_n64"
 
 
 def study(name: str, config: ConfigDict, warm_start_steps: int) -> Study:
-    """The study on one task."""
+    """Returns the study on one task."""
     config.warm_start.steps = warm_start_steps
     ours = {f"k = {k}": {"estimator.k": k} for k in K_OPT}
     partitioned = {
@@ -66,7 +66,7 @@ def study(name: str, config: ConfigDict, warm_start_steps: int) -> Study:
 
 
 def studies() -> list[Study]:
-    """The two studies of this folder."""
+    """Returns the two studies of this folder."""
     return [
         study("arithmetic", small(arithmetic.get_config()), 1100),
         study("maze", small(maze_small.get_config()), 2000),

@@ -1,4 +1,4 @@
-"""PKT's Figures 3 to 8 and 10 to 13, Table 7: mazes of 5 x 5 that a small model learns to solve.
+"""PKT's Figures 3 to 8 and 10 to 13, Table 7: a small model learns to solve 5 x 5 mazes.
 
 python -m experiments.maze.run --runs runs/maze
 """
@@ -42,7 +42,7 @@ BASELINES = {
 
 
 def panels(*arms):
-    """What PKT's figures show."""
+    """Returns the panels of PKT's figures."""
     arms = ["pass@1", *arms]
     return [
         by_step("eval/pass@1_n16", "held-out pass@1", arms),
@@ -53,7 +53,7 @@ def panels(*arms):
 
 
 def base():
-    """The config that the arms change."""
+    """Returns the config that the arms change."""
     config = small(maze_small.get_config())
     config.warm_start.steps = 2000
     config.prompts_per_step, config.samples_per_prompt = 8, N
@@ -61,7 +61,7 @@ def base():
 
 
 def studies() -> list[Study]:
-    """Against pass@1 training by GRPO: all methods on one size; the forms on several."""
+    """Returns all methods on one maze size and the three forms on several, against GRPO."""
     mazes = Study(
         name="mazes",
         config=base(),
@@ -84,7 +84,7 @@ def studies() -> list[Study]:
     )
     larger = base()
     larger.task.options.sizes = (4, 5, 6)
-    # 8 lines of 8 bytes and a line break; the samples of 7 x 7 and 8 x 8 have room too.
+    # 8 lines of 8 bytes and a line break. Responses also have room for 7 x 7 and 8 x 8 mazes.
     larger.sampling.max_prompt_tokens, larger.sampling.max_response_tokens = 72, 36
     larger.sampling.prompt_buckets, larger.sampling.response_buckets = (42,), (24,)
     evaluations = {

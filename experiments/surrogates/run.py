@@ -1,4 +1,4 @@
-"""AS: advantages shaped by a surrogate reward, each at equal budget. Does GRPO_2 match skew-R?
+"""AS: advantages shaped by surrogate rewards, at equal budget. Does GRPO_2 match skew-R?
 
 python -m experiments.surrogates.run --runs runs/surrogates
 """
@@ -16,12 +16,12 @@ KS = [2**i for i in range(7)]
 
 
 def log_rate(rate: jax.Array) -> jax.Array:
-    """A surrogate that nobody has published: hard problems count more than in any pass@k."""
+    """An unpublished surrogate reward, in which hard problems count more than in any pass@k."""
     return jnp.log(rate + 0.05)
 
 
 def studies() -> list[Study]:
-    """The study of this folder."""
+    """Returns the study of this folder."""
     config = small(arithmetic.get_config())
     config.warm_start.steps = 1100
 

@@ -1,7 +1,7 @@
 """Which problems each estimator pushes, and how hard: PKT Figures 9 and 18, AS Figures 1, 2 and 5.
 
-For every number of successes in a group of n: the weight of a success, that of a failure, and PKT's
-eta, the sum of all absolute weights of the group.
+For every number of successes in a group of n, it computes the weight of a success, the weight of a
+failure, and PKT's eta, the sum of the absolute weights of the group.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ SHAPED = {
 
 
 def weights_by_count(name, n, k=None, **options):
-    """Success rates c/n for c = 0..n, and the weights of a success and of a failure there."""
+    """Returns success rates c/n, c = 0..n, and a success's and a failure's weight at each."""
     rewards_CxN = np.tri(n + 1, n, k=-1)  # row c: c successes, then n - c failures
     advantages_CxN = np.asarray(transforms.make(name, **options)(rewards_CxN, k))
     success = np.append(np.nan, advantages_CxN[1:, 0])
@@ -37,20 +37,20 @@ def weights_by_count(name, n, k=None, **options):
 
 
 def eta(name, n, **options):
-    """Success rates, and the sum of the absolute weights of the group (PKT 4.1)."""
+    """Returns success rates, and the sum of the group's absolute weights at each (PKT 4.1)."""
     rates, success, failure = weights_by_count(name, n, **options)
     counts = np.arange(n + 1)
     return rates, np.nan_to_num(success) * counts + np.abs(np.nan_to_num(failure)) * (n - counts)
 
 
 def label(name, options):
-    """The estimator with its parameters."""
+    """Returns the estimator's name with its parameters."""
     given = ", ".join(f"{key} = {value:g}" for key, value in options.items())
     return f"{name}, {given}" if given else name
 
 
 def peaks(n, ks=(1, 2, 4, 8)):
-    """Rows: where eta is largest, how large, and how much of it goes to problems solved rarely."""
+    """Returns rows: where eta is largest, its value there, its share at low success rates."""
     cases = [("passk_analytical", {"k": k}) for k in ks] + [("grpo_k", {"k": k}) for k in ks[1:]]
     cases += [(name, options) for name, options in SHAPED.items() if name != "grpo"]
     rows = []
@@ -72,7 +72,7 @@ def peaks(n, ks=(1, 2, 4, 8)):
 
 @styled
 def draw_eta(figure, ns=(16, 32), ks=(1, 2, 4, 8)):
-    """PKT Figures 9 and 18: eta over the success rate, for pass@1 and pass@k training."""
+    """Draws PKT Figures 9 and 18: eta over the success rate, for pass@1 and pass@k training."""
     figure.set_size_inches(11, 3.8)
     for axes, n in zip(figure.subplots(1, len(ns)), ns, strict=True):
         for colour, k in zip(shades(len(ks)), ks, strict=True):
@@ -85,7 +85,7 @@ def draw_eta(figure, ns=(16, 32), ks=(1, 2, 4, 8)):
 
 @styled
 def draw_weights(figure, cases=DIRECT, ns=(16, 32)):
-    """AS Figures 1, 2 and 5: the weight of a success and of a failure over the success rate."""
+    """Draws AS Figures 1, 2, 5: the weight of a success and of a failure over the success rate."""
     figure.set_size_inches(11.5, 3.4 * len(ns))
     panels = figure.subplots(len(ns), 2, sharex=True)
     for (left, right), n in zip(panels, ns, strict=True):

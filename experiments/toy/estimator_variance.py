@@ -1,8 +1,8 @@
-"""How far each unbiased estimator strays from the gradient: PKPO's toy, Figures 1, 2, 4 and 5.
+"""The bias and variance of the gradient estimators on PKPO's toy problem, Figures 1, 2, 4 and 5.
 
-The toy of PKPO (35): the answer is a number x drawn from N(theta, 0.1^2), and its reward x^2 inside
-[0, 1], nothing outside. The gradient of the mean best of k rewards in theta is known exactly here,
-so bias can be seen as well as variance.
+In the toy problem of PKPO (35) the answer is a number x from N(theta, 0.1^2). Its reward is x^2
+inside [0, 1] and 0 outside. The gradient in theta of the mean best of k rewards is known exactly,
+so the figures show bias as well as variance.
 """
 
 import functools
@@ -30,7 +30,7 @@ METHODS = {
 SETTINGS = {
     "full": {
         "num_estimates": 10_000,
-        "theta": 1.0,  # on the cliff: half of the answers earn nothing
+        "theta": 1.0,  # at the edge: half of the answers have reward 0
         "ks": (4, 8),
         "ns": lambda k: range(k, 65, k),
         "n": 16,
@@ -52,19 +52,19 @@ SETTINGS = {
 
 
 def reward(x):
-    """PKPO (35)."""
+    """Returns the reward of PKPO (35)."""
     return jnp.where((x >= 0) & (x <= 1), x**2, 0.0)
 
 
 @functools.partial(jax.jit, static_argnames="points")
 def mean_best(theta, k, points=4000):
-    """The exact mean best of k rewards: the integral over t of 1 - P(reward <= t)^k.
+    """Returns the exact mean best of k rewards: the integral over t of 1 - P(reward <= t)^k.
 
-    A reward is above t = s^2 where s < x <= 1; the integral is over s, by the midpoint rule.
+    A reward is above t = s^2 if s < x <= 1. The integral is over s, by the midpoint rule.
     """
     s = (jnp.arange(points) + 0.5) / points
     above = norm.cdf((1 - theta) / SIGMA) - norm.cdf((s - theta) / SIGMA)
-    # 1 - (1 - above)^k without losing what is small
+    # 1 - (1 - above)^k, without loss of precision for a small `above`
     return jnp.mean(-jnp.expm1(k * jnp.log1p(-above)) * 2 * s)
 
 
@@ -73,7 +73,7 @@ exact_gradient = jax.jit(jax.grad(mean_best))
 
 @functools.partial(jax.jit, static_argnames=("names", "n", "num_estimates"))
 def gradient_estimates(key, names, n, k, theta, num_estimates):
-    """name -> (num_estimates,) estimates of the gradient in theta, all from the same samples."""
+    """Returns gradient estimates (num_estimates,) in theta by name, all from the same samples."""
     x = theta + SIGMA * jax.random.normal(key, (num_estimates, n))
     score = (x - theta) / SIGMA**2
     rewards = reward(x)
@@ -81,12 +81,12 @@ def gradient_estimates(key, names, n, k, theta, num_estimates):
 
 
 def allowed(name, n, k):
-    """Whether the estimator has what it needs with n samples."""
+    """Returns whether the estimator allows this k with n samples."""
     return k <= transforms.ESTIMATORS[name].parameters["k"].largest(n)
 
 
 def spread(estimates):
-    """Mean and variance of estimates, each with its standard error."""
+    """Returns the mean and variance of estimates, each with its standard error."""
     estimates = np.asarray(estimates, np.float64)
     count, variance = len(estimates), estimates.var(ddof=1)
     fourth = np.mean((estimates - estimates.mean()) ** 4)
@@ -99,7 +99,7 @@ def spread(estimates):
 
 
 def variance_by_n(k, theta, ns, num_estimates, seed=0):
-    """Rows of what `spread` says of each method at each n; n is a multiple of k."""
+    """Returns rows with the `spread` of each method at each n. n must be a multiple of k."""
     rows = []
     for n in ns:
         names = tuple(name for name in METHODS if allowed(name, n, k))
@@ -113,7 +113,7 @@ def variance_by_n(k, theta, ns, num_estimates, seed=0):
 
 
 def centred_against_paper(n, ks, thetas, num_estimates, seed=0):
-    """Variance of sloo_centered over that of sloo, on the same samples, over k and theta."""
+    """Returns the variance of sloo_centered over that of sloo, same samples, by k and theta."""
     ratios = np.empty((len(ks), len(thetas)))
     names = ("sloo", "sloo_centered")
     for row, k in enumerate(ks):
@@ -125,7 +125,7 @@ def centred_against_paper(n, ks, thetas, num_estimates, seed=0):
 
 
 def centred_table(ratios, ks, thetas):
-    """Rows: for each k, the smallest and the largest of these ratios, and where."""
+    """Returns rows: for each k, the smallest and the largest ratio, and their thetas."""
     return [
         {
             "k": k,
@@ -140,7 +140,7 @@ def centred_table(ratios, ks, thetas):
 
 
 def final_table(rows):
-    """Rows: bias in standard errors, and variance, of each method at the last n and at n = 2k."""
+    """Returns rows: each method's mean, exact value and variance at n = 2k and at the last n."""
     table = []
     for k in sorted({row["k"] for row in rows}):
         found = [row for row in rows if row["k"] == k]
@@ -164,10 +164,10 @@ def final_table(rows):
 
 
 def variance_of_pass_at_k(n, k, rate):
-    """Exact variance of the unbiased pass@k of n samples: PKPO, Corollary 3.
+    """Returns the exact variance of the unbiased pass@k of n samples: PKPO, Corollary 3.
 
-    The estimate is a U-statistic, the mean over the sets of k of whether one of them succeeds. Two
-    sets that share j samples have the covariance q^(2k-j) - q^(2k), q = 1 - rate (Hoeffding 1948).
+    The estimate is a U-statistic: the share of the sets of k samples that have a success. Two sets
+    that share j samples have the covariance q^(2k-j) - q^(2k), q = 1 - rate (Hoeffding 1948).
     """
     q = 1 - rate
     pairs = [math.comb(k, j) * math.comb(n - k, k - j) for j in range(k + 1)]
@@ -176,7 +176,7 @@ def variance_of_pass_at_k(n, k, rate):
 
 
 def pass_at_k_variances(n, ks, rates, num_estimates, seed=0):
-    """Rows of the exact and the measured variance of the unbiased pass@k, and of one set of k."""
+    """Returns rows: exact and measured variance of the unbiased pass@k, and of one set of k."""
     rows = []
     for k in ks:
         for rate in rates:
@@ -200,7 +200,7 @@ def pass_at_k_variances(n, ks, rates, num_estimates, seed=0):
 
 @styled
 def draw_objective(figure, ks=(1, 2, 4, 8, 16), num_estimates=10_000, n=16):
-    """PKPO Figure 1: the mean best of k, and its gradient, exact and estimated."""
+    """Draws PKPO Figure 1: the mean best of k, and its gradient, exact and estimated."""
     figure.set_size_inches(11, 3.9)
     left, right = figure.subplots(1, 2)
     thetas = np.linspace(-0.2, 1.4, 161)
@@ -237,7 +237,7 @@ def draw_objective(figure, ks=(1, 2, 4, 8, 16), num_estimates=10_000, n=16):
 
 @styled
 def draw_weights(figure, n=8, ks=(1, 2, 4, 6, 8)):
-    """PKPO Figure 2: the weight of each sorted reward in the mean best of k."""
+    """Draws PKPO Figure 2: the weight of each sorted reward in the mean best of k."""
     figure.set_size_inches(6.2, 3.6)
     axes = figure.subplots()
     for colour, k in zip(shades(len(ks)), ks, strict=True):
@@ -249,7 +249,7 @@ def draw_weights(figure, n=8, ks=(1, 2, 4, 6, 8)):
 
 @styled
 def draw_variance(figure, rows):
-    """PKPO Figure 4: the variance of the estimated gradient over n."""
+    """Draws PKPO Figure 4: the variance of the estimated gradient over n."""
     ks = sorted({row["k"] for row in rows})
     figure.set_size_inches(5.6 * len(ks) + 1.6, 4.2)
     panels = figure.subplots(1, len(ks), sharey=True, squeeze=False)[0]
@@ -271,7 +271,7 @@ def draw_variance(figure, rows):
 
 @styled
 def draw_effective_rewards(figure, n=32, ks=(2, 4, 8, 16), seed=0):
-    """PKPO Figure 5: what each of n rewards becomes."""
+    """Draws PKPO Figure 5: the effective reward of each of n rewards."""
     figure.set_size_inches(12.5, 3.5)
     names = ("s", "sloo", "sloo_centered", "sloo_minus_one")
     rewards = jnp.sort(jax.random.uniform(jax.random.key(seed), (n,), minval=-0.5, maxval=0.5))
@@ -289,7 +289,7 @@ def draw_effective_rewards(figure, n=32, ks=(2, 4, 8, 16), seed=0):
 
 @styled
 def draw_centred(figure, ratios, ks, thetas, n):
-    """Where centring the baseline of PKPO (29) lowers the variance."""
+    """Draws where centring the baseline of PKPO (29) lowers the variance."""
     figure.set_size_inches(7.4, 3.8)
     axes = figure.subplots()
     axes.axhline(1, color="#5c6575", linewidth=1, linestyle="--")
@@ -304,7 +304,7 @@ def draw_centred(figure, ratios, ks, thetas, n):
 
 @styled
 def draw_pass_at_k_variance(figure, rows):
-    """PKPO Corollary 3: the variance of the unbiased pass@k, exact and measured."""
+    """Draws PKPO Corollary 3: the variance of the unbiased pass@k, exact and measured."""
     figure.set_size_inches(7.4, 3.8)
     axes = figure.subplots()
     ks, n = sorted({row["k"] for row in rows}), rows[0]["n"]

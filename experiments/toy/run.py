@@ -2,7 +2,7 @@
 
     python -m experiments.toy.run [--quick]
 
-Writes PNGs and results.json beside this file, and prints the tables. A minute on two cores.
+It writes PNGs and results.json beside this file, and prints the tables, in a minute on two cores.
 """
 
 import argparse
@@ -21,7 +21,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def make(quick):
-    """Returns name -> figure, and name -> rows of a table."""
+    """Returns the figures by name, and the rows of the tables by name."""
     v = variance.SETTINGS["quick" if quick else "full"]
     measured = [
         row
@@ -69,7 +69,7 @@ def main():
 
 
 def write(figures, tables, output):
-    """Writes what `make` returns to a folder, and prints the tables."""
+    """Writes the figures and tables of `make` to a folder, and prints the tables."""
     output.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(output / f"{name}.png")

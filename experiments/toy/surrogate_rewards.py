@@ -1,4 +1,4 @@
-"""What the estimators climb: AS Figures 3 and 4, at the n one trains with; and a new algorithm."""
+"""The surrogate rewards of the estimators, AS Figures 3 and 4, at finite n, and a new algorithm."""
 
 import functools
 
@@ -22,18 +22,18 @@ SETTINGS = {
 
 
 def entropy(rate):
-    """Of a coin, in nats."""
+    """Returns the entropy of a coin, in nats."""
     return -xlogy(rate, rate) - xlog1py(1 - rate, -rate)
 
 
 def incomplete_beta(rate):
-    """B(rate; 1/2, K - 1/2), from the regularised one."""
+    """Returns B(rate; 1/2, K - 1/2), from the regularised incomplete beta function."""
     a, b = 0.5, K - 0.5
     log_beta = jax.scipy.special.betaln(a, b)
     return betainc(a, b, rate) * jnp.exp(log_beta)
 
 
-# AS Table 1: name -> (the estimator, F of the rate as n grows)
+# AS Table 1: name -> (the estimator, its surrogate reward F(rate) in the limit of large n)
 TABLE_1 = {
     "rloo": (transforms.rloo, lambda rate: rate),
     "grpo": (transforms.grpo, lambda rate: 2 * jnp.arcsin(jnp.sqrt(rate))),
@@ -53,7 +53,7 @@ TABLE_1 = {
     ),
 }
 
-# A new algorithm is a line: this surrogate is steep where hardly anything succeeds, and flattens.
+# A new algorithm is one line. This surrogate reward is steep at low success rates, then flattens.
 new_algorithm = transforms.from_surrogate(lambda rate: jnp.log(rate + 0.05))
 
 ALGORITHMS = {
@@ -66,7 +66,7 @@ ALGORITHMS = {
 
 
 def distances(ns=(8, 16, 64, 256)):
-    """Rows: the largest gap between what n samples climb and the paper's F, over F(1) - F(0)."""
+    """Returns rows: the largest gap between the surrogate at n and the paper's F, over F's rise."""
     rows = []
     with jax.enable_x64(True):
         rates = jnp.linspace(0, 1, 201)
@@ -82,10 +82,10 @@ def distances(ns=(8, 16, 64, 256)):
 
 @functools.partial(jax.jit, static_argnames=("estimator", "n", "steps"))
 def train_bandits(key, logits_P, estimator, n=16, steps=300, learning_rate=1.6):
-    """Success rates (P,) after gradient ascent on problems of one logit each, n samples a step.
+    """Returns success rates (P,) after gradient ascent on problems of one logit, n samples a step.
 
-    Each algorithm is scaled so that its surrogate rises by 1 from never to always: they differ in
-    where they push, not in how hard.
+    Each algorithm is scaled so that its surrogate rises by 1 between the rates 0 and 1. Then they
+    differ in where they push, not in how hard.
     """
     rise = transforms.surrogate_of(estimator, n)(1.0)
 
@@ -100,12 +100,12 @@ def train_bandits(key, logits_P, estimator, n=16, steps=300, learning_rate=1.6):
 
 
 def start_rates(num_problems):
-    """From one success in a thousand to nine in ten, evenly on a logarithmic scale."""
+    """Returns rates from 0.001 to 0.9, evenly spaced on a logarithmic scale."""
     return np.geomspace(0.001, 0.9, num_problems)
 
 
 def train_all(num_problems=400, steps=300, seeds=range(5)):
-    """name -> (S, P) success rates after training, one row a seed."""
+    """Returns the success rates (S, P) after training, one row per seed, by algorithm."""
     logits_P = jax.scipy.special.logit(jnp.asarray(start_rates(num_problems)))
     return {
         name: np.stack(
@@ -119,7 +119,7 @@ def train_all(num_problems=400, steps=300, seeds=range(5)):
 
 
 def outcomes(trained):
-    """Rows: mean pass@1 and pass@8, and problems above 1/2, after training; stderr over seeds."""
+    """Returns rows: pass@1, pass@8 and the solved hard problems after training, over seeds."""
     rows = []
     for name, rates_SxP in trained.items():
         row = {"algorithm": name}
@@ -138,7 +138,7 @@ def outcomes(trained):
 
 @styled
 def draw_surrogates(figure, n=16):
-    """AS Figures 3 and 4: the surrogate rewards and their slopes, exact at n and as n grows."""
+    """Draws AS Figures 3, 4: surrogate rewards and their slopes, exact at n and for large n."""
     figure.set_size_inches(12, 4.2)
     left, right = figure.subplots(1, 2)
     rates = jnp.linspace(0, 1, 401)
@@ -167,7 +167,7 @@ def draw_surrogates(figure, n=16):
 
 @styled
 def draw_training(figure, trained):
-    """From which success rate each algorithm lifts a problem."""
+    """Draws the success rate after training over the success rate before."""
     figure.set_size_inches(9.2, 4)
     axes = figure.subplots()
     for colour, (name, rates_SxP) in zip(COLOURS, trained.items(), strict=False):
