@@ -1,1 +1,1 @@
-"""The estimators inside other people's training loops; each module needs its own library."""
+"""Our estimators in other libraries' training loops; each module needs its own library."""

@@ -5,9 +5,9 @@
     passk_tunix.register(k=8)
     GRPOConfig(advantage_estimator="passk_jax/sloo_minus_one", num_generations=16, ...)
 
-Tunix calls an estimator on the host, once for each batch, with the rewards of all completions in a
-row, those of one prompt side by side, and takes the mean of its loss over completions: the
-convention of `passk_jax.transforms.make`.
+Tunix calls an estimator on the host, once per batch. It passes the rewards of all completions in a
+row, with those of one prompt side by side, and takes the mean of its loss over completions. That is
+the convention of `passk_jax.transforms.make`.
 """
 
 import itertools
@@ -20,29 +20,29 @@ import numpy as np
 from passk_jax import transforms
 
 PREFIX = "passk_jax/"
-# What Tunix does not tell an estimator.
+# Tunix does not pass these to an estimator.
 _NOT_THERE = ("high_entropy",)
 
 
 def register(
     k: int, *, seed: int = 0, options: Mapping[str, Mapping[str, Any]] | None = None
 ) -> tuple[str, ...]:
-    """Registers the table of estimators with Tunix; again, with another k, replaces them.
+    """Registers all estimators with Tunix; another call, with another k, replaces them.
 
     Args:
-      k: of pass@k, for all that take one. One that does not allow it with the num_generations it
-        meets raises when it is called.
-      seed: of those that draw. They draw anew at each call; a resumed run begins their draws again,
-        because Tunix does not save them.
-      options: name -> what else that estimator takes, such as {"pkr": {"gamma": 4.0}}.
+      k: The k of pass@k for all estimators that take one. An estimator that does not allow this k
+        with the num_generations that it gets raises when it is called.
+      seed: Seed for the estimators that draw. They draw anew at each call; a resumed run repeats
+        its draws from the start, because Tunix does not save them.
+      options: Further parameters by estimator name, such as {"pkr": {"gamma": 4.0}}.
 
     Returns:
-      The names in Tunix: "passk_jax/" and the estimator's. Left out are "adaptive", which needs the
-      policy's entropies, and those with an option that has no default and was not given.
+      The names in Tunix, "passk_jax/" and the estimator's name. "adaptive" is left out, because it
+      needs the policy's entropies; so are estimators that lack an option without a default.
 
     Raises:
       ModuleNotFoundError: google-tunix is not installed.
-      ValueError: options for an unknown estimator, or options that it does not allow.
+      ValueError: Options are given for an unknown estimator, or it does not allow them.
     """
     from tunix.rl import function_registry
 
@@ -61,7 +61,7 @@ def register(
 
 
 def _flat(estimator: Callable[..., jax.Array], k: int | None, seed: int) -> Callable[..., Any]:
-    """The estimator in Tunix's layout: (P * n,) rewards, n -> (P * n,) advantages."""
+    """Returns the estimator in Tunix's layout: (P * n,) rewards, n -> (P * n,) advantages."""
     calls = itertools.count()
 
     def advantages(rewards: np.ndarray | jax.Array, num_generations: int) -> Any:

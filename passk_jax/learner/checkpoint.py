@@ -1,12 +1,11 @@
-"""Checkpoints of everything that a run needs to go on, written by orbax, checked when read.
+"""Checkpoints of everything that a run needs to resume, written by orbax and verified when read.
 
-Orbax writes each checkpoint aside and renames it when it is whole, so a killed run leaves none that
-is half there. What it does not notice is a file whose bytes changed afterwards: so each array's
-fingerprint is stored too, and a checkpoint whose arrays do not match is passed over for the one
-before it.
+Orbax writes each checkpoint aside and renames it when it is complete, so a killed run leaves no
+partial one. Orbax does not notice a file whose bytes changed later. So a fingerprint of each array
+is stored too, and a checkpoint whose arrays do not match is skipped for the one before it.
 
-Of many processes each writes and reads its own shards, and all decide together: a checkpoint that
-one of them cannot read is damaged for all.
+With several processes, each writes and reads its own shards, and all decide together: a checkpoint
+that one of them cannot read is damaged for all.
 """
 
 import logging
@@ -26,16 +25,16 @@ from passk_jax.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
-LEFT_OUT = ocp.PLACEHOLDER  # in a restore's template, in the place of an array
+LEFT_OUT = ocp.PLACEHOLDER  # replaces an array in a restore's template
 
 
 class Checkpoints:
     """The checkpoints of one run, numbered by its progress (warm-start and training updates).
 
     Args:
-      directory: where they are; made where it is missing, unless `read_only`.
-      keep: how many of the latest to keep.
-      read_only: for evaluation: nothing is made, moved or deleted.
+      directory: Folder of the checkpoints; created if it is missing, unless `read_only`.
+      keep: Number of latest checkpoints to keep.
+      read_only: For evaluation: nothing is created, moved or deleted.
     """
 
     def __init__(self, directory: str | pathlib.Path, keep: int = 3, read_only: bool = False):
@@ -56,20 +55,20 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """Progress numbers of the checkpoints that are there, rising."""
+        """Returns the progress numbers of the existing checkpoints, rising."""
         return sorted(self._manager.all_steps())
 
     def save(self, progress: int, arrays: Any, figures: dict[str, Any]) -> None:
         """Starts writing a checkpoint; training goes on meanwhile.
 
         Args:
-          progress: its number.
-          arrays: a tree of jax or numpy arrays.
-          figures: what JSON holds: counters, positions, cursors.
+          progress: The checkpoint's number.
+          arrays: A tree of jax or numpy arrays.
+          figures: JSON content: counters, positions, cursors.
 
         Raises:
-          CheckpointError: this or the one before could not be written (a full disk, say). Those
-            written earlier are still there.
+          CheckpointError: This or the previous checkpoint could not be written (the disk is full,
+            say). Earlier checkpoints still exist.
         """
         self.wait()
         if progress in self._manager.all_steps():
@@ -86,7 +85,7 @@ class Checkpoints:
             raise self._not_written(error) from error
 
     def wait(self) -> None:
-        """Returns when what was started is on the disk; raises as `save` does."""
+        """Waits until all started writes are on the disk; raises as `save` does."""
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
@@ -94,18 +93,18 @@ class Checkpoints:
             raise self._not_written(error) from error
 
     def restore_latest(self, template: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        """Reads the latest checkpoint that is whole, passing over damaged ones and saying so.
+        """Reads the latest intact checkpoint; skips damaged ones and logs that.
 
         Args:
-          template: a tree like the saved one; jax arrays (or `ShapeDtypeStruct`s with shardings)
-            say where the arrays go, on whatever mesh; numpy arrays stay on the host; what is
-            `LEFT_OUT` is not read.
+          template: A tree like the saved one. jax arrays (or `ShapeDtypeStruct`s with shardings)
+            say where the arrays go, on any mesh. numpy arrays stay on the host. `LEFT_OUT` leaves
+            are not read.
 
         Returns:
-          (progress, arrays, figures), or `None` where there is no checkpoint.
+          (progress, arrays, figures), or `None` if there is no checkpoint.
 
         Raises:
-          CheckpointError: there are checkpoints, but none that can be read.
+          CheckpointError: There are checkpoints, but none can be read.
         """
         steps = processes.gather(self.steps()[::-1])[0]
         for progress in steps:
@@ -126,7 +125,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits for what is being written and lets go of the directory."""
+        """Waits for pending writes and releases the directory."""
         self.wait()
         self._manager.close()
 
@@ -134,8 +133,8 @@ class Checkpoints:
         folder = epath.Path(self.directory) / str(progress)
 
         def read():
-            # Not by the manager, which lets the processes wait for each other at the end: one that
-            # cannot read would never come.
+            # Not read with the manager: its processes wait for each other at the end, and one that
+            # cannot read would never arrive.
             arrays = ocp.PyTreeCheckpointHandler().restore(
                 folder / "arrays",
                 args=ocp.args.PyTreeRestore(
@@ -155,7 +154,7 @@ class Checkpoints:
         return arrays, figures
 
     def _move_aside(self, damaged):
-        """Renames damaged checkpoints, so that the run can write their numbers again."""
+        """Renames damaged checkpoints, so that the run can use their numbers again."""
         if self._read_only or not damaged:
             return
 
@@ -175,16 +174,16 @@ class Checkpoints:
     def _not_written(self, error):
         return CheckpointError(
             f"could not write a checkpoint to {self.directory}: {_brief(error)}. The checkpoints "
-            f"{self.steps()} are whole; mend the cause (is the disk full?) and run the same "
-            "command again to go on from the latest"
+            f"{self.steps()} are intact; fix the cause (is the disk full?) and run the same "
+            "command again to resume from the latest"
         )
 
 
 def quiet_logs() -> None:
-    """For commands: no INFO lines of orbax and jax, and no tracebacks from orbax's threads.
+    """For commands: hides INFO lines of orbax and jax, and tracebacks from orbax's threads.
 
-    What goes wrong there, `Checkpoints` raises. After a write that failed, tensorstore may report
-    others to an event loop that orbax has closed.
+    `Checkpoints` raises what goes wrong there. After a failed write tensorstore may report further
+    errors to an event loop that orbax has closed.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
@@ -203,10 +202,10 @@ def _brief(error: Exception) -> str:
 
 
 def fingerprints(tree: Any) -> dict[str, int]:
-    """A 32-bit fingerprint of each array in a tree, by its path; sharding makes no difference.
+    """Returns a 32-bit fingerprint of each array in a tree, by path, independent of sharding.
 
-    The sum, modulo 2^32, of each element's bits times an odd number that depends on its place: any
-    change of one element changes it, and it is computed where the array lies.
+    It is the sum, modulo 2^32, of each element's bits times an odd number that depends on its
+    place. Any change of one element changes it. It is computed where the array lies.
     """
     named = {name: leaf for name, leaf in _named(tree).items() if leaf is not LEFT_OUT}
     on_device = {name: leaf for name, leaf in named.items() if isinstance(leaf, jax.Array)}
@@ -230,7 +229,7 @@ def _fingerprints(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
 def _fingerprint(x: jax.Array) -> jax.Array:
     bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
     words = jax.lax.bitcast_convert_type(x, bits).astype(jnp.uint32)
-    # Places by axis and not by a reshape, which would gather a sharded array.
+    # Places are computed by axis; a reshape would gather a sharded array.
     place, stride = jnp.zeros(x.shape, jnp.uint32), 1
     for axis in reversed(range(x.ndim)):
         place += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * jnp.uint32(stride % 2**32)

@@ -1,8 +1,8 @@
 """Log-probabilities and entropy of given tokens, without the (tokens x vocabulary) logits.
 
-At Gemma's vocabulary of 256,128 the logits of one batch outweigh everything else in the update, so
-they are made for one chunk of tokens at a time and made again in the backward pass, whose formulas
-are written out: what `jax.checkpoint` would repeat of the forward pass it need not.
+At Gemma's vocabulary of 256,128 the logits of a batch would be larger than everything else in the
+update. So they are computed for one chunk of tokens at a time, and again in the backward pass,
+whose formulas are written out: `jax.checkpoint` would repeat more of the forward pass than needed.
 """
 
 import functools
@@ -32,25 +32,25 @@ def token_logprobs(
     chunk_tokens: int,
     layout: Layout | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probability of each token, and the entropy of the distribution that it came from.
+    """Returns the log-probability of each token and the entropy of its distribution.
 
     Args:
-      hidden: (..., R, D), the state that predicts each token.
-      head_VxD: the output's matrix, `policy.decoder.output_head`.
-      tokens: int32 (..., R), the tokens.
-      temperature: the logits are divided by it; a constant of the gradient.
-      config: for the soft-cap and the arithmetic's dtype.
-      chunk_tokens: how many tokens have their logits in memory at once, on each device that has
-        tokens of its own; at least one of each sequence.
-      layout: of tokens (P, N, R).
+      hidden: States (..., R, D) that predict the tokens.
+      head_VxD: The output matrix, `policy.decoder.output_head`.
+      tokens: Token ids, int32 (..., R).
+      temperature: Divisor of the logits; a constant for the gradient.
+      config: Gives the soft-cap and the compute dtype.
+      chunk_tokens: Number of tokens whose logits are in memory at once, on each device that has its
+        own tokens; at least one of each sequence.
+      layout: Layout of the tokens (P, N, R).
 
     Returns:
-      log-probabilities and entropies in nats, float32 (..., R).
+      Log-probabilities and entropies in nats, float32 (..., R).
     """
     chex.assert_shape(hidden, (*tokens.shape, head_VxD.shape[1]))
     *rows, length = tokens.shape
     shares = 1 if layout is None else layout.shares("problems") * layout.shares("samples")
-    # Chunks are of all sequences, so that on a mesh every device has its share of each.
+    # Each chunk has tokens of all sequences, so that every device of a mesh has its share of it.
     size = max(1, chunk_tokens * shares // max(1, math.prod(rows)))
     count = -(-length // min(size, length))
     size = -(-length // count)
@@ -70,7 +70,7 @@ def token_logprobs(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _logprobs(hidden, head_VxD, tokens, temperature, config, layout):
-    """Chunks, the first axis, one after the other: log-probability and entropy of each token."""
+    """Returns log-probability and entropy of each token, chunk by chunk along the first axis."""
     logp, entropy, _ = _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout)
     return logp, entropy
 
@@ -98,16 +98,15 @@ def _forward(hidden, head_VxD, tokens, temperature, config, layout):
 
 
 def _backward(config, layout, kept, cotangents):
-    """The logits again, and from them their gradient: of log p onehot - p, of H -p (log p + H).
+    """Recomputes the logits and their gradients: onehot - p for log p, and -p (log p + H) for H.
 
-    The head's is summed over the chunks in float32, in whatever dtype it is stored.
+    The head's gradient is summed over the chunks in float32, whatever its stored dtype.
     """
     hidden, head_VxD, tokens, temperature, entropy, normalizer = kept
     head_in_use_VxD = in_use(head_VxD, hidden.dtype, head_split(layout))
 
     def rows(x):
-        # XLA's CPU cannot run this product in bfloat16 over several axes of tokens. Where these are
-        # split over devices, as one axis they would have to be moved.
+        # XLA's CPU cannot run this in bfloat16 over several axes; merging split axes moves tokens.
         one_device = layout is None or layout.mesh.size == 1
         return x.reshape(-1, x.shape[-1]) if one_device else x
 
@@ -126,7 +125,7 @@ def _backward(config, layout, kept, cotangents):
         return by_head_DxV + part_DxV, jnp.einsum("...v,vd->...d", by_raw, head_in_use_VxD)
 
     parts = (hidden, tokens, entropy, normalizer, *cotangents)
-    zeros_DxV = jnp.zeros_like(head_VxD.T, jnp.float32)  # transposed once, not for every chunk
+    zeros_DxV = jnp.zeros_like(head_VxD.T, jnp.float32)  # transposed once, not in every chunk
     by_head_DxV, by_hidden = jax.lax.scan(chunk, zeros_DxV, parts)
     return by_hidden, by_head_DxV.T.astype(head_VxD.dtype), None, None
 
@@ -144,7 +143,7 @@ def _scaled(raw, config, temperature):
 
 
 def _one_hot(tokens, logits):
-    # Not a gather: where the vocabulary is split, each device looks in its own part.
+    # Not a gather: if the vocabulary is split, each device looks in its own part.
     return jnp.arange(logits.shape[-1]) == tokens[..., None]
 
 
@@ -157,18 +156,18 @@ def response_logprobs(
     decoder: Decoder,
     chunk_tokens: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-probability and entropy at every response token, the prompt run once for each group.
+    """Returns log-probability and entropy of every response token; a group's prompt runs once.
 
     Args:
-      variables: the decoder's parameters, as `decoder.apply` takes them.
-      prompts: (P, T), left-padded.
-      tokens_PxNxR: responses; what stands after their end does not matter to what stands before.
-      temperature: of the policy whose log-probabilities are wanted.
-      decoder: the module.
-      chunk_tokens: see `token_logprobs`.
+      variables: The decoder's parameters, as `decoder.apply` takes them.
+      prompts: Prompts (P, T), left-padded.
+      tokens_PxNxR: Responses; tokens after their end do not affect tokens before it.
+      temperature: Temperature of the policy.
+      decoder: The module.
+      chunk_tokens: See `token_logprobs`.
 
     Returns:
-      log-probabilities and entropies in nats, float32 (P, N, R).
+      Log-probabilities and entropies in nats, float32 (P, N, R).
     """
     chex.assert_rank(tokens_PxNxR, 3)
     prefix = prefill(decoder, variables, prompts.tokens[:, :-1], prompts.mask[:, :-1])

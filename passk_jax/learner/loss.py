@@ -1,8 +1,8 @@
 """Losses: arrays in, a scalar out. No model, no config, no tokenizer.
 
-Each is a sum over its samples or tokens, divided by a count. The count may be given: for a
-micro-batch it is that of the whole batch, and then the losses of its micro-batches, and their
-gradients, add up to those of the whole batch.
+Each loss is a sum over samples or tokens, divided by a count. The count may be given. For a
+micro-batch it is the count of the whole batch; the losses of the micro-batches, and their
+gradients, then add up to those of the whole batch.
 """
 
 import chex
@@ -17,24 +17,24 @@ def policy_gradient_loss(
     old_logp_PxNxR: jax.Array | None = None,
     clip: tuple[float | None, float | None] = (None, None),
 ) -> jax.Array:
-    """The policy-gradient loss of a batch of groups: PPO's clipped surrogate, token by token.
+    """Returns the policy-gradient loss of a batch of groups: PPO's clipped surrogate per token.
 
     -sum_t weight_t min(r_t A_i, clip(r_t, 1 - low, 1 + high) A_i), r_t = pi(t) / pi_old(t) (PPO,
-    arXiv 1707.06347, eq. 7; low and high apart: DAPO, arXiv 2503.14476, eq. 10). At pi_old = pi
-    nothing is clipped, and its gradient is -sum_t weight_t A_i grad log pi(t): with the weights
-    1/(P n) the policy gradient -(1/(P n)) sum_p sum_i A_i grad log pi(y_i | x_p) itself, the
-    log-probability of a response being the sum over its tokens. So each advantage's surrogate
-    reward (AS, arXiv 2510.23049, appendix A) is the same one for both.
+    arXiv 1707.06347, eq. 7; separate low and high: DAPO, arXiv 2503.14476, eq. 10). At pi_old = pi
+    nothing is clipped, and the gradient is -sum_t weight_t A_i grad log pi(t). With the weights
+    1/(P n) it is the policy gradient -(1/(P n)) sum_p sum_i A_i grad log pi(y_i | x_p) itself,
+    because a response's log-probability is the sum over its tokens. So each advantage's surrogate
+    reward (AS, arXiv 2510.23049, appendix A) is the policy gradient's.
 
     Args:
-      logp_PxNxR: log-probabilities of the response tokens under the policy.
-      advantages_PxN: in the learner's convention, constants of the gradient.
-      weights_PxNxR: of `aggregation_weights`: 0 at padding. Constants of the gradient.
-      old_logp_PxNxR: under the policy that sampled; `None` for the policy itself.
-      clip: low and high, `None` for no such bound.
+      logp_PxNxR: Log-probabilities of the response tokens under the policy.
+      advantages_PxN: In the learner's convention; constants for the gradient.
+      weights_PxNxR: From `aggregation_weights`, 0 at padding; constants for the gradient.
+      old_logp_PxNxR: Under the policy that sampled; `None` for the policy itself.
+      clip: The bounds low and high; `None` for no bound.
 
     Returns:
-      The loss, a scalar. Only its gradient means something: its value need not fall.
+      The loss, a scalar. Only its gradient is meaningful: its value need not fall.
     """
     chex.assert_rank([logp_PxNxR, advantages_PxN], [3, 2])
     chex.assert_equal_shape([logp_PxNxR, weights_PxNxR])
@@ -51,9 +51,9 @@ def policy_gradient_loss(
 def probability_ratio(
     logp_PxNxR: jax.Array, old_logp_PxNxR: jax.Array | None, mask_PxNxR: jax.Array
 ) -> jax.Array:
-    """Pi / pi_old of each token, 1 where the mask is False; at `None` 1 with pi's gradient."""
+    """Returns pi / pi_old per token, 1 if masked out; if old is `None`, 1 with pi's gradient."""
     old = logp_PxNxR if old_logp_PxNxR is None else old_logp_PxNxR
-    # Masked before the difference: padding may hold anything, -inf too.
+    # Masked before the difference: padding may hold anything, even -inf.
     logp, old = (jnp.where(mask_PxNxR, x, 0.0) for x in (logp_PxNxR, old))
     return jnp.exp(logp - jax.lax.stop_gradient(old))
 
@@ -61,7 +61,7 @@ def probability_ratio(
 def is_clipped(
     ratio_PxNxR: jax.Array, advantages_PxN: jax.Array, clip: tuple[float | None, float | None]
 ) -> jax.Array:
-    """Where the bound is in force, and the token has no gradient."""
+    """Returns whether the bound is active, so that the token has no gradient."""
     advantages = advantages_PxN[..., None]
     return _clipped(ratio_PxNxR, clip) * advantages < ratio_PxNxR * advantages
 
@@ -72,11 +72,11 @@ def _clipped(ratio, clip):
 
 
 def aggregation_weights(mask_PxNxR: jax.Array, aggregation: str) -> jax.Array:
-    """The weight (P, N, R) of each token's loss, of all that are averaged over; 0 at padding.
+    """Returns the weight (P, N, R) of each token's loss in the batch average; 0 at padding.
 
     Args:
       mask_PxNxR: True at real tokens.
-      aggregation: see `learner.objective.Objective`.
+      aggregation: See `learner.objective.Objective`.
     """
     mask_PxNxR = mask_PxNxR.astype(jnp.float32)
     num_problems, num_samples, _ = mask_PxNxR.shape
@@ -90,11 +90,11 @@ def aggregation_weights(mask_PxNxR: jax.Array, aggregation: str) -> jax.Array:
 def importance_weights(
     old_logp_PxNxR: jax.Array, sampling_logp_PxNxR: jax.Array, cap: float
 ) -> jax.Array:
-    """Truncated importance weights min(pi_old / pi_sampler, cap) of each token, constants.
+    """Returns truncated importance weights min(pi_old / pi_sampler, cap) per token, as constants.
 
-    The sampler's numbers differ from the update's (another layout, dtype, kernel, or tokens that
-    top-k cut off), so that its samples are slightly off-policy; what they weigh too much is
-    corrected, and the cap bounds the variance (truncated importance sampling, Ionides 2008).
+    The sampler's numbers differ from the update's (other layout, dtype or kernel, or tokens that
+    top-k cut off), so its samples are slightly off-policy. The weights correct this, and the cap
+    bounds their variance (truncated importance sampling, Ionides 2008).
     """
     ratio = jnp.exp(jax.lax.stop_gradient(old_logp_PxNxR - sampling_logp_PxNxR))
     return jnp.minimum(ratio, cap)
@@ -103,7 +103,7 @@ def importance_weights(
 def supervised_loss(
     logp_PxNxR: jax.Array, mask_PxNxR: jax.Array, num_tokens: jax.Array | None = None
 ) -> jax.Array:
-    """Mean negative log-likelihood of a token, in nats (the warm start's loss)."""
+    """Returns the mean negative log-likelihood per token, in nats (the warm start's loss)."""
     chex.assert_equal_shape([logp_PxNxR, mask_PxNxR])
     return -masked_mean(logp_PxNxR, mask_PxNxR, num_tokens)
 
@@ -115,25 +115,25 @@ def reference_kl(
     num_tokens: jax.Array | None = None,
     estimator: str = "k3",
 ) -> jax.Array:
-    """KL divergence of the policy from a reference at the sampled tokens, in nats a token.
+    """Returns the KL divergence of the policy from a reference on sampled tokens, nats per token.
 
-    With r = log ref - log pi (names: Schulman 2020, "Approximating KL Divergence"), the mean over
-    tokens of
+    It is the mean over tokens of the following, where r = log ref - log pi (names as in Schulman
+    2020, "Approximating KL Divergence").
 
-    "k3": exp(r) - r - 1 (GRPO's penalty, arXiv 2402.03300, eq. 4): never negative, and 0 with
-    gradient 0 where the two agree. For tokens sampled from pi its expectation is KL(pi || ref). Its
-    gradient is (1 - exp(r)) grad log pi, whose expectation is not that KL's gradient but that of
-    KL(ref || pi) (Tang & Munos 2025, arXiv 2506.09477). Near the reference the two agree to first
-    order; far from it this one grows where pi has lost what the reference does.
+    "k3": exp(r) - r - 1 (GRPO's penalty, arXiv 2402.03300, eq. 4). It is never negative, and 0 with
+    gradient 0 where the two policies agree. For tokens sampled from pi its expectation is KL(pi ||
+    ref). But its gradient, (1 - exp(r)) grad log pi, has the gradient of KL(ref || pi) as its
+    expectation (Tang & Munos 2025, arXiv 2506.09477). Near the reference the two gradients agree to
+    first order; far from it this one grows where pi has lost what the reference still does.
 
-    "k1": -r, with the same expectation and more variance. Its own gradient says nothing, being 0 in
-    expectation; the one given here is -r grad log pi, whose expectation is that of KL(pi || ref).
+    "k1": -r, with the same expectation and more variance. Its own gradient is 0 in expectation; the
+    one given here, -r grad log pi, has the gradient of KL(pi || ref) as expectation.
 
     Args:
-      logp_PxNxR: log-probabilities of the response tokens under the policy.
-      reference_logp_PxNxR: under the reference, constants of the gradient.
+      logp_PxNxR: Log-probabilities of the response tokens under the policy.
+      reference_logp_PxNxR: The same under the reference; constants for the gradient.
       mask_PxNxR: True at real tokens.
-      num_tokens: of the whole batch, if these are a part of it.
+      num_tokens: Number of tokens of the whole batch, if these are a part of it.
       estimator: "k1" or "k3".
 
     Returns:
@@ -150,6 +150,6 @@ def reference_kl(
 
 
 def masked_mean(x: jax.Array, mask: jax.Array, count: jax.Array | None = None) -> jax.Array:
-    """Sum of x where the mask is True over the count, that of the mask unless given; or 0."""
+    """Returns the masked sum of x divided by `count` (default: the mask's count); 0 if empty."""
     count = jnp.sum(mask) if count is None else count
     return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(count, 1)

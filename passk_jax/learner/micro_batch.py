@@ -1,4 +1,4 @@
-"""A batch of P x N samples in parts, one after the other, where it does not fit at once."""
+"""Runs a batch of P x N samples in parts, one after the other, if it does not fit at once."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatch:
-    """How many problems, and how many samples of each, are at work at once; `None` for all."""
+    """Numbers of problems and of samples per problem that run at once; `None` for all."""
 
     problems: int | None = None
     samples: int | None = None
@@ -23,17 +23,16 @@ WHOLE = MicroBatch()
 def accumulate(
     function: Callable[..., Any], prompts: Any, arrays: Any, micro_batch: MicroBatch
 ) -> Any:
-    """The sum of function(prompts, arrays) over the micro-batches, added up in float32.
+    """Returns the sum of function(prompts, arrays) over the micro-batches, computed in float32.
 
     Args:
-      function: of prompts (p, ...) and arrays (p, m, ...) to a tree of floating-point arrays.
-      prompts: a tree of arrays (P, ...).
-      arrays: a tree of arrays (P, N, ...).
-      micro_batch: p, which divides P, and m, which divides N. Prompts are run once for each m
-        samples.
+      function: Maps prompts (p, ...) and arrays (p, m, ...) to a tree of floating-point arrays.
+      prompts: A tree of arrays (P, ...).
+      arrays: A tree of arrays (P, N, ...).
+      micro_batch: Gives p, which divides P, and m, which divides N. Prompts run once per m samples.
 
     Returns:
-      The tree; with one micro-batch just what the function returns.
+      The summed tree; with one micro-batch exactly what the function returns.
     """
     count, part = _parts(prompts, arrays, micro_batch)
     if count == 1:
@@ -52,7 +51,7 @@ def accumulate(
 def for_each(
     function: Callable[..., jax.Array], prompts: Any, arrays: Any, micro_batch: MicroBatch
 ) -> jax.Array:
-    """An array (P, N, ...) that the function gives in parts (p, m, ...); see `accumulate`."""
+    """Joins the parts (p, m, ...) that the function returns to (P, N, ...); see `accumulate`."""
     count, part = _parts(prompts, arrays, micro_batch)
     if count == 1:
         return function(prompts, arrays)
@@ -65,18 +64,18 @@ def for_each(
 
 @functools.partial(jax.jit, static_argnames="count")
 def minibatch(batch: Any, index: jax.Array | int, count: int) -> Any:
-    """Every count-th problem from `index` on: the part of a batch that one of its updates uses.
+    """Returns every count-th problem from `index` on: the part of a batch that one update uses.
 
     Args:
-      batch: a tree of arrays (P, ...), count dividing P.
-      index: which of the parts, from 0.
-      count: how many there are.
+      batch: A tree of arrays (P, ...), where count divides P.
+      index: Number of the part, from 0.
+      count: Number of parts.
     """
     return jax.tree.map(lambda x: _every(x, count, index, axis=0), batch)
 
 
 def _parts(prompts, arrays, micro_batch):
-    """The number of micro-batches, and a function from a number to its prompts and arrays."""
+    """Returns the number of micro-batches and a function from an index to prompts and arrays."""
     num_problems, num_samples = jax.tree.leaves(arrays)[0].shape[:2]
     p = num_problems if micro_batch.problems is None else micro_batch.problems
     m = num_samples if micro_batch.samples is None else micro_batch.samples
@@ -100,10 +99,10 @@ def _parts(prompts, arrays, micro_batch):
 
 
 def _every(x, count, start, axis):
-    """Every count-th entry of an axis, from `start` on.
+    """Returns every count-th entry of an axis, from `start` on.
 
-    Not neighbours: problems are split over the devices in runs of neighbours, and each device is to
-    find its share of every micro-batch in what it holds.
+    It does not take neighbours: problems are split over the devices in runs of neighbours, and each
+    device must find its share of every micro-batch in its own part.
     """
     x = x.reshape(*x.shape[:axis], x.shape[axis] // count, count, *x.shape[axis + 1 :])
     return jax.lax.dynamic_index_in_dim(x, start, axis + 1, keepdims=False)

@@ -1,4 +1,4 @@
-"""What an update of the policy climbs, beside the advantages: `config.objective`."""
+"""The loss of the policy update, apart from the advantages: `config.objective`."""
 
 import dataclasses
 import math
@@ -13,29 +13,29 @@ KL_ESTIMATORS = ("k1", "k3")
 class Objective:
     """The terms of the loss, and how often a batch of samples is used.
 
-    As it stands: the on-policy gradient, unbiased, one update for each sampling.
+    The defaults give the unbiased on-policy gradient, with one update for each sampling.
 
     Attributes:
-      epochs: how often each sample is used.
-      minibatches: into how many updates an epoch is split, by problems.
-      clip_low: a token's probability ratio new / old counts from 1 - clip_low on (PPO, arXiv
-        1707.06347, eq. 7); `None` for no such bound. Above 0, at most 1.
-      clip_high: it counts to 1 + clip_high (DAPO's clip-higher, arXiv 2503.14476, eq. 10: 0.28
-        beside clip_low = 0.2). Above 0.
-      aggregation: of token losses, by verl's names. "seq-mean-token-sum": the sum over a sample's
-        tokens, the mean over samples: the policy gradient itself (Dr. GRPO's is a constant times
-        it). "seq-mean-token-mean": each sample's mean first (GRPO). "token-mean": of all tokens
-        alike (DAPO).
-      importance_cap: each token is weighted by pi_old / sampler's probability of it, at most so
-        much, against numbers that differ between sampling and training (truncated importance
+      epochs: Number of times that each sample is used.
+      minibatches: Number of updates into which an epoch is split, by problems.
+      clip_low: Lower bound 1 - clip_low of a token's probability ratio new / old (PPO, arXiv
+        1707.06347, eq. 7); `None` for no bound. Above 0, at most 1.
+      clip_high: Upper bound 1 + clip_high of the ratio (DAPO's clip-higher, arXiv 2503.14476, eq.
+        10: 0.28 beside clip_low = 0.2). Above 0.
+      aggregation: How token losses are combined, by verl's names. "seq-mean-token-sum": the sum
+        over a sample's tokens, the mean over samples: the policy gradient itself (Dr. GRPO's is a
+        constant times it). "seq-mean-token-mean": each sample's mean first (GRPO). "token-mean":
+        the mean over all tokens (DAPO).
+      importance_cap: Upper bound of the weight pi_old / (sampler's probability) of each token,
+        which corrects numerical differences between sampling and training (truncated importance
         sampling). Above 0; `None` for no weights.
-      kl_coefficient: of the KL divergence to the policy that training began with. Above 0.
+      kl_coefficient: Weight of the KL divergence to the policy that training began with. Above 0.
       kl_estimator: "k1" or "k3", see `loss.reference_kl`.
-      entropy_coefficient: of the policy's entropy, a mean over tokens, which is added to what is
-        climbed. Any number but 0.
+      entropy_coefficient: Weight of the policy's entropy, a mean over tokens, which is added to the
+        objective. Any number but 0.
 
     Raises:
-      ConfigError: a value out of its range.
+      ConfigError: A value is out of its range.
     """
 
     epochs: int = 1
@@ -76,12 +76,12 @@ class Objective:
 
     @property
     def updates_per_step(self) -> int:
-        """Updates of the parameters for each sampling."""
+        """The number of parameter updates for each sampling."""
         return self.epochs * self.minibatches
 
     @property
     def keeps_reference(self) -> bool:
-        """Whether a copy of the parameters that training began with is kept."""
+        """Whether to keep a copy of the parameters that training began with."""
         return self.kl_coefficient is not None
 
 

@@ -15,10 +15,10 @@ from passk_jax.learner.schedule import Schedule, is_number
 
 
 def adafactor(learning_rate: optax.ScalarOrSchedule, weight_decay: float):
-    """Adafactor (arXiv 1804.04235) without momentum: means of rows and columns of second moments.
+    """Adafactor (arXiv 1804.04235) without momentum: second moments factored into rows and columns.
 
     Its step is relative to 1 and not to the parameter's size, and weight decay is multiplied by the
-    learning rate: both mean what they mean for adamw. The root mean square of a parameter array's
+    learning rate: both mean the same as for adamw. The root mean square of a parameter array's
     update is clipped to 1, before the learning rate (the paper's section 6).
     """
     return optax.chain(
@@ -41,12 +41,12 @@ MOMENT_DTYPES = ("float32", "bfloat16")
 def learning_rate_schedule(
     learning_rate: float | Schedule, warmup_steps: int, updates_per_step: int = 1
 ) -> optax.Schedule:
-    """The learning rate of an update, counted from 0: constant in each phase after a warm-up.
+    """Returns the learning rate of each update, counted from 0: constant per phase after a warm-up.
 
     Args:
-      learning_rate: a number, or ((first step, number), ...).
-      warmup_steps: steps in which it rises linearly, from 1 / warmup_steps of itself.
-      updates_per_step: updates of the parameters in a step of training.
+      learning_rate: A number, or ((first step, number), ...).
+      warmup_steps: Number of steps of a linear rise, from 1 / warmup_steps of the learning rate.
+      updates_per_step: Number of parameter updates in a training step.
 
     >>> schedule = learning_rate_schedule(((0, 0.5), (4, 0.25)), warmup_steps=2)
     >>> [float(schedule(count)) for count in range(6)]
@@ -66,21 +66,21 @@ def learning_rate_schedule(
 def make_optimizer(
     config, learning_rate: float | Schedule | None = None, updates_per_step: int = 1
 ) -> optax.GradientTransformation:
-    """Builds clip by global norm, then the named optimizer with its warm-up.
+    """Builds clipping by global norm, then the named optimizer with its warm-up.
 
-    Equal settings give the same object, so that the runs of one process share compiled updates.
+    Equal settings return the same object, so that the runs of one process share compiled updates.
 
     Args:
-      config: `config.optimizer` with `name`, `learning_rate`, `warmup_steps`,
-        `clip_gradient_norm` (`None` for off), `b1`, `b2`, `eps`, `weight_decay`, `moment_dtype`.
-      learning_rate: instead of the config's (the warm start has its own).
-      updates_per_step: see `learning_rate_schedule`.
+      config: `config.optimizer` with `name`, `learning_rate`, `warmup_steps`, `clip_gradient_norm`
+        (`None` for off), `b1`, `b2`, `eps`, `weight_decay`, `moment_dtype`.
+      learning_rate: Replaces the config's learning rate (the warm start has its own).
+      updates_per_step: See `learning_rate_schedule`.
 
     Returns:
       An optax transformation; see `stored_moments` for its state and its updates.
 
     Raises:
-      ConfigError: an unknown name or dtype, listing the known ones.
+      ConfigError: The name or the dtype is unknown; the message lists the known ones.
     """
     return _make_optimizer(FrozenConfigDict(config), learning_rate, updates_per_step)
 
@@ -108,18 +108,18 @@ def _make_optimizer(config, learning_rate, updates_per_step):
 def stored_moments(
     inner: optax.GradientTransformation, dtype: str
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation computed in float32, whatever its parameters' dtype, its moments stored.
+    """Returns the transformation, computed in float32, with its moments stored in `dtype`.
 
-    In bfloat16 they are rounded stochastically: b2 = 0.999 would have a second moment move by at
-    most a thousandth of itself, and rounded to the nearest it could never fall.
+    In bfloat16 the moments are rounded stochastically. With b2 = 0.999 a second moment moves by at
+    most a thousandth of itself, and with rounding to nearest it could never fall.
 
     Args:
-      inner: an optax transformation.
-      dtype: of the arrays of its state ("float32" or "bfloat16"); its scalars stay as they are.
+      inner: An optax transformation.
+      dtype: dtype of its state's arrays ("float32" or "bfloat16"); scalars stay as they are.
 
     Returns:
-      A transformation whose `update` takes a PRNG key as `key` (it may be `None` in float32) and
-      whose updates are float32.
+      A transformation with float32 updates, whose `update` takes a PRNG key as `key` (it may be
+      `None` in float32).
     """
     inner = optax.with_extra_args_support(inner)
 

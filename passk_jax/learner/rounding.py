@@ -1,8 +1,8 @@
-"""Stochastic rounding to bfloat16: what is stored keeps, on average, what it cannot hold.
+"""Stochastic rounding to bfloat16: on average, small changes are not lost.
 
-Rounded to the nearest, a parameter that is given an update below half its last place never moves,
-and a moving average stops where its steps are that small. A bfloat16 has 8 significant bits: its
-last place is 2^-8 to 2^-7 of it, far above what one step of training changes.
+With rounding to nearest, a parameter never moves if its updates are below half its last place, and
+a moving average stops when its steps are that small. A bfloat16 has 8 significant bits: its last
+place is 2^-8 to 2^-7 of its value, far more than one step of training changes.
 """
 
 from typing import Any
@@ -15,20 +15,20 @@ import jax.numpy as jnp
 def stochastic_round(x: jax.Array, bits: jax.Array) -> jax.Array:
     """Rounds to one of the two bfloat16 neighbours, so that the expectation is x.
 
-    A bfloat16 is the upper half of a float32, so x lies low / 2^16 of the way from the neighbour
-    towards zero to the one away from it, low being its lower half. Adding 16 random bits carries
-    into the upper half with just that probability; subnormal numbers are no exception. What a
-    bfloat16 can hold, infinities included, has low = 0 and never changes.
+    A bfloat16 is the upper half of a float32. So x lies low / 2^16 of the way from the neighbour
+    towards zero to the other one, where low is its lower half. Adding 16 random bits carries into
+    the upper half with exactly that probability, also for subnormal numbers. Values that a bfloat16
+    can hold, including infinities, have low = 0 and never change.
 
-    Beyond the largest bfloat16 the only neighbour away from zero is infinity: there the result is
+    Beyond the largest bfloat16 the only neighbour away from zero is infinity. The result there is
     the largest bfloat16, because an infinite parameter would end the run. nan stays nan.
 
     Args:
-      x: float32, any shape.
-      bits: uint16, same shape: uniformly random.
+      x: Array of float32, any shape.
+      bits: Uniformly random uint16, same shape.
 
     Returns:
-      bfloat16, same shape.
+      An array of bfloat16, same shape.
 
     >>> x = jnp.float32(1 + 1 / 512)  # a quarter of the way from 1 to 1 + 1/128
     >>> [float(stochastic_round(x, jnp.uint16(b))) for b in (0, 0xBFFF, 0xC000, 0xFFFF)]
@@ -45,18 +45,18 @@ def stochastic_round(x: jax.Array, bits: jax.Array) -> jax.Array:
 
 
 def to_float32(tree: Any) -> Any:
-    """The tree with its bfloat16 arrays in float32, which holds them exactly."""
+    """Returns the tree with its bfloat16 arrays in float32, which holds them exactly."""
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)
 
 
 def round_like(key: jax.Array | None, tree: Any, stored: Any) -> Any:
-    """Rounds stochastically what is stored in bfloat16, and leaves the rest as it is.
+    """Rounds arrays stochastically if they are stored in bfloat16; leaves the others unchanged.
 
     Args:
-      key: PRNG key; each array's bits are a function of it and of the array's place in the tree.
-        May be `None` where nothing is stored in bfloat16.
-      tree: what is to be stored, float32 where `stored` is bfloat16.
-      stored: a tree like it, for its dtypes.
+      key: PRNG key; each array's bits depend on it and on the array's place in the tree. May be
+        `None` if nothing is stored in bfloat16.
+      tree: Arrays to store, float32 where `stored` is bfloat16.
+      stored: A tree of the same structure, for its dtypes.
 
     Returns:
       The tree in the dtypes of `stored`.

@@ -1,4 +1,4 @@
-"""Settings that change during training: one value, or phases with the step each begins at."""
+"""Settings that change during training: one value, or phases with their first steps."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -10,25 +10,25 @@ Schedule = tuple[tuple[int, Any], ...]
 
 
 def is_number(value: object) -> bool:
-    """Whether it is an int or a float, and not a bool."""
+    """Returns whether the value is an int or a float, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def parse_schedule(
     name: str, value: Any, allowed: Callable[[Any], bool], kind: str, steps: int | None = None
 ) -> Schedule:
-    """Returns a setting as ((first step, value), ...), the first at step 0, rising.
+    """Returns a setting as ((first step, value), ...), with rising steps that start at 0.
 
     Args:
-      name: of the config key, for errors.
-      value: one value for the whole run, or such pairs. Steps count from 0. If a number has a
-        fraction all become floats, so that a change does not recompile.
-      allowed: whether a value is one.
-      kind: what is allowed, for errors.
-      steps: of the run: a phase must begin before; `None` where that does not matter.
+      name: The config key, for errors.
+      value: One value for the whole run, or pairs as returned. Steps count from 0. If any number is
+        a float, all become floats, so that a change does not recompile.
+      allowed: Tells whether a single value is allowed.
+      kind: Description of the allowed values, for errors.
+      steps: The run's number of steps: phases must begin before it; `None` skips this check.
 
     Raises:
-      ConfigError: it is neither, the first phase does not begin at step 0, or a phase has no step.
+      ConfigError: The value is neither, its first step is not 0, or a phase has no step.
 
     >>> parse_schedule("k", 8, is_number, "a number")
     ((0, 8),)
@@ -69,7 +69,7 @@ def parse_schedule(
 
 
 def value_at(schedule: Schedule, step: int) -> Any:
-    """The value of update `step`, counted from 0.
+    """Returns the value at a step, counted from 0.
 
     >>> [value_at(((0, 8), (1500, 1)), step) for step in (0, 1499, 1500)]
     [8, 8, 1]

@@ -1,4 +1,4 @@
-"""What the update changes, and where its arrays live."""
+"""The state that the update changes, and the sharding of its arrays."""
 
 import functools
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from passk_jax.policy.sharding import one_device
 
 @chex.dataclass(frozen=True)
 class TrainState:
-    """Parameters and optimizer, and the key from which every step's randomness is derived.
+    """Parameters, optimizer state, and the key from which every step's randomness is derived.
 
     Attributes:
-      params: what is trained: the decoder's parameters, or with LoRA its matrices A and B.
-      optimizer_state: optax's.
-      key: raw data of the run's PRNG key (uint32), never consumed: step t uses `fold_in(key, t)`.
-      updates: int32, the updates done, those of the warm start included.
-      reference: a copy of the params that training began with, in the arithmetic's dtype, for the
-        KL penalty; `None` where none is asked for.
-      frozen: the parameters that LoRA adds to, in the arithmetic's dtype, of `base_params`; `None`
-        without LoRA. No checkpoint has them: those that make a state leave them out.
+      params: The trained parameters: the decoder's, or with LoRA its matrices A and B.
+      optimizer_state: The optax state.
+      key: Raw data of the run's PRNG key (uint32), never consumed: step t uses `fold_in(key, t)`.
+      updates: Number of updates done, including the warm start's, int32.
+      reference: Copy of the params that training began with, in the compute dtype, for the KL
+        penalty; `None` without a penalty.
+      frozen: With LoRA, the parameters that it adds to, in the compute dtype, from `base_params`;
+        `None` without LoRA. They are in no checkpoint, and functions that make a state omit them.
     """
 
     params: Any
@@ -39,7 +39,7 @@ class TrainState:
     frozen: Any = None
 
     def variables(self, params: Any = None) -> dict[str, Any]:
-        """What `decoder.apply` takes, with these for what is trained; `None` for the state's."""
+        """Returns the variables for `decoder.apply`; `params` replaces the state's trained ones."""
         params = self.params if params is None else params
         return (
             {"params": params} if self.frozen is None else {"params": self.frozen, "lora": params}
@@ -47,24 +47,24 @@ class TrainState:
 
 
 def init_params(decoder: Decoder, key: jax.Array) -> Any:
-    """Random parameters in the decoder's tree, boxed with their logical axis names."""
+    """Returns random parameters in the decoder's tree, boxed with their logical axis names."""
     return _init(decoder, key)["params"]
 
 
 def _init(decoder, key):
     token = jnp.zeros((1, 1, 1), jnp.int32)
-    # LoRA's matrices have a key of their own, so that the others are what they are without.
+    # LoRA's matrices have their own key, so that the other parameters do not depend on LoRA.
     variables = decoder.init({"params": key, "lora": jax.random.fold_in(key, 1)}, token, token)
     return jax.tree.map(lambda x: x.astype(decoder.config.param_dtype), variables)
 
 
 def _init_trained(decoder, key):
-    """Random parameters of those that are trained, boxed."""
+    """Returns random values of the trained parameters, boxed."""
     return _init(decoder, key)["params" if decoder.config.lora_rank is None else "lora"]
 
 
 def base_params(decoder: Decoder, seed: int) -> Any:
-    """The random parameters that LoRA adds to: those that a run of this seed begins with."""
+    """Returns the random parameters that LoRA adds to: a run with this seed begins with them."""
 
     def build():
         _, init_key = _keys(seed)
@@ -75,7 +75,7 @@ def base_params(decoder: Decoder, seed: int) -> Any:
 
 
 def abstract_base(decoder: Decoder) -> Any:
-    """Shapes, dtypes and shardings of `base_params`, with nothing computed."""
+    """Returns shapes, dtypes and shardings of `base_params`; nothing is computed."""
     return _in_arithmetic_dtype(decoder)
 
 
@@ -87,15 +87,15 @@ def init_state(
     *,
     keep_reference: bool = False,
 ) -> TrainState:
-    """Makes the state, each array directly where the decoder's layout has it.
+    """Makes the state, with each array created directly where the decoder's layout puts it.
 
     Args:
-      decoder: the module.
-      optimizer: optax's.
-      seed: of the run's key and of random parameters.
-      params: to begin with, in the shards of `abstract_state`; `None` for random ones, or those
-        with which LoRA begins.
-      keep_reference: whether a copy of the parameters is kept.
+      decoder: The module.
+      optimizer: The optax transformation.
+      seed: Seed of the run's key and of random parameters.
+      params: Initial params, sharded as in `abstract_state`; `None` for random ones, or for LoRA's
+        initial matrices.
+      keep_reference: Whether a copy of the parameters is kept.
     """
     keys = jax.tree.map(jax.random.key_data, _keys(seed))
     if params is None:
@@ -106,7 +106,7 @@ def init_state(
 
 @functools.cache
 def _builder(decoder, optimizer, keep_reference, whole=True):
-    """`_build`, compiled once for all runs of a process; without the params if not `whole`."""
+    """Returns `_build`, compiled once for all runs of a process; without params if not `whole`."""
     shardings = state_shardings(decoder, optimizer, keep_reference)
     build = functools.partial(_build, decoder, optimizer, keep_reference)
     if whole:
@@ -121,7 +121,7 @@ def _builder(decoder, optimizer, keep_reference, whole=True):
 def abstract_state(
     decoder: Decoder, optimizer: optax.GradientTransformation, *, keep_reference: bool = False
 ) -> TrainState:
-    """Shapes, dtypes and shardings of `init_state`, with nothing computed: a restore's template."""
+    """Returns shapes, dtypes and shardings of `init_state` for a restore; nothing is computed."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(
@@ -147,19 +147,19 @@ def _build(decoder, optimizer, keep_reference, keys, params=None):
 
 
 def _keys(seed):
-    """The run's key, and that of its random parameters."""
+    """Returns the run's key, and the key of its random parameters."""
     return jax.random.split(jax.random.key(seed))
 
 
 def _reference(params, decoder):
-    # Copied even in one dtype: the update donates the parameters' buffers.
+    # Copied even if the dtype is the same: the update donates the parameters' buffers.
     return jax.tree.map(lambda x: jnp.array(x, decoder.config.dtype, copy=True), params)
 
 
 def begin_training(
     state: TrainState, decoder: Decoder, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """The same parameters, after the warm start: a fresh optimizer, and they are the reference."""
+    """Returns the state after the warm start: a fresh optimizer, and the params as reference."""
     keep_reference = state.reference is not None
     shardings = state_shardings(decoder, optimizer, keep_reference)
 
@@ -177,7 +177,7 @@ def begin_training(
 def state_shardings(
     decoder: Decoder, optimizer: optax.GradientTransformation, keep_reference: bool = False
 ) -> TrainState:
-    """Sharding of each array of the state: the optimizer's lie as their parameters do."""
+    """Returns the sharding of each array of the state; optimizer arrays follow their parameters."""
     boxed = jax.eval_shape(lambda: _init_trained(decoder, jax.random.key(0)))
     layout = decoder.layout or one_device()
     params, shardings = nn.meta.unbox(boxed), layout.parameters(boxed)
@@ -200,10 +200,10 @@ def state_shardings(
 
 
 def _optimizer_sharding(leaf, param, sharding):
-    """Of an array that belongs to a parameter: Adafactor's have an axis less, or stand for nothing.
+    """Returns the sharding of an optimizer array; Adafactor's lack an axis or are placeholders.
 
-    Of two axes of one size the first counts as the missing one: where the array lies decides what
-    is sent, not what is computed.
+    If two axes have the same size, the first counts as the missing one: the choice affects what is
+    sent between devices, not what is computed.
     """
     if leaf.shape == param.shape:
         return sharding
@@ -215,12 +215,12 @@ def _optimizer_sharding(leaf, param, sharding):
 
 
 def abstract_params(decoder: Decoder) -> Any:
-    """Shapes of `init_params`, with the names of their axes; nothing is computed."""
+    """Returns shapes of `init_params`, with the names of their axes; nothing is computed."""
     return jax.eval_shape(lambda: init_params(decoder, jax.random.key(0)))
 
 
 def abstract_sampling_params(decoder: Decoder) -> Any:
-    """Shapes, dtypes and shardings of `sampling_params`, with nothing computed."""
+    """Returns shapes, dtypes and shardings of `sampling_params`; nothing is computed."""
     return _in_arithmetic_dtype(decoder)
 
 
@@ -235,15 +235,15 @@ def _in_arithmetic_dtype(decoder):
 def sampling_params(
     variables: Mapping[str, Any], decoder: Decoder, lora_scale: float | None = None
 ) -> Any:
-    """The parameters as sampling wants them: of the arithmetic's dtype, where its layout has them.
+    """Returns the parameters for sampling: in the compute dtype, sharded by the decoder's layout.
 
-    One compiled call, that moves each array once; where all are so already, none. What LoRA adds is
-    added, so that a token costs what it costs without.
+    One compiled call moves each array once; there is none if all arrays are ready. LoRA's product
+    is added to the matrices, so that a token costs the same as without LoRA.
 
     Args:
-      variables: of `TrainState.variables`.
-      decoder: the sampler's.
-      lora_scale: of the update's decoder.
+      variables: From `TrainState.variables`.
+      decoder: The sampler's decoder.
+      lora_scale: The scale of LoRA in the update's decoder.
     """
     params, shardings = variables["params"], _shardings(decoder)
     if "lora" not in variables and all(

@@ -1,4 +1,4 @@
-"""One gradient step: on sampled groups with their advantages, or on worked examples."""
+"""One gradient step, on sampled groups with their advantages or on worked examples."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from passk_jax.rollout.sampler import Rollout
 
 _STATIC = ("decoder", "optimizer", "chunk_tokens", "micro_batch")
 
-# What the run's key is for; the commands number their own purposes from 0.
+# A purpose of the run's key; the commands number their own purposes from 0.
 _ROUNDING = 2**31
 
 
@@ -49,33 +49,31 @@ def policy_gradient_update(
     micro_batch: MicroBatch = WHOLE,
     objective: Objective = ON_POLICY,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step on a batch of groups.
+    """Takes one step on a batch of groups.
 
     Args:
-      state: donated; use what is returned.
+      state: Donated; use the returned state.
       rollout: P groups of N samples.
-      advantages_PxN: weights in the learner's convention (mean over the group).
-      temperature: the log-probabilities are those of the policy at this temperature, the one that
-        was sampled from.
-      reference_logp_PxNxR: of `rollout_logprobs`, for a KL penalty; `None` exactly where the
+      advantages_PxN: Weights in the learner's convention (mean over the group).
+      temperature: Temperature of the policy, for its log-probabilities; the one used in sampling.
+      reference_logp_PxNxR: From `rollout_logprobs`, for a KL penalty; `None` if and only if the
         objective has none.
-      old_logp_PxNxR: those of the policy that sampled, where it is no more the one that is updated;
-        `None` for an on-policy step.
-      decoder: the module.
-      optimizer: the transformation that `state.optimizer_state` belongs to.
-      chunk_tokens: see `learner.logprobs.token_logprobs`.
-      micro_batch: how much of the batch is at work at once; the result does not depend on it.
-      objective: what the loss is made of.
+      old_logp_PxNxR: Log-probabilities under the policy that sampled, if it is no longer the
+        updated one; `None` for an on-policy step.
+      decoder: The module.
+      optimizer: The transformation that `state.optimizer_state` belongs to.
+      chunk_tokens: See `learner.logprobs.token_logprobs`.
+      micro_batch: The part of the batch that runs at once; the result does not depend on it.
+      objective: The terms of the loss.
 
     Returns:
-      The new state, and figures: loss, entropy (nats a token), gradient_norm (before clipping) and
-      sampling_kl, the mean over tokens of sampling minus training log-probability. At top_k =
-      top_p = None it is 0 but for rounding (and for what was learned since); otherwise it measures
-      how much sampling cut off. With a reference also reference_kl, nats a token. With old_logp
-      or an importance cap also ratio (the mean of a token's weight), old_kl (the mean of old minus
-      new log-probability), clip_fraction (of tokens) and effective_sample_size, the share of
-      tokens that as many equally weighted ones would be worth (Kish: mean squared over mean of
-      squares).
+      The new state and metrics: loss, entropy (nats per token), gradient_norm (before clipping) and
+      sampling_kl, the mean over tokens of sampling minus training log-probability. Without top-k
+      and top-p, sampling_kl is 0 up to rounding (and up to what was learned since); otherwise it
+      measures how much sampling cut off. With a reference also reference_kl, nats per token. With
+      old_logp or an importance cap also ratio (the mean token weight), old_kl (the mean of old
+      minus new log-probability), clip_fraction (of tokens) and effective_sample_size (the share of
+      tokens that, equally weighted, are worth as much; Kish: mean squared / mean square).
     """
     chex.assert_rank(advantages_PxN, 2)
     num_tokens = jnp.sum(rollout.mask)
@@ -102,7 +100,7 @@ def policy_gradient_update(
             ratio = probability_ratio(logp, old, mask)
             figures |= {
                 "ratio": mean(ratio * importance),
-                "effective_sample_size": mean((ratio * importance) ** 2),  # not yet: see below
+                "effective_sample_size": mean((ratio * importance) ** 2),  # mean square, see below
                 "old_kl": mean(old - logp),
                 "clip_fraction": mean(is_clipped(ratio, advantages, clip)),
             }
@@ -125,7 +123,7 @@ def policy_gradient_update(
         old_logp_PxNxR,
     )
     state, figures = _step(state, loss_fn, rollout.prompts, arrays, optimizer, micro_batch)
-    if weighted:  # of the whole batch, and not of each micro-batch
+    if weighted:  # for the whole batch, not for each micro-batch
         square = jnp.maximum(figures["effective_sample_size"], jnp.finfo(jnp.float32).tiny)
         figures["effective_sample_size"] = figures["ratio"] ** 2 / square
     return state, figures
@@ -185,20 +183,20 @@ def supervised_update(
     chunk_tokens: int,
     micro_batch: MicroBatch = WHOLE,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step on worked examples: B prompts, each with the response to imitate.
+    """Takes one step on worked examples: B prompts, each with the response to imitate.
 
     Args:
-      state: donated; use what is returned.
-      prompts: (B, T).
-      tokens_BxR: responses, end of sequence included, then padding.
+      state: Donated; use the returned state.
+      prompts: Prompts (B, T).
+      tokens_BxR: Responses, including their end of sequence, then padding.
       mask_BxR: True at response tokens.
-      decoder: the module.
-      optimizer: the transformation that `state.optimizer_state` belongs to.
-      chunk_tokens: see `learner.logprobs.token_logprobs`.
-      micro_batch: how many examples are at work at once; the result does not depend on it.
+      decoder: The module.
+      optimizer: The transformation that `state.optimizer_state` belongs to.
+      chunk_tokens: See `learner.logprobs.token_logprobs`.
+      micro_batch: The number of examples that run at once; the result does not depend on it.
 
     Returns:
-      The new state, and figures: loss (nats a token) and gradient_norm.
+      The new state and metrics: loss (nats per token) and gradient_norm.
     """
     chex.assert_rank([tokens_BxR, mask_BxR], 2)
     num_tokens = jnp.sum(mask_BxR)
@@ -230,15 +228,15 @@ def rollout_logprobs(
     chunk_tokens: int,
     micro_batch: MicroBatch = WHOLE,
 ) -> jax.Array:
-    """Log-probabilities (P, N, R) of sampled tokens, under a reference or before several updates.
+    """Returns log-probabilities (P, N, R) of sampled tokens, for a reference or several updates.
 
     Args:
-      variables: the parameters, as `decoder.apply` takes them.
+      variables: The parameters, as `decoder.apply` takes them.
       rollout: P groups of N samples.
-      temperature: as in the update.
-      decoder: the module.
-      chunk_tokens: see `learner.logprobs.token_logprobs`.
-      micro_batch: how much of the batch is at work at once.
+      temperature: As in the update.
+      decoder: The module.
+      chunk_tokens: See `learner.logprobs.token_logprobs`.
+      micro_batch: The part of the batch that runs at once.
     """
 
     def logp(prompts, tokens):
@@ -250,7 +248,7 @@ def rollout_logprobs(
 
 
 def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch):
-    """Adds up the gradient over the micro-batches, and lets the optimizer make its update of it."""
+    """Sums the gradient over the micro-batches and applies one optimizer update."""
 
     def loss_and_gradients(prompts, arrays):
         return jax.value_and_grad(loss_fn, has_aux=True)(state.params, prompts, arrays)

@@ -1,4 +1,4 @@
-"""Texts to padded token arrays, on the host."""
+"""Turns texts into padded token arrays, on the host."""
 
 from collections.abc import Sequence
 
@@ -24,21 +24,21 @@ def encode_prompts(
     max_prompt_tokens: int,
     buckets: Sequence[int] = (),
 ) -> Prompts:
-    """Left-pads prompts to the smallest bucket that all fit in, or `max_prompt_tokens`.
+    """Left-pads prompts to the smallest bucket that fits all of them, or to `max_prompt_tokens`.
 
-    The last prompt token stands at index -1 for every prompt, so all completions start together.
+    Every prompt's last token is at index -1, so all completions start together.
 
     Args:
-      texts: the prompts.
-      tokenizer: of the policy.
-      max_prompt_tokens: the longest that is allowed.
-      buckets: rising lengths below it.
+      texts: The prompts.
+      tokenizer: The policy's tokenizer.
+      max_prompt_tokens: Largest allowed number of tokens of a prompt.
+      buckets: Rising lengths below it.
 
     Returns:
       Host arrays.
 
     Raises:
-      ConfigError: a prompt is empty or longer than allowed.
+      ConfigError: A prompt is empty or too long.
     """
     rows = []
     for text in texts:
@@ -60,10 +60,10 @@ def encode_prompts(
 
 
 def check_buckets(name: str, buckets: Sequence[int], longest: int) -> None:
-    """Checks lengths that are compiled for beside the longest one.
+    """Checks the lengths that are compiled besides the longest one.
 
     Raises:
-      ConfigError: they do not rise, or are not below the longest.
+      ConfigError: The lengths do not rise, or are not below the longest.
     """
     if list(buckets) != sorted({b for b in buckets if isinstance(b, int) and 0 < b < longest}):
         raise ConfigError(
@@ -73,7 +73,7 @@ def check_buckets(name: str, buckets: Sequence[int], longest: int) -> None:
 
 
 def bucket_for(length: int, buckets: Sequence[int], longest: int) -> int:
-    """The smallest of the buckets, and of the longest length, that has room.
+    """Returns the smallest length that has room, among the buckets and the longest length.
 
     >>> [bucket_for(length, (128, 256), 512) for length in (1, 128, 129, 500)]
     [128, 128, 256, 512]
@@ -84,10 +84,10 @@ def bucket_for(length: int, buckets: Sequence[int], longest: int) -> int:
 def encode_responses(
     texts: Sequence[str], tokenizer: Tokenizer, max_response_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Responses with their end of sequence, padded on the right: tokens and mask, (B, R) each.
+    """Returns right-padded responses with their end of sequence: tokens and mask, (B, R) each.
 
     Raises:
-      ConfigError: a response does not fit with its end of sequence.
+      ConfigError: A response with its end of sequence is too long.
     """
     tokens = np.full((len(texts), max_response_tokens), tokenizer.pad_id, np.int32)
     mask = np.zeros(tokens.shape, bool)

@@ -1,6 +1,6 @@
-"""N completions for each of P prompts, sampled as groups.
+"""Samples N completions for each of P prompts, as groups.
 
-Shapes: P prompts, N samples for each, T prompt tokens, R response tokens, V vocabulary.
+Shapes: P prompts, N samples per prompt, T prompt tokens, R response tokens, V vocabulary.
 """
 
 import dataclasses
@@ -22,14 +22,13 @@ class Rollout:
     """Sampled completions, frozen before the loss sees them.
 
     Attributes:
-      prompts: what was asked.
-      tokens: int32 (P, N, R): the completions, the token that ended them included,
-        then padding.
-      mask: bool (P, N, R): True up to and including the token that ended it.
-      sampling_logp: float32 (P, N, R): log-probability of each token under the distribution it
-        was drawn from (temperature, top-k and top-p applied); 0 at padding.
-      policy_logp: float32 (P, N, R): log-probability under the policy itself (temperature 1,
-        nothing cut off); 0 at padding.
+      prompts: The prompts.
+      tokens: Completions, int32 (P, N, R), including the token that ends them, then padding.
+      mask: bool (P, N, R), True up to and including the token that ends the completion.
+      sampling_logp: Log-probability of each token under the distribution that it was drawn from
+        (with temperature, top-k and top-p), float32 (P, N, R); 0 at padding.
+      policy_logp: Log-probability under the policy itself (temperature 1, nothing cut off), float32
+        (P, N, R); 0 at padding.
     """
 
     prompts: Prompts
@@ -50,7 +49,7 @@ def trimmed(rollout: Rollout, config: "SamplingConfig") -> Rollout:
 
 
 def ended(rollout: Rollout, stop_ids: tuple[int, ...]) -> jax.Array:
-    """Whether each completion (P, N) came to its end, bool; the others were cut off."""
+    """Returns bool (P, N): whether each completion ended by itself; the others were cut off."""
     return jnp.any(jnp.isin(rollout.tokens, jnp.array(stop_ids)) & rollout.mask, axis=-1)
 
 
@@ -60,11 +59,11 @@ class SamplingConfig:
 
     Attributes:
       max_response_tokens: R; a completion that has not ended by then is truncated.
-      response_buckets: rising lengths below R. The room for keys and values grows from each to the
-        next as completions get longer, so that short ones do not look through room for long ones;
-        each adds a loop to the compiled program.
-      top_k: keep the k most probable tokens; `None` keeps all.
-      top_p: keep the smallest set of tokens whose probability reaches top_p; `None` keeps all.
+      response_buckets: Rising lengths below R. The room for keys and values grows from one bucket
+        to the next as completions get longer, so that short ones do not attend over room for long
+        ones. Each bucket adds a loop to the compiled program.
+      top_k: Number of most probable tokens to keep; `None` keeps all.
+      top_p: Keep the smallest set of tokens whose probability reaches top_p; `None` keeps all.
     """
 
     max_response_tokens: int
@@ -88,8 +87,8 @@ class SamplingConfig:
 def keep_most_probable(logits: jax.Array, top_k: int | None, top_p: float | None) -> jax.Array:
     """Sets logits (..., V) outside the top-k tokens and the top-p nucleus to -inf.
 
-    Nucleus as in arXiv 1904.09751: the smallest set of most probable tokens whose probability
-    reaches `top_p`; the most probable token always stays. With both, top-k cuts first.
+    The nucleus is as in arXiv 1904.09751: the smallest set of most probable tokens whose
+    probability reaches `top_p`. The most probable token always stays. Of the two, top-k cuts first.
     """
     if top_k is not None and top_k < logits.shape[-1]:
         threshold = jax.lax.top_k(logits, top_k)[0][..., -1:]
@@ -97,14 +96,14 @@ def keep_most_probable(logits: jax.Array, top_k: int | None, top_p: float | None
     if top_p is not None and top_p < 1.0:
         descending = -jnp.sort(-logits, axis=-1)
         p = jax.nn.softmax(descending, axis=-1)
-        before = jnp.cumsum(p, axis=-1) - p  # probability of everything more probable
+        before = jnp.cumsum(p, axis=-1) - p  # probability of all more probable tokens
         threshold = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits >= threshold, logits, -jnp.inf)
     return logits
 
 
 def _draw(keys_PxN, t, logits_PxNxV, temperature, config: SamplingConfig):
-    """One token for each sequence, with its two log-probabilities."""
+    """Draws one token for each sequence and returns it with its two log-probabilities."""
     scaled = logits_PxNxV / jnp.maximum(temperature, 1e-6)
     scaled = keep_most_probable(scaled, config.top_k, config.top_p)
 
@@ -123,10 +122,10 @@ def _logp(logits, token):
 
 
 def _with_room(kv, decoder: Decoder, length: int):
-    """The keys and values of response tokens, with slots for `length` tokens.
+    """Returns the keys and values of response tokens, with slots for `length` tokens.
 
-    A local layer looks at a window of tokens and has no more slots than that: token t goes into
-    slot t modulo their number, over one that nothing will look at again.
+    A local layer sees a window of tokens and has no more slots than that. Token t goes into slot t
+    modulo their number, and replaces a token that no later token sees.
     """
 
     def enlarged(x, slots):
@@ -143,7 +142,7 @@ def _with_room(kv, decoder: Decoder, length: int):
 
 
 def _no_tokens(prefix: Segment, num_samples: int):
-    """Keys and values of no response tokens, of each sample of each prompt."""
+    """Returns empty keys and values of response tokens, for each sample of each prompt."""
 
     def empty(shared):
         periods, problems, _, heads, width = shared.shape
@@ -153,11 +152,11 @@ def _no_tokens(prefix: Segment, num_samples: int):
 
 
 def _before(kv, start_PxN: jax.Array, t: jax.Array) -> Segment:
-    """The segment of tokens 0 to t - 1, the first of which stands at `start_PxN`."""
+    """Returns the segment of tokens 0 to t - 1; the first of them is at position `start_PxN`."""
     positions, valid = {}, {}
     for kind, (keys, _) in kv.items():
         slots = keys.shape[3]
-        # The latest token before t that went into each slot; negative: none yet.
+        # The latest token before t that was written to each slot; negative: none yet.
         token = t - 1 - (t - 1 - jnp.arange(slots)) % slots
         positions[kind] = start_PxN[..., None] + token
         valid[kind] = jnp.broadcast_to(token >= 0, positions[kind].shape)
@@ -165,7 +164,7 @@ def _before(kv, start_PxN: jax.Array, t: jax.Array) -> Segment:
 
 
 def _write(kv, one, t: jax.Array):
-    """Puts the keys and values of token t in their slots."""
+    """Writes the keys and values of token t to their slots."""
     return jax.tree.map(
         lambda all_, new: jax.lax.dynamic_update_slice_in_dim(all_, new, t % all_.shape[3], axis=3),
         kv,
@@ -190,21 +189,21 @@ def sample(
 ) -> Rollout:
     """Samples `num_samples` completions for each prompt.
 
-    The prompt runs once, all but its last token, and its keys and values are shared by the group.
-    Every sequence then feeds its latest token (first: the last prompt token) and draws the next,
-    until all have ended or R tokens are drawn. The randomness of sample i of prompt p is a function
-    of (key, p, i, t) alone: neither padding nor R changes it.
+    The prompt without its last token runs once, and the group shares its keys and values. Every
+    sequence then feeds its latest token (at first the last prompt token) and draws the next, until
+    all have ended or R tokens are drawn. The randomness of sample i of prompt p at token t depends
+    on (key, p, i, t) only, not on padding or R.
 
     Args:
-      params: the decoder's parameters.
-      prompts: (P, T), left-padded.
+      params: The decoder's parameters.
+      prompts: Prompts (P, T), left-padded.
       key: PRNG key.
-      temperature: scalar, traced (another temperature does not recompile); 0 is greedy.
-      decoder: the module.
-      num_samples: N.
-      config: what the compiled loop depends on.
-      stop_ids: tokens that end a completion.
-      pad_id: token that follows its end.
+      temperature: A traced scalar, so that another temperature does not recompile; 0 is greedy.
+      decoder: The module.
+      num_samples: Number N of samples per prompt.
+      config: The settings that the compiled loop depends on.
+      stop_ids: Tokens that end a completion.
+      pad_id: Token that follows its end.
 
     Returns:
       A `Rollout`.
@@ -267,7 +266,7 @@ def sample(
     for limit in (*config.response_buckets, length):
         *rest, kv, out = carry
         carry = (*rest, _with_room(kv, decoder, limit), out)
-        with jax.named_scope(f"until_{limit}"):  # by which a plan knows the loop
+        with jax.named_scope(f"until_{limit}"):  # names the loop for plans
             carry = jax.lax.while_loop(functools.partial(unfinished, length=limit), step, carry)
     tokens, mask, sampling_logp, policy_logp = carry[-1]
     return Rollout(

@@ -1,1 +1,1 @@
-"""The files that models are published in: their names, their layouts, their bytes."""
+"""File formats of published models: their names, layouts and bytes."""
