@@ -18,7 +18,7 @@ from passk_jax.rollout.sampler import (
     _with_room,
     keep_most_probable,
     sample,
-    shortened,
+    trimmed,
 )
 from tests.policy.models import LLAMA, QWEN, big_params, whole_logits
 
@@ -293,13 +293,19 @@ def test_settings_out_of_range_are_refused(change, message):
         SamplingConfig(**{"max_response_tokens": 4, **change})
 
 
-def test_shortened_leaves_out_padding(params):
+def test_trimmed_leaves_out_padding_beyond_the_bucket_that_is_needed(params):
     rollout = draw(params, pad(PROMPTS, 6), length=200)
     longest = int(rollout.mask.sum(axis=-1).max())
-    assert longest < 200
-    short = shortened(rollout, longest)
-    assert short.tokens.shape == short.policy_logp.shape == (3, SAMPLES, longest)
-    assert short.mask.sum() == rollout.mask.sum()
+    assert 2 < longest < 200
+    for buckets, columns in [
+        ((), 200),
+        ((longest,), longest),
+        ((longest - 1,), 200),
+        ((2, longest, longest + 1), longest),
+    ]:
+        short = trimmed(rollout, SamplingConfig(200, response_buckets=buckets))
+        assert short.tokens.shape == short.policy_logp.shape == (3, SAMPLES, columns)
+        assert short.mask.sum() == rollout.mask.sum()
 
 
 def test_prompts_are_padded_to_a_bucket():
