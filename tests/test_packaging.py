@@ -138,6 +138,11 @@ def test_accelerator_extras_are_extras_of_jax(extra):
     assert backend in metadata.metadata("jax").get_all("Provides-Extra")
 
 
+def test_a_config_imports_nothing_that_is_in_a_checkout_only():
+    for path in ROOT.glob("configs/*.py"):
+        assert not re.search(r"^(from|import) (configs|tests|experiments)", path.read_text(), re.M)
+
+
 # What is built and installed, outside of the checkout.
 
 
