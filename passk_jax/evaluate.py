@@ -9,7 +9,7 @@ from passk_jax.run import command
 
 
 def main() -> None:
-    """Evaluates, prints the figures, and writes them to --json."""
+    """Evaluates, prints the metrics, and writes them to --json."""
     from passk_jax import processes, tracking
     from passk_jax.run import evaluation
 
@@ -42,5 +42,5 @@ if __name__ == "__main__":
     command.define_sampling(split="test")
     flags.DEFINE_list("k", None, "The k of each figure, at most n; 1, 2, 4, 8, 16 if not given.")
     flags.DEFINE_list("temperatures", ["1.0"], "0 is greedy.")
-    flags.DEFINE_string("json", None, "Also write the figures to this file.")
+    flags.DEFINE_string("json", None, "Also write the metrics to this file.")
     command.main(main)

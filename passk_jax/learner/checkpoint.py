@@ -58,13 +58,13 @@ class Checkpoints:
         """Returns the progress numbers of the existing checkpoints, rising."""
         return sorted(self._manager.all_steps())
 
-    def save(self, progress: int, arrays: Any, figures: dict[str, Any]) -> None:
+    def save(self, progress: int, arrays: Any, metadata: dict[str, Any]) -> None:
         """Starts writing a checkpoint; training goes on meanwhile.
 
         Args:
           progress: The checkpoint's number.
           arrays: A tree of jax or numpy arrays.
-          figures: JSON content: counters, positions, cursors.
+          metadata: JSON content: counters, positions, cursors.
 
         Raises:
           CheckpointError: This or the previous checkpoint could not be written (the disk is full,
@@ -73,12 +73,12 @@ class Checkpoints:
         self.wait()
         if progress in self._manager.all_steps():
             return
-        figures = {**figures, "fingerprints": fingerprints(arrays)}
+        metadata = {**metadata, "fingerprints": fingerprints(arrays)}
         try:
             self._manager.save(
                 progress,
                 args=ocp.args.Composite(
-                    arrays=ocp.args.StandardSave(arrays), figures=ocp.args.JsonSave(figures)
+                    arrays=ocp.args.StandardSave(arrays), figures=ocp.args.JsonSave(metadata)
                 ),
             )
         except Exception as error:
@@ -101,7 +101,7 @@ class Checkpoints:
             are not read.
 
         Returns:
-          (progress, arrays, figures), or `None` if there is no checkpoint.
+          (progress, arrays, metadata), or `None` if there is no checkpoint.
 
         Raises:
           CheckpointError: There are checkpoints, but none can be read.
@@ -109,14 +109,14 @@ class Checkpoints:
         steps = processes.gather(self.steps()[::-1])[0]
         for progress in steps:
             try:
-                arrays, figures = self._restore(progress, template)
+                arrays, metadata = self._restore(progress, template)
             except Exception as error:
                 _logger.warning(
                     "checkpoint %d in %s is damaged (%s)", progress, self.directory, _brief(error)
                 )
                 continue
             self._move_aside([step for step in steps if step > progress])
-            return progress, arrays, figures
+            return progress, arrays, metadata
         if steps:
             raise CheckpointError(
                 f"none of the checkpoints {steps} in {self.directory} can be read: restore them "
@@ -143,15 +143,15 @@ class Checkpoints:
             )
             return arrays, dict(ocp.JsonCheckpointHandler().restore(folder / "figures"))
 
-        arrays, figures = processes.together(read)
-        expected, found = figures.pop("fingerprints"), fingerprints(arrays)
+        arrays, metadata = processes.together(read)
+        expected, found = metadata.pop("fingerprints"), fingerprints(arrays)
         for name, leaf in _named(template).items():
             if leaf is LEFT_OUT:
                 del expected[name]
         changed = [name for name in expected if expected[name] != found.get(name)]
         if changed or len(expected) != len(found):
             raise ValueError(f"fingerprints differ: {changed[:5] or sorted(found)[:5]}")
-        return arrays, figures
+        return arrays, metadata
 
     def _move_aside(self, damaged):
         """Renames damaged checkpoints, so that the run can use their numbers again."""

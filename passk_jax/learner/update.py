@@ -91,14 +91,14 @@ def policy_gradient_update(
             chunk_tokens=chunk_tokens,
         )
         mean = functools.partial(masked_mean, mask=mask, count=num_tokens)
-        figures = {"entropy": mean(entropy), "sampling_kl": mean(sampling_logp - logp)}
+        metrics = {"entropy": mean(entropy), "sampling_kl": mean(sampling_logp - logp)}
         old = logp if old_logp is None else old_logp
         importance = jnp.float32(1.0)
         if objective.importance_cap is not None:
             importance = importance_weights(old, sampling_logp, objective.importance_cap)
         if weighted:
             ratio = probability_ratio(logp, old, mask)
-            figures |= {
+            metrics |= {
                 "ratio": mean(ratio * importance),
                 "effective_sample_size": mean((ratio * importance) ** 2),  # mean square, see below
                 "old_kl": mean(old - logp),
@@ -106,12 +106,12 @@ def policy_gradient_update(
             }
         loss = policy_gradient_loss(logp, advantages, weights * importance, old_logp, clip)
         if objective.entropy_coefficient is not None:
-            loss -= objective.entropy_coefficient * figures["entropy"]
+            loss -= objective.entropy_coefficient * metrics["entropy"]
         if reference_logp is not None:
             kl = reference_kl(logp, reference_logp, mask, num_tokens, objective.kl_estimator)
-            figures["reference_kl"] = kl
+            metrics["reference_kl"] = kl
             loss += objective.kl_coefficient * kl
-        return loss, figures
+        return loss, metrics
 
     arrays = (
         rollout.tokens,
@@ -122,11 +122,11 @@ def policy_gradient_update(
         reference_logp_PxNxR,
         old_logp_PxNxR,
     )
-    state, figures = _step(state, loss_fn, rollout.prompts, arrays, optimizer, micro_batch)
+    state, metrics = _step(state, loss_fn, rollout.prompts, arrays, optimizer, micro_batch)
     if weighted:  # for the whole batch, not for each micro-batch
-        square = jnp.maximum(figures["effective_sample_size"], jnp.finfo(jnp.float32).tiny)
-        figures["effective_sample_size"] = figures["ratio"] ** 2 / square
-    return state, figures
+        square = jnp.maximum(metrics["effective_sample_size"], jnp.finfo(jnp.float32).tiny)
+        metrics["effective_sample_size"] = metrics["ratio"] ** 2 / square
+    return state, metrics
 
 
 def policy_gradient_updates(
@@ -143,7 +143,7 @@ def policy_gradient_updates(
 
     The log-probabilities of the reference and of the policy before its updates are computed first,
     where the objective needs them. Arguments and results are those of `policy_gradient_update`; the
-    figures are means over the updates. `sizes` are its decoder, chunk_tokens and micro_batch.
+    metrics are means over the updates. `sizes` are its decoder, chunk_tokens and micro_batch.
     """
     reference_logp_PxNxR = old_logp_PxNxR = None
     if objective.keeps_reference:
@@ -152,7 +152,7 @@ def policy_gradient_updates(
     if objective.updates_per_step > 1:
         old_logp_PxNxR = rollout_logprobs(state.variables(), rollout, temperature, **sizes)
     batch = (rollout, advantages_PxN, reference_logp_PxNxR, old_logp_PxNxR)
-    figures = []
+    metrics = []
     for update in range(objective.updates_per_step):
         part = batch
         if objective.minibatches > 1:
@@ -162,8 +162,8 @@ def policy_gradient_updates(
             state, rollout, advantages_PxN, temperature, *logps,
             optimizer=optimizer, objective=objective, **sizes,
         )  # fmt: skip
-        figures.append(each)
-    return state, figures[0] if len(figures) == 1 else _mean(figures)
+        metrics.append(each)
+    return state, metrics[0] if len(metrics) == 1 else _mean(metrics)
 
 
 @jax.jit
@@ -253,7 +253,7 @@ def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch):
     def loss_and_gradients(prompts, arrays):
         return jax.value_and_grad(loss_fn, has_aux=True)(state.params, prompts, arrays)
 
-    (loss, figures), gradients = accumulate(loss_and_gradients, prompts, arrays, micro_batch)
+    (loss, metrics), gradients = accumulate(loss_and_gradients, prompts, arrays, micro_batch)
     gradients, params = to_float32(gradients), to_float32(state.params)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), _ROUNDING)
     moments_key, params_key = jax.random.split(jax.random.fold_in(key, state.updates))
@@ -261,7 +261,7 @@ def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch):
         gradients, state.optimizer_state, params, key=moments_key
     )
     params = round_like(params_key, optax.apply_updates(params, updates), state.params)
-    figures = {"loss": loss, "gradient_norm": optax.global_norm(gradients), **figures}
-    figures = {name: jnp.asarray(value, jnp.float32) for name, value in figures.items()}
+    metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients), **metrics}
+    metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
     state = state.replace(params=params, optimizer_state=optimizer_state, updates=state.updates + 1)
-    return state, figures
+    return state, metrics

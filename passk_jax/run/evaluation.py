@@ -102,7 +102,7 @@ def evaluate(
     Returns:
       {"step", "split", "num_problems", "num_samples", "results": [{"part", "temperature", "metric",
       "estimate", "low", "high"}, ...]}: means with 95% bootstrap intervals over problems. The
-      metrics are those of `tracking.figures_by_problem`, such as "pass@4_n16", without those that
+      metrics are those of `tracking.metrics_by_problem`, such as "pass@4_n16", without those that
       no problem has. `part` is "all", or a part of a mixture.
 
     Raises:
@@ -122,7 +122,7 @@ def evaluate(
         scores = trained.score(num_samples, temperature, seed)
         for part, rows in groups.items():
             of_part = scores.rows(rows)
-            by_problem = tracking.figures_by_problem(
+            by_problem = tracking.metrics_by_problem(
                 of_part.correct_PxN, of_part.final_answers, ks=ks
             )
             results += [

@@ -51,7 +51,7 @@ def train(config: ConfigDict, directory: epath.Path) -> None:
 class Loop:
     """Runs what `parts` describes, and writes it down in a folder.
 
-    Every process has one, at the same step and with the same figures. The first process writes.
+    Every process has one, at the same step and with the same metrics. The first process writes.
 
     Attributes:
       run: How far the run is, a `RunState`.
@@ -121,7 +121,7 @@ class Loop:
             dynamic = config.dynamic_sampling_batches is not None
             num_texts = None if dynamic else config.log_samples_problems
         self.run, step = train_step(self.parts, self.run, num_texts)
-        row, number = dict(step.figures), self.run.step
+        row, number = dict(step.metrics), self.run.step
         if logs:
             indices_P = step.groups.indices[: config.log_samples_problems]
             problems = [self.parts.problems[i] for i in indices_P]
@@ -133,7 +133,7 @@ class Loop:
         return row
 
     def _evaluate(self) -> dict[str, Any]:
-        """Returns held-out figures of the policy; their randomness depends on the step alone."""
+        """Returns held-out metrics of the policy; their randomness depends on the step alone."""
         start = time.perf_counter()
         parts, config = self.parts, self.config.evaluation
         scores = sample_and_score(
@@ -146,7 +146,7 @@ class Loop:
             num_texts=config.log_samples_problems,
         )
         self.writer.write_evaluation(self.run.step, self.held_out, scores.correct_PxN)
-        figures = {"eval/time_s": time.perf_counter() - start}
+        metrics = {"eval/time_s": time.perf_counter() - start}
         logged = self.held_out[: config.log_samples_problems]
         no_weights = [[None] * config.samples_per_prompt] * len(logged)
         self._write_samples(config.split, logged, scores, no_weights)
@@ -154,14 +154,14 @@ class Loop:
         groups |= {f"eval/{part}": rows for part, rows in tasks.by_part(self.held_out).items()}
         for prefix, rows in groups.items():
             of_part = scores.rows(rows)
-            figures |= tracking.group_metrics(
+            metrics |= tracking.group_metrics(
                 of_part.rewards_PxN,
                 of_part.correct_PxN,
                 of_part.final_answers,
                 prefix=prefix,
                 stderr=True,
             )
-        return figures
+        return metrics
 
     def _warm_start(self) -> None:
         """Makes supervised updates on worked examples; training then has a fresh optimizer."""
@@ -174,11 +174,11 @@ class Loop:
         with tracking.Progress(steps, initial=self.run.warm_start_step, name="warm start") as bar:
             while self.run.warm_start_step < steps:
                 indices = order.batch(self.run.warm_start_step * size, size)
-                trained, figures = parts.imitate(
+                trained, metrics = parts.imitate(
                     self.run.state, [parts.problems[i] for i in indices]
                 )
                 step = self.run.warm_start_step + 1
-                row = {f"warm_start/{k}": v for k, v in jax.device_get(figures).items()}
+                row = {f"warm_start/{k}": v for k, v in jax.device_get(metrics).items()}
                 row = {"warm_start/step": step, **row}
                 self.writer.write(0, row, tensorboard_step=step - steps)
                 bar.update(step, row)

@@ -56,13 +56,13 @@ class RunState:
 
 
 # A checkpoint has two parts. Its arrays are `state` (without `frozen`) and `solve_record`. Its
-# figures are the counters below, `cursor` (the sizes of the run's files) and `base` (the
+# metadata are the counters below, `cursor` (the sizes of the run's files) and `base` (the
 # fingerprints of what LoRA adds to). Saving, going on, evaluation and export meet here.
 _COUNTERS = ("warm_start_step", "step", "position")
 
 
-def save(checkpoints: Checkpoints, run: RunState, **figures: Any) -> None:
-    """Starts writing a checkpoint; `figures` are its cursor and base.
+def save(checkpoints: Checkpoints, run: RunState, **metadata: Any) -> None:
+    """Starts writing a checkpoint; `metadata` are its cursor and base.
 
     Raises:
       CheckpointError: This checkpoint, or the one before, cannot be written.
@@ -70,7 +70,7 @@ def save(checkpoints: Checkpoints, run: RunState, **figures: Any) -> None:
     checkpoints.save(
         run.warm_start_step + run.step,
         _arrays(run.state.replace(frozen=None), run.solve_record),
-        {name: getattr(run, name) for name in _COUNTERS} | figures,
+        {name: getattr(run, name) for name in _COUNTERS} | metadata,
     )
 
 
@@ -89,10 +89,10 @@ def restore_or_begin(
     )
     restored = checkpoints.restore_latest(_arrays(template, record))
     if restored is not None:
-        _, arrays, figures = restored
-        state = arrays["state"].replace(frozen=base(parts, figures["base"]))
-        counters = {name: figures[name] for name in _COUNTERS}
-        return RunState(state, arrays["solve_record"], **counters), figures["cursor"]
+        _, arrays, metadata = restored
+        state = arrays["state"].replace(frozen=base(parts, metadata["base"]))
+        counters = {name: metadata[name] for name in _COUNTERS}
+        return RunState(state, arrays["solve_record"], **counters), metadata["cursor"]
     config, params, frozen = parts.config, None, base(parts)
     optimizer = parts.warm_start_optimizer if config.warm_start.steps else parts.optimizer
     if frozen is None and config.init_from is not None:
@@ -122,9 +122,9 @@ def restore_variables(parts: Parts, directory: epath.Path) -> tuple[int, Any]:
         restored = Checkpoints(folder, read_only=True).restore_latest(template)
     if restored is None:
         raise ConfigError(f"{directory} holds no checkpoint yet")
-    _, arrays, figures = restored
-    state = arrays["state"].replace(frozen=base(parts, figures["base"]))
-    return figures["step"], state.variables()
+    _, arrays, metadata = restored
+    state = arrays["state"].replace(frozen=base(parts, metadata["base"]))
+    return metadata["step"], state.variables()
 
 
 def base(parts: Parts, expected: Mapping[str, int] | None = None) -> Any:

@@ -24,11 +24,11 @@ from passk_jax.tracking import group_metrics, solve_record
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a step learned from, and its figures for a row of metrics.jsonl."""
+    """What a step learned from, and its metrics for a row of metrics.jsonl."""
 
     groups: Groups
     advantages_PxN: jax.Array
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[RunState, Step]:
@@ -72,9 +72,9 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
     )
     state, learned = parts.update(run.state, groups.rollout, advantages_PxN)
 
-    # The devices work on the update; meanwhile the host computes the figures of the samples.
+    # The devices work on the update; meanwhile the host computes the metrics of the samples.
     scores, k = joined(scored), parts.transformation.k_at(run.step)
-    figures = {
+    metrics = {
         # pass@k, distinct@k, majority@k for each k, wrong_answer_entropy, reward_mean,
         # groups_all_right, groups_all_wrong: `tracking.metrics`
         **group_metrics(
@@ -87,15 +87,15 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
         "train/learning_rate": float(parts.learning_rate(run.step)),
     }
     if k is not None:
-        figures["train/k"] = k
+        metrics["train/k"] = k
     if config.dynamic_sampling_batches is not None:
-        figures["train/sampled_batches"] = len(scored)
-        figures["train/groups_silent"] = float(groups.silent().mean())
+        metrics["train/sampled_batches"] = len(scored)
+        metrics["train/groups_silent"] = float(groups.silent().mean())
     # loss, gradient_norm, entropy, sampling_kl, ...: `learner.update.policy_gradient_update`
-    figures |= {f"train/{name}": value for name, value in jax.device_get(learned).items()}
-    figures |= clock.figures(counts)  # ..._tokens_per_s, scoring_time_s, step_time_s
+    metrics |= {f"train/{name}": value for name, value in jax.device_get(learned).items()}
+    metrics |= clock.metrics(counts)  # ..._tokens_per_s, scoring_time_s, step_time_s
     run = dataclasses.replace(run, state=state, step=run.step + 1)
-    return run, Step(groups, advantages_PxN, figures)
+    return run, Step(groups, advantages_PxN, metrics)
 
 
 @jax.jit(static_argnames="stop_ids")
@@ -122,7 +122,7 @@ class _Clock:
         yield
         self._seconds[part] += time.perf_counter() - start
 
-    def figures(self, counts: Mapping[str, int]) -> dict[str, float]:
+    def metrics(self, counts: Mapping[str, int]) -> dict[str, float]:
         """Returns the speeds of a step that is done; all but sampling and scoring is the update."""
         step, sampling = time.perf_counter() - self._start, self._seconds["sampling"]
         scoring, responses = self._seconds["scoring"], counts["response_tokens"]

@@ -6,8 +6,8 @@ from passk_jax.tracking.metrics import (
     Interval,
     bootstrap,
     bootstrap_pass_at_k,
-    figures_by_problem,
     group_metrics,
+    metrics_by_problem,
 )
 from passk_jax.tracking.progress import Progress
 from passk_jax.tracking.report import write_report
@@ -28,8 +28,8 @@ __all__ = [
     "Writer",
     "bootstrap",
     "bootstrap_pass_at_k",
-    "figures_by_problem",
     "group_metrics",
+    "metrics_by_problem",
     "read_arms",
     "read_rows",
     "solve_record",

@@ -42,12 +42,12 @@ def group_metrics(
       correct_PxN: Booleans, or 0 and 1.
       final_answers: P sequences of N answers in normal form, or None for "no answer".
       prefix: The prefix of every name, "train" or "eval".
-      ks: Values of k, see `figures_by_problem`.
+      ks: Values of k, see `metrics_by_problem`.
       stderr: Whether to add each metric's standard error over problems, (sample standard deviation)
         / sqrt(P), under its name with "_stderr" appended. It is nan for P = 1.
 
     Returns:
-      `{prefix}/{name}`: the means over problems of `figures_by_problem`, then `reward_mean`,
+      `{prefix}/{name}`: the means over problems of `metrics_by_problem`, then `reward_mean`,
       `groups_all_right` and `groups_all_wrong` (fractions). A mean leaves out the problems without
       a value (nan), and is nan if no problem has one.
 
@@ -62,7 +62,7 @@ def group_metrics(
      'train/reward_mean': 0.5, 'train/groups_all_right': 0.0, 'train/groups_all_wrong': 0.0}
     """
     rewards_PxN = np.asarray(rewards_PxN, dtype=np.float64)
-    by_problem = figures_by_problem(correct_PxN, final_answers, ks=ks)
+    by_problem = metrics_by_problem(correct_PxN, final_answers, ks=ks)
     correct_PxN = np.asarray(correct_PxN)
     if rewards_PxN.shape != correct_PxN.shape:
         raise ValueError(
@@ -92,7 +92,7 @@ def group_metrics(
     return metrics
 
 
-def figures_by_problem(
+def metrics_by_problem(
     correct_PxN: np.ndarray,
     final_answers: Sequence[Sequence[str | None]],
     *,
@@ -112,7 +112,7 @@ def figures_by_problem(
     Raises:
       ValueError: Shapes disagree, or there are no samples.
 
-    >>> figures_by_problem(np.eye(2), [["4", "5"], ["5", "7"]], ks=(2,))["distinct@2_n2"].tolist()
+    >>> metrics_by_problem(np.eye(2), [["4", "5"], ["5", "7"]], ks=(2,))["distinct@2_n2"].tolist()
     [2.0, 2.0]
     """
     correct_PxN = _check_correct(correct_PxN)
@@ -132,12 +132,12 @@ def figures_by_problem(
         "majority": np.array([answers.majority_at_k(*group, ks) for group in groups]),
     }
     entropy_P = np.array([answers.wrong_answer_entropy(*group) for group in groups])
-    figures = {
+    metrics = {
         f"{name}@{k}_n{N}": values_PxK[:, i]
         for name, values_PxK in by_k_PxK.items()
         for i, k in enumerate(ks)
     }
-    return {**figures, f"wrong_answer_entropy_n{N}": entropy_P}
+    return {**metrics, f"wrong_answer_entropy_n{N}": entropy_P}
 
 
 def bootstrap(
@@ -154,7 +154,7 @@ def bootstrap(
     kind, so resampling is one multinomial draw over the kinds.
 
     Args:
-      by_problem: Arrays (P,), such as those of `figures_by_problem`. A nan is left out.
+      by_problem: Arrays (P,), such as those of `metrics_by_problem`. A nan is left out.
       confidence: The share of resamples inside the interval, in (0, 1).
       num_resamples: The number of sets of P problems that are drawn.
       seed: The seed of the draws, which all metrics share.

@@ -45,12 +45,12 @@ class Progress:
 
     def update(self, step: int, row: Mapping[str, object]) -> None:
         """Shows that `step` is done, with the metrics of its row."""
-        figures = figures_that_matter(row)
+        text = main_metrics(row)
         if self._bar is not None:
-            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
         elif step % self._plain_every == 0 or step == self._total:
-            self.note(f"{self._name} {step}/{self._total}: {figures}")
+            self.note(f"{self._name} {step}/{self._total}: {text}")
 
     def note(self, text: str) -> None:
         """Writes a separate line, above the bar if there is one."""
@@ -76,11 +76,11 @@ class Progress:
         self.close()
 
 
-def figures_that_matter(row: Mapping[str, object]) -> str:
+def main_metrics(row: Mapping[str, object]) -> str:
     """Returns a row's most important metrics as a short text.
 
     >>> row = {"train/pass@1_n16": 0.4, "train/pass@4_n16": 0.62, "train/pass@16_n16": 0.81}
-    >>> figures_that_matter({**row, "train/cumulative_solve_rate": 0.5, "train/step_time_s": 0.3})
+    >>> main_metrics({**row, "train/cumulative_solve_rate": 0.5, "train/step_time_s": 0.3})
     'pass@1 0.400, pass@16 0.810, solved 0.500, 0.30 s/step'
     """
     by_k = metrics.pass_at_k_by_k(row, "train")

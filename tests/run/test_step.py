@@ -62,7 +62,7 @@ def test_a_phase_of_the_estimator_begins_at_its_step():
     expected = [ONE_RIGHT, ONE_RIGHT, (1.0, -1 / 3, -1 / 3, -1 / 3)]
     for step, advantages in zip(found, expected, strict=True):
         np.testing.assert_allclose(step.advantages_PxN, np.tile(advantages, (4, 1)), rtol=1e-6)
-    rates = [step.figures["train/learning_rate"] for step in found]
+    rates = [step.metrics["train/learning_rate"] for step in found]
     np.testing.assert_allclose(rates, [1e-3, 1e-3, 1e-4], rtol=1e-6)
 
 
@@ -70,7 +70,7 @@ def test_a_phase_of_k_begins_at_its_step():
     # sloo_minus_one of (1, 0, 0, 0): k = 1 subtracts the mean of the other three samples.
     parts, run = begin(estimator__k=((0, 1), (1, 4)))
     found = [step for _, step in steps(parts, run, 2)]
-    assert [step.figures["train/k"] for step in found] == [1, 4]
+    assert [step.metrics["train/k"] for step in found] == [1, 4]
     first, second = (np.asarray(step.advantages_PxN)[0] for step in found)
     np.testing.assert_allclose(first, [1.0, -1 / 3, -1 / 3, -1 / 3], rtol=1e-6)
     # There is one set of 4. Without the success its best is 0 and not 1, without a failure still 1.
@@ -93,8 +93,8 @@ def test_the_solve_record_counts_steps_from_one():
     assert two.solve_record.first_solved_step[order[5]] == 2
     assert two.solve_record.last_step[order].tolist() == [1] * 4 + [2] * 4
     assert (two.step, two.position) == (2, 8)
-    assert step.figures["train/cumulative_solve_rate"] == 1 / 50
-    assert step.figures["train/samples_drawn"] == 2 * 4 * 4
+    assert step.metrics["train/cumulative_solve_rate"] == 1 / 50
+    assert step.metrics["train/samples_drawn"] == 2 * 4 * 4
 
 
 def test_noise_differs_from_step_to_step_and_from_problem_to_problem():
@@ -126,7 +126,7 @@ def test_every_batch_is_sampled_with_a_key_of_its_own(monkeypatch):
     (one, step), (two, _) = steps(parts, run, 2)
     assert len(keys) == len(set(keys)) == 6
     assert (one.position, two.position) == (12, 24)
-    assert step.figures["train/sampled_batches"] == 3 and step.figures["train/groups_silent"] == 1
+    assert step.metrics["train/sampled_batches"] == 3 and step.metrics["train/groups_silent"] == 1
 
 
 def test_a_key_is_for_one_purpose_one_step_and_one_batch():
@@ -151,7 +151,7 @@ def test_the_update_is_of_the_policy_at_the_temperature_that_was_sampled_from(te
     params = jax.tree.map(lambda x: 8 * x, run.state.params)
     run = dataclasses.replace(run, state=run.state.replace(params=params))
     ((_, step),) = steps(parts, run, 1)
-    assert abs(step.figures["train/sampling_kl"]) < 1e-4
+    assert abs(step.metrics["train/sampling_kl"]) < 1e-4
     rollout = step.groups.rollout
     at_one = jnp.sum((rollout.sampling_logp - rollout.policy_logp) * rollout.mask)
     assert abs(at_one / jnp.sum(rollout.mask)) > 0.02
@@ -160,13 +160,13 @@ def test_the_update_is_of_the_policy_at_the_temperature_that_was_sampled_from(te
 def test_the_parts_of_a_step_are_timed_and_counted():
     parts, run = begin()
     ((_, step),) = steps(parts, run, 1)
-    figures, mask = step.figures, np.asarray(step.groups.rollout.mask)
-    assert figures["train/response_tokens"] == mask.sum() / 16
+    metrics, mask = step.metrics, np.asarray(step.groups.rollout.mask)
+    assert metrics["train/response_tokens"] == mask.sum() / 16
     ended = (np.asarray(step.groups.rollout.tokens) == parts.tokenizer.eos_id) & mask
-    assert figures["train/truncated"] == 1 - ended.any(axis=-1).mean()
-    assert figures["train/pass@1_n4"] == 0.25 and figures["train/pass@4_n4"] == 1.0
-    sampling = mask.sum() / figures["train/sampling_tokens_per_s"]
-    assert 0 < figures["train/scoring_time_s"] + sampling < figures["train/step_time_s"]
+    assert metrics["train/truncated"] == 1 - ended.any(axis=-1).mean()
+    assert metrics["train/pass@1_n4"] == 0.25 and metrics["train/pass@4_n4"] == 1.0
+    sampling = mask.sum() / metrics["train/sampling_tokens_per_s"]
+    assert 0 < metrics["train/scoring_time_s"] + sampling < metrics["train/step_time_s"]
 
 
 def test_texts_are_kept_of_as_many_problems_as_are_asked_for():

@@ -133,7 +133,7 @@ def test_bootstrap_estimates_are_the_metrics():
     wrong = rng.integers(0, 5, size=(40, 16)).astype(str)
     answers = np.where(correct, "right", wrong).tolist()
     plain = metrics.group_metrics(correct, correct, answers, prefix="eval")
-    intervals = metrics.bootstrap(metrics.figures_by_problem(correct, answers))
+    intervals = metrics.bootstrap(metrics.metrics_by_problem(correct, answers))
     assert len(intervals) == 3 * 5 + 1
     for name, interval in intervals.items():
         assert interval.estimate == pytest.approx(plain[f"eval/{name}"], rel=1e-9)
