@@ -141,7 +141,7 @@ def get_config() -> config_dict.ConfigDict:
     config.estimator.mask_truncated = False
     config.estimator.truncated_penalty = optional(None, float)
 
-    # The terms of the loss beside the advantages. `learner.objective` documents each key.
+    # The loss, apart from the advantages. `learner.objective` documents each key.
     config.objective = config_dict.ConfigDict()
     config.objective.epochs = 1  # how often each sample is used
     config.objective.minibatches = 1  # updates per epoch; must divide prompts_per_step
@@ -194,8 +194,8 @@ def get_config() -> config_dict.ConfigDict:
     config.mesh.fsdp = 1
     config.mesh.model = 1
 
-    # Which mesh axes split each axis of an array. Parameters are laid out anew for sampling once
-    # per step, because each sampled token needs all of them.
+    # Which mesh axes split each axis of an array. Once per step the parameters are copied to the
+    # layout for sampling, because each sampled token needs all of them.
     config.sharding = config_dict.ConfigDict()
     config.sharding.training = _split_over(embed="fsdp")
     config.sharding.sampling = _split_over(embed=None)

@@ -87,7 +87,7 @@ class Study:
 
     Attributes:
       name: The name of its folder of runs and of its part of results.json.
-      config: The config that the arms change. Its `warm_start` is that of the warm start.
+      config: The config that the arms change. The warm start's run uses it as it is, with 0 steps.
       arms: name -> {config key: value}. A value may be a function of the number of steps, such as
         one that returns a schedule.
       baseline: The arm that the others are compared with.

@@ -88,7 +88,7 @@ def _last(pattern: re.Pattern, text: str) -> re.Match | None:
 
 
 def boxes(text: str) -> list[str]:
-    r"""Returns the contents of all balanced boxes, in order. Without any, that of `\boxed 5`.
+    r"""Returns the contents of all balanced boxes, in order, or else of the last `\boxed 5`.
 
     >>> boxes(r"\boxed{\frac{1}{2}}, or \fbox{a\boxed{b}}. \boxed{cut of")
     ['\\frac{1}{2}', 'a\\boxed{b}']

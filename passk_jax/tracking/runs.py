@@ -108,9 +108,9 @@ class Arm:
         return dict(sorted(names.items()))
 
     def metric(self, pattern: str) -> str:
-        """Returns the metric of that name, with the largest number for a final *, or "" for none.
+        """Returns the name of the metric that a pattern matches, or "" if none does.
 
-        For example "eval/majority@*" is "eval/majority@16_n16".
+        A final * matches the largest number: "eval/majority@*" is "eval/majority@16_n16".
         """
         names = dict.fromkeys(name for row in self.runs[0].rows for name in row)
         if not pattern.endswith("*"):
