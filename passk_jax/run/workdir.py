@@ -37,6 +37,9 @@ def check_reachable(workdir: epath.Path) -> None:
 
         google.auth.default()
         workdir.exists()
+    except ModuleNotFoundError as error:
+        need = f"a folder in a bucket needs {error.name}: pip install 'passk_jax[gcs]'"
+        raise ConfigError(f"--workdir={workdir}: {need}") from error
     except Exception as error:
         raise ConfigError(
             f"--workdir={workdir} cannot be reached: {' '.join(str(error).split())[:300]}. On a "
