@@ -13,10 +13,9 @@ from passk_jax.experiment import ConfigError, build
 from passk_jax.export import export
 from passk_jax.learner.checkpoint import CheckpointError
 from passk_jax.learner.train_state import init_state
-from passk_jax.planning.compiling import compile_update
-from passk_jax.planning.cost import analyze
 from passk_jax.policy.formats import layouts, orbax
 from passk_jax.train import Stopped, Trainer, train
+from tests.planning.traced import traced_flops
 from tests.tiny import tiny_config
 
 LORA = {"lora__rank": 2, "lora__alpha": 6.0, "optimizer__learning_rate": 0.01}
@@ -72,7 +71,7 @@ def test_no_gradient_of_the_base_is_computed():
     flops = {}
     for rank in (None, 1):
         experiment = build(tiny_config(lora__rank=rank, policy__remat=None))
-        flops[rank] = analyze(compile_update(experiment).text).matrix_flops
+        flops[rank] = traced_flops("update", experiment, 1)
     config, c = experiment.config, experiment.decoder.config
     kernels = [
         (c.embed_dim, c.num_heads * c.head_dim),

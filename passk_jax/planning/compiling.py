@@ -1,6 +1,7 @@
-"""The programs of a step, compiled for devices that need not be here, with what they take."""
+"""Compiles the programs of a step for devices that need not be here, and says their memory."""
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from passk_jax.learner.train_state import (
 )
 from passk_jax.learner.update import policy_gradient_update, rollout_logprobs
 from passk_jax.planning.chips import Slice
-from passk_jax.policy.decoder import prefill
+from passk_jax.policy.sharding import Layout
 from passk_jax.programs import Programs, problems_per_update
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout, sample
@@ -39,16 +40,16 @@ class Compiled:
     """A program compiled for a slice.
 
     Attributes:
-      text: its HLO; `None` where the compiler found that it does not fit.
-      peak_bytes: memory of a device at its fullest, arguments included.
+      executable: jax's; `None` where the compiler found that the program does not fit.
+      peak_bytes: Memory of a device at its fullest, arguments included.
     """
 
-    text: str | None
+    executable: jax.stages.Compiled | None
     peak_bytes: int
 
 
 def slice_devices(on: Slice) -> Sequence[jax.Device]:
-    """The devices of a slice, described by libtpu, which compiles for them without having them.
+    """Returns the devices of a slice as libtpu describes them: it compiles for them without a TPU.
 
     Raises:
       RuntimeError: libtpu is not installed.
@@ -67,8 +68,40 @@ def slice_devices(on: Slice) -> Sequence[jax.Device]:
     return topologies.get_topology_desc(**on.topology_arguments).devices
 
 
+def phase_names(programs: Programs) -> list[str]:
+    """Returns the names of a step's programs, in the order in which they run."""
+    reference = ["reference"] if programs.objective.keeps_reference else []
+    old_policy = ["old policy"] if programs.objective.updates_per_step > 1 else []
+    return ["sampling", *reference, *old_policy, "update"]
+
+
+def given(name: str, programs: Programs) -> Any:
+    """Returns the part of the training state that a program of a step takes."""
+    state = training_state(programs)
+    if name == "sampling":
+        return None  # parameters in a layout of their own
+    if name == "update":
+        return state
+    return state.variables(state.reference if name == "reference" else None)
+
+
+def compile_phase(name: str, programs: Programs) -> Compiled:
+    """Compiles a program of a step, one of `phase_names`."""
+    if name == "sampling":
+        return compile_sampling(programs)
+    if name == "update":
+        return compile_update(programs)
+    return _compile(
+        rollout_logprobs,
+        given(name, programs),
+        _rollout(programs, programs.config.prompts_per_step),
+        programs.config.sampling.temperature,
+        **_sizes(programs),
+    )
+
+
 def compile_sampling(programs: Programs) -> Compiled:
-    """The sampler at its longest prompts and completions."""
+    """Compiles the sampler at the longest prompts and completions."""
     prompts = _prompts(programs, programs.config.prompts_per_step)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return _compile(
@@ -86,7 +119,7 @@ def compile_sampling(programs: Programs) -> Compiled:
 
 
 def compile_update(programs: Programs) -> Compiled:
-    """One policy-gradient update at the longest prompts and completions."""
+    """Compiles one policy-gradient update at the longest prompts and completions."""
     objective = programs.objective
     rollout = _rollout(programs, problems_per_update(programs.config))
     return _compile(
@@ -103,28 +136,8 @@ def compile_update(programs: Programs) -> Compiled:
     )
 
 
-def compile_reference(programs: Programs) -> Compiled:
-    """The reference's log-probabilities, for a KL penalty."""
-    return _compile_logprobs(programs, reference_variables(programs))
-
-
-def compile_old_policy(programs: Programs) -> Compiled:
-    """The log-probabilities before several updates, for their ratios."""
-    return _compile_logprobs(programs, training_state(programs).variables())
-
-
-def _compile_logprobs(programs, variables):
-    return _compile(
-        rollout_logprobs,
-        variables,
-        _rollout(programs, programs.config.prompts_per_step),
-        programs.config.sampling.temperature,
-        **_sizes(programs),
-    )
-
-
 def training_state(programs: Programs) -> TrainState:
-    """What is kept from step to step: shapes, dtypes and shardings."""
+    """Returns shapes, dtypes and shardings of the state that is kept from step to step."""
     state = abstract_state(
         programs.decoder,
         programs.optimizer,
@@ -135,46 +148,42 @@ def training_state(programs: Programs) -> TrainState:
     return state.replace(frozen=abstract_base(programs.decoder))
 
 
-def reference_variables(programs: Programs) -> dict[str, Any]:
-    """What `compile_reference` is given of the state."""
-    state = training_state(programs)
-    return state.variables(state.reference)
+def cache_bytes(programs: Programs, room: int | None = None) -> tuple[int, int]:
+    """Returns the bytes of keys and values on one device, of all prompts and of all completions.
 
-
-def cache_bytes(programs: Programs) -> tuple[int, int]:
-    """Bytes of keys and values on one device: of the prompts, and of the completions."""
+    Args:
+      programs: The sampler's decoder and batch are taken from it.
+      room: How many tokens of each completion have room; `None` for the most.
+    """
     config, decoder = programs.config, programs.sampling_decoder
-    params = abstract_sampling_params(decoder)
+    c, layout = decoder.config, decoder.layout
+    heads = c.num_kv_heads * layout.kv_copies(c.num_heads, c.num_kv_heads)
+    groups = (config.prompts_per_step, config.samples_per_prompt)
+    names = ("problems", "samples", None, "kv_heads", None)
+    sizes = [0, 0]
+    for kind in c.layer_kinds:
+        seen = (c.window(kind) or math.inf) - 1
+        # A prompt's last token is the first one that the sampler's loop feeds.
+        prompt = min(config.sampling.max_prompt_tokens - 1, seen)
+        own = max(1, min(room or config.sampling.max_response_tokens, seen))
+        for index, shape in enumerate([(groups[0], 1, prompt), (*groups, own)]):
+            share = local_size(layout, names, (*shape, heads, c.head_dim))
+            sizes[index] += 2 * c.num_periods * share * jnp.dtype(c.dtype).itemsize
+    return tuple(sizes)
 
-    def shared_segment(params, prompts):  # a prompt's last token is the first that the loop feeds
-        return prefill(decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1])
 
-    shared = jax.eval_shape(shared_segment, params, _prompts(programs, config.prompts_per_step))
-    names = ("layers", "problems", None, "kv_heads", None)
-    of_prompts = of_completions = 0
-    for kind, pair in shared.kv.items():
-        window = decoder.config.window(kind) or programs.sampling.max_response_tokens + 1
-        slots = min(programs.sampling.max_response_tokens, window - 1)
-        for x in pair:
-            sharding = decoder.layout.sharding(names, x.shape)
-            of_prompts += _shard_bytes(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding))
-            shape = (*x.shape[:2], config.samples_per_prompt, slots, *x.shape[3:])
-            sharding = decoder.layout.sharding((*names[:2], "samples", *names[2:]), shape)
-            room = jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
-            of_completions += _shard_bytes(room)
-    return of_prompts, of_completions
+def local_size(layout: Layout, names: Sequence[str | None], shape: Sequence[int]) -> int:
+    """Returns how many numbers of an array each device has, its axes having these names."""
+    return math.prod(layout.sharding(names, shape).shard_shape(tuple(shape)))
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of a tree of sharded arrays on one device."""
+    """Returns the bytes of a tree of sharded arrays on one device."""
     return sum(_shard_bytes(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def _shard_bytes(x: jax.ShapeDtypeStruct) -> int:
-    size = 1
-    for part in x.sharding.shard_shape(x.shape):
-        size *= part
-    return size * x.dtype.itemsize
+    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
 def _compile(function, *args, **kwargs) -> Compiled:
@@ -190,7 +199,7 @@ def _compile(function, *args, **kwargs) -> Compiled:
         return Compiled(None, size)
     memory = compiled.memory_analysis()
     peak = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes
-    return Compiled(compiled.as_text(), peak)
+    return Compiled(compiled, peak)
 
 
 def _sizes(programs):
