@@ -28,12 +28,12 @@ def compile_once(phase, num_layers, quick):
     if quick:
         config.policy.update({"embed_dim": 64, "hidden_dim": 128, "head_dim": 16})
     config.policy.num_layers = num_layers
-    programs = build_policy(config, None)
+    parts = build_policy(config, None)
     start = time.perf_counter(), time.process_time()
     if phase == "sampling":
-        compiling.compile_sampling(programs)
+        compiling.compile_sampling(parts)
     else:
-        compiling.compile_update(programs)
+        compiling.compile_update(parts)
     return time.perf_counter() - start[0], time.process_time() - start[1]
 
 

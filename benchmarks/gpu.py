@@ -98,19 +98,19 @@ def memory_rate(num_bytes):
 # --- the step ---
 
 
-def sampling_bytes(programs, params):
+def sampling_bytes(parts, params):
     """Returns the bytes that memory must deliver from the second token to the last."""
-    tokens = programs.sampling.max_response_tokens
-    of_prompts, of_completions = compiling.cache_bytes(programs)
+    tokens = parts.sampling.max_response_tokens
+    of_prompts, of_completions = compiling.cache_bytes(parts)
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
     # Token t, from 0, attends to t tokens before it: every window is longer than a completion.
     so_far = sum(range(1, tokens)) * of_completions // tokens
     return (tokens - 1) * (weights + of_prompts) + so_far
 
 
-def update_flops(programs, params):
+def update_flops(parts, params):
     """Returns 2 x parameters x tokens x 3 passes. Each prompt runs once for all its samples."""
-    config = programs.config
+    config = parts.config
     head = params["embedding"].size
     layers = sum(x.size for x in jax.tree.leaves(params)) - head
     completions = config.prompts_per_step * config.samples_per_prompt
@@ -119,18 +119,18 @@ def update_flops(programs, params):
     return 2 * 3 * (layers * (prompts + completions) + head * completions)
 
 
-def prompts_of(programs):
-    config = programs.config
+def prompts_of(parts):
+    config = parts.config
     shape = (config.prompts_per_step, config.sampling.max_prompt_tokens)
     tokens = np.random.default_rng(0).integers(3, config.policy.vocab_size, shape, dtype=np.int32)
-    put = programs.sampling_decoder.layout.put
+    put = parts.sampling_decoder.layout.put
     return Prompts(tokens=put(tokens, "problems"), mask=put(np.ones(shape, bool), "problems"))
 
 
-def time_sampling(programs, params, repetitions):
+def time_sampling(parts, params, repetitions):
     """Returns a rollout, its seconds, and the seconds to the first token."""
-    prompts = prompts_of(programs)
-    whole, first = programs.sampling, SamplingConfig(1)
+    prompts = prompts_of(parts)
+    whole, first = parts.sampling, SamplingConfig(1)
     seconds = {whole: [], first: []}
     for repetition in range(repetitions + 1):
         for settings, values in seconds.items():
@@ -140,8 +140,8 @@ def time_sampling(programs, params, repetitions):
                 prompts,
                 jax.random.key(repetition),
                 1.0,
-                decoder=programs.sampling_decoder,
-                num_samples=programs.config.samples_per_prompt,
+                decoder=parts.sampling_decoder,
+                num_samples=parts.config.samples_per_prompt,
                 config=settings,
                 stop_ids=(NEVER,),
                 pad_id=0,
@@ -155,9 +155,9 @@ def time_sampling(programs, params, repetitions):
     return full, *both
 
 
-def time_update(programs, state, rollout, repetitions):
+def time_update(parts, state, rollout, repetitions):
     advantages = jnp.where(rollout.tokens[..., 0] % 2 == 0, 1.0, -1.0)
-    config, seconds = programs.config, []
+    config, seconds = parts.config, []
     for repetition in range(repetitions + 1):
         start = time.perf_counter()
         state, figures = policy_gradient_update(
@@ -165,8 +165,8 @@ def time_update(programs, state, rollout, repetitions):
             rollout,
             advantages,
             1.0,
-            decoder=programs.decoder,
-            optimizer=programs.optimizer,
+            decoder=parts.decoder,
+            optimizer=parts.optimizer,
             chunk_tokens=config.logprob_chunk_tokens,
             micro_batch=MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
         )
@@ -187,18 +187,18 @@ def main():
     bytes_rate = memory_rate(2**20 if quick else 2**31)
     print(f"{device.device_kind}: {flops_rate / 1e12:.2f} TFLOP/s, {bytes_rate / 1e9:.1f} GB/s")
 
-    programs = build_policy(make_config(quick), None, [device])
-    config = programs.config
-    state = init_state(programs.decoder, programs.optimizer, 0)
-    params = sampling_params(state.variables(), programs.sampling_decoder)
+    parts = build_policy(make_config(quick), None, [device])
+    config = parts.config
+    state = init_state(parts.decoder, parts.optimizer, 0)
+    params = sampling_params(state.variables(), parts.sampling_decoder)
     count = sum(x.size for x in jax.tree.leaves(params))
     print(
         f"{count / 1e6:,.2f} million parameters, {config.prompts_per_step} prompts of "
         f"{config.sampling.max_prompt_tokens} tokens x {config.samples_per_prompt} samples of "
         f"{config.sampling.max_response_tokens}"
     )
-    num_bytes, flops = sampling_bytes(programs, params), update_flops(programs, params)
-    rollout, whole, first = time_sampling(programs, params, repetitions)
+    num_bytes, flops = sampling_bytes(parts, params), update_flops(parts, params)
+    rollout, whole, first = time_sampling(parts, params, repetitions)
     del params  # the update donates the parameters' buffers
     tokens = rollout.tokens.size
     rate = num_bytes / (whole - first)
@@ -209,7 +209,7 @@ def main():
         f"  {num_bytes / 1e9:.3f} GB after it, {rate / 1e9:.1f} GB/s: "
         f"{rate / bytes_rate:.1%} of what memory delivers (target 60%)"
     )
-    seconds = time_update(programs, state, rollout, repetitions)
+    seconds = time_update(parts, state, rollout, repetitions)
     rate = flops / seconds
     print(f"update: {seconds:.2f} s, {tokens / seconds:.0f} tokens/s")
     print(

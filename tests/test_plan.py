@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+from unittest import mock
 
 import jax
+import numpy as np
 import pytest
 
-from passk_jax import plan as plan_lib
 from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import init_state
-from passk_jax.plan import describe, plan
-from passk_jax.planning import chips, compiling
+from passk_jax.planning import chips, compiling, step
+from passk_jax.planning.collectives import Collective
+from passk_jax.planning.step import plan
+from passk_jax.planning.words import describe
+from passk_jax.planning.work import Work
 from passk_jax.run.parts import build_policy
 from tests.tiny import ROOT, command, run, tiny_config
 
@@ -33,11 +37,23 @@ def local_plan():
     return plan(wide_config(), "local")
 
 
+def expected_flops(name, parts):
+    """2 x parameters x tokens forward, twice that backward; "dots" makes the logits again."""
+    c = parts.decoder.config
+    head = c.vocab_size * c.embed_dim
+    attention = c.embed_dim * c.head_dim * 2 * (c.num_heads + c.num_kv_heads)
+    layers = c.num_layers * (attention + 3 * c.embed_dim * c.hidden_dim)
+    prompts, responses = 4 * 32, 16 * 16
+    if name == "update":
+        return 2 * (3 * layers * (prompts + responses) + 4 * head * responses)
+    return 2 * (layers * (prompts + responses) + head * responses)
+
+
 def test_operations_are_what_parameters_and_tokens_make_them(local_plan):
-    # 2 x parameters x tokens in each pass. Attention adds little at 33 + 16 tokens, and of a
-    # prompt's last layer only keys and values are needed. One pass more or less would be a quarter.
-    for phase in local_plan["phases"].values():
-        assert 0.93 < phase["matrix_flops"] / phase["expected_flops"] < 1.07
+    # Attention adds little at 33 + 16 tokens. One pass more or less would be a quarter.
+    for name, phase in local_plan["phases"].items():
+        expected = expected_flops(name, build_policy(wide_config(), None))
+        assert 1 < phase["matrix_flops"] / expected < 1.03
 
 
 def test_shorter_completions_take_less_sampling_alone(local_plan):
@@ -52,8 +68,8 @@ def test_shorter_completions_take_less_sampling_alone(local_plan):
 
 
 def test_memory_that_is_kept_is_that_of_the_state(local_plan):
-    programs = build_policy(wide_config(), None)
-    state = init_state(programs.decoder, programs.optimizer, 0)
+    parts = build_policy(wide_config(), None)
+    state = init_state(parts.decoder, parts.optimizer, 0)
     assert local_plan["kept_bytes"] == sum(x.nbytes for x in jax.tree.leaves(state))
     assert local_plan["parameters"] == sum(x.size for x in jax.tree.leaves(state.params))
     # 2 layers of keys and values of 1 head, 8 wide, in float32: 32 prompt tokens (the last is fed
@@ -77,18 +93,44 @@ def test_several_updates_are_planned_as_often_as_they_run(local_plan):
     result = plan(wide_config(objective__epochs=2, objective__minibatches=2), "local")
     assert list(result["phases"]) == ["sampling", "old policy", "update"]
     once, four = (found["phases"]["update"] for found in (local_plan, result))
-    # Two epochs: each sample twice, however it is split.
-    assert four["expected_flops"] == 2 * once["expected_flops"]
-    assert four["matrix_flops"] == pytest.approx(2 * once["matrix_flops"], rel=0.05)
-    forward = result["phases"]["old policy"]
-    assert forward["matrix_flops"] == pytest.approx(forward["expected_flops"], rel=0.1)
+    # Two epochs: each sample twice, however it is split. The optimizer runs four times.
+    assert four["matrix_flops"] == 2 * once["matrix_flops"]
+    assert four["parts"]["optimizer"][1] == 4 * once["parts"]["optimizer"][1]
+    # Forward alone is a third of the layers' products, and a quarter of the logits'.
+    forward = result["phases"]["old policy"]["parts"]
+    assert 3 * forward["matrices"][0] == once["parts"]["matrices"][0]
+    assert 4 * forward["logits"][0] == once["parts"]["logits"][0]
 
 
 def test_the_words_have_the_numbers(local_plan):
-    words = describe(local_plan | {"phases": local_plan["phases"]})
+    words = describe(local_plan)
     assert f"{local_plan['parameters']:,} parameters" in words
     assert "4 problems x 4 samples, prompts of 33 and completions of 16 tokens" in words
     assert "It compiles." in words
+    assert all(part in words for part in ("tokens", "matrices", "attention", "optimizer"))
+
+
+def test_seconds_of_parts_and_exchanges(monkeypatch):
+    # On v5e, 197 TFLOP/s and 819 GB/s: the first part computes 2 s and reads 1 s, the other reads
+    # 3 s. Of 16 chips in a row of 4 x 4, 4 neighbours send over one link of 50 GB/s: 0.5 s.
+    parts = {"a": Work(2 * 197e12, 819e9), "b": Work(0, 3 * 819e9)}
+    row = tuple(tuple(range(i, i + 4)) for i in range(0, 16, 4))
+    monkeypatch.setattr(step.work, "of_phase", lambda *args: parts)
+    monkeypatch.setattr(
+        step, "collectives", lambda *args: [Collective("all-gather", row, 25e9, None)]
+    )
+
+    class Device:
+        def __init__(self, i):
+            self.coords = (i // 4, i % 4, 0)
+
+    parts = build_policy(wide_config(), None)
+    mesh = mock.Mock(devices=np.array([Device(i) for i in range(16)]))
+    object.__setattr__(parts.decoder.layout, "mesh", mesh)
+    cost = step._cost("sampling", "", parts, 16, chips.parse_slice("v5e:4x4"))
+    assert (cost["compute_s"], cost["memory_s"], cost["interconnect_s"]) == (2, 4, 0.5)
+    assert (cost["overlapped_s"], cost["sequential_s"], cost["limit"]) == (4, 2 + 3 + 0.5, "memory")
+    assert cost["sent_bytes"] == {"all-gather": 25e9}
 
 
 @pytest.mark.slow
@@ -105,28 +147,28 @@ def test_on_a_slice_of_tpus():
     result = plan(config, "v5e:2x2")
     assert result["devices"] == 4 and result["mesh"] == {"data": 2, "fsdp": 1, "model": 2}
     for phase in result["phases"].values():
-        assert 0.93 < phase["matrix_flops"] / phase["expected_flops"] < 1.07
         # The axis "model" sums activations, and "data" gradients.
         assert phase["sent_bytes"]["all-reduce"] > 0
         assert 0 < phase["overlapped_s"] <= phase["sequential_s"]
     assert "It fits. A step takes at least" in describe(result)
 
 
-def small_chip(monkeypatch, hbm_bytes):
+def small_chip(monkeypatch, hbm_bytes, compile_phase):
     chip = dataclasses.replace(chips.CHIPS["v5e"], hbm_bytes=hbm_bytes)
     monkeypatch.setitem(chips.CHIPS, "v5e", chip)
     # The slice is of devices that are here: what is compiled is the same.
     monkeypatch.setattr(compiling, "slice_devices", lambda on: jax.devices())
-    monkeypatch.setattr(plan_lib, "roofline", lambda *args: pytest.skip("not reached"))
+    monkeypatch.setattr(compiling, "compile_phase", compile_phase)
+    monkeypatch.setattr(step, "_cost", lambda *args: {})
 
 
 def test_what_does_not_fit_is_said_with_the_smallest_change_that_would(monkeypatch):
-    def compile_update(programs):  # as large as its remat policy and its micro-batch make it
-        size = 4000 if programs.config.policy.remat is None else 3000
-        return compiling.Compiled("", size // 4 * (programs.config.micro_batch.samples or 4))
+    def compile_phase(name, parts):  # as large as its remat policy and its micro-batch make it
+        size = 4000 if parts.config.policy.remat is None else 3000
+        size = size // 4 * (parts.config.micro_batch.samples or 4)
+        return compiling.Compiled(mock.Mock(), size)
 
-    monkeypatch.setattr(plan_lib, "_phases", lambda config: {"update": compile_update})
-    monkeypatch.setattr(plan_lib, "_cost", lambda *args: {})
+    monkeypatch.setattr(compiling, "phase_names", lambda parts: ["update"])
     config = wide_config(policy__remat=None)
     for hbm_bytes, change in (
         (3500, {"policy.remat": "full"}),
@@ -139,22 +181,18 @@ def test_what_does_not_fit_is_said_with_the_smallest_change_that_would(monkeypat
             },
         ),
     ):
-        small_chip(monkeypatch, hbm_bytes)
+        small_chip(monkeypatch, hbm_bytes, compile_phase)
         result = plan(config, "v5e:1x1")
         assert not result["fits"] and result["suggestion"] == change
         words = describe(result)
         assert "It does NOT fit: update." in words
         assert "It would with --config.policy.remat='full'" in words
-    small_chip(monkeypatch, 4000)
+    small_chip(monkeypatch, 4000, compile_phase)
     assert plan(config, "v5e:1x1")["fits"]
 
 
 def test_nothing_helps_on_a_chip_that_is_far_too_small(monkeypatch):
-    small_chip(monkeypatch, 1000)
-    monkeypatch.setattr(plan_lib, "_cost", lambda *args: {})
-    monkeypatch.setattr(
-        compiling, "_compile", lambda *args, **kwargs: compiling.Compiled(None, 2000)
-    )
+    small_chip(monkeypatch, 1000, lambda *args: compiling.Compiled(None, 2000))
     result = plan(wide_config(), "v5e:1x1")
     assert result["suggestion"] is None
     assert "Nor with any of the changes tried" in describe(result)

@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from passk_jax.errors import ConfigError
+
 GIB = 1 << 30
 
 
@@ -105,21 +107,21 @@ def parse_slice(name: str) -> Slice:
     """Reads the name of a topology, such as "v5e:8x16".
 
     Raises:
-      ValueError: an unknown chip, or sizes that are not a slice of it.
+      ConfigError: an unknown chip, or sizes that are not a slice of it.
     """
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     kind = name.partition(":")[0]
     if kind not in CHIPS:
         close = difflib.get_close_matches(kind, CHIPS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"topology {name!r}{hint}: known chips: {sorted(CHIPS)}, as in v5e:8x16")
+        raise ConfigError(f"topology {name!r}{hint}: known chips: {sorted(CHIPS)}, as in v5e:8x16")
     chip = CHIPS[kind]
     shape = tuple(map(int, match[2].split("x"))) if match else ()
     # libtpu puts hosts of 2 x 2 chips together, and takes one chip alone.
     hosts = all(size % 2 == 0 for size in shape[:2]) or math.prod(shape) == 1
     if len(shape) != chip.axes or not hosts or not 0 < math.prod(shape) <= chip.largest:
         example = "x".join(["4"] * chip.axes)
-        raise ValueError(
+        raise ConfigError(
             f"topology {name!r}: a slice of {kind} has {chip.axes} sizes, as in {kind}:{example}, "
             f"the first two even or all 1, and at most {chip.largest} chips"
         )

@@ -1,17 +1,20 @@
-"""What devices exchange: by which collective, in which groups, how many bytes."""
+"""What devices send each other, read from the text of a compiled program.
+
+How XLA splits a program over devices, and so what they exchange, is its own decision, and only the
+compiled program says it. Of its text (`compiled.as_text()`) this module reads the exchanges, the
+shapes of their operands, and the loops and calls around them; nothing else.
+"""
 
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import numpy as np
 
-from passk_jax.planning.hlo import Computation, Instruction, Module, integers
-
-# Bytes that each device sends, from the bytes of its operands and the size n of its group: those of
-# the ring algorithms, which no other undercuts. What all-to-alls and permutations send may have to
-# travel over several links; that is not counted.
+# Bytes that each device sends, from the bytes of its operands and the size n of its group. These
+# are the counts of the ring algorithms, which send the least. All-to-alls and permutations may have
+# to cross several links; that is not counted.
 SENT = {
     "all-gather": lambda size, n: size * (n - 1),
     "all-reduce": lambda size, n: 2 * size * (n - 1) / n,
@@ -22,98 +25,185 @@ SENT = {
     "collective-permute": lambda size, n: size,
 }
 
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.+?) ([a-z][a-z\-]*)\((.*)")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|condition|body|true_computation|false_computation)=(%[\w.\-]+)"
+    r"|branch_computations=\{([^}]*)\}"
+)
+_NAME = re.compile(r"%([\w.\-]+)")
+_ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+)\w*)\[([\d,<=]*)\]")
+
+_ROOT = "ROOT"
+
 Groups = tuple[tuple[int, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One exchange between devices.
+    """An exchange between devices.
 
     Attributes:
-      kind: a key of `SENT`.
-      groups: numbers of the devices that exchange among each other; of a permutation, (from, to).
-      sent_bytes: what each device sends.
-      hbm_bytes: what it reads and writes in its own memory.
-      channel: XLA's number of the exchange. The steps that it is split into share one.
+      kind: A key of `SENT`.
+      groups: The devices that exchange with each other, by number; (from, to) of a permutation.
+      sent_bytes: Bytes that each device sends, over all executions.
+      channel: XLA's number of the exchange. The steps that it is split into share one number.
     """
 
     kind: str
     groups: Groups
     sent_bytes: float
-    hbm_bytes: float
     channel: str | None
 
 
-def collectives(
-    module: Module, computation: Computation, instruction: Instruction
-) -> Iterator[Collective]:
-    """The collectives in an instruction: itself, or those that it fuses."""
-    if instruction.opcode == "fusion":
-        (called,) = module.called(instruction)
-        for inner in called.instructions.values():
-            yield from collectives(module, called, inner)
-    kind = instruction.base_opcode
-    if kind not in SENT:
-        return
-    groups = device_groups(instruction, module.num_devices)
-    n = max(map(len, groups), default=1)
-    operands = [computation[name].shapes[0] for name in instruction.operands]
-    result = computation.result(instruction)
-    for user in computation.users[instruction.name]:
-        if user.target == "AsyncCollectiveStart":  # its tuple says where the result will be
-            result = user.shapes[len(operands) : len(operands) + len(result)]
-    size = sum(shape.logical_bytes for shape in operands)
-    yield Collective(
-        kind=kind,
-        groups=groups,
-        sent_bytes=SENT[kind](size, n) if n > 1 else 0,
-        hbm_bytes=sum(shape.hbm_bytes for shape in [*operands, *result]),
-        channel=instruction.attribute(r"channel_id=(\d+)"),
-    )
+def collectives(text: str, trips: Mapping[str, float] | None = None) -> list[Collective]:
+    """Returns the exchanges of a compiled program.
 
-
-def device_groups(instruction: Instruction, num_devices: int) -> Groups:
-    """The devices that exchange among each other, from each of the forms that XLA prints.
+    Args:
+      text: `compiled.as_text()`.
+      trips: How often loops run whose end depends on data, by their op_name, for example
+        {"jit(sample)/until_256/while": 200}.
 
     Raises:
-      ValueError: another form.
+      ValueError: The text is not understood, or has no loop of a name in `trips`.
     """
-    pairs = instruction.attribute(r"source_target_pairs=\{([\d,{}]*)\}")
-    if pairs is not None:
-        numbers = integers(pairs)
-        both = zip(numbers[::2], numbers[1::2], strict=True)
-        return tuple((source, target) for source, target in both if source != target)
-    text = instruction.attribute(r"replica_groups=(.*)") or ""
+    for name in trips or {}:
+        if f'op_name="{name}"' not in text:
+            raise ValueError(f"the compiled program has no loop {name!r}")
+    program = _Program(text, trips or {})
+    return program.collectives(program.entry)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+    shape: str
+    opcode: str
+    rest: str  # operands and attributes
+
+    @property
+    def operands(self):
+        return _NAME.findall(self.rest.partition("), ")[0])
+
+    @property
+    def called(self):
+        return _NAME.findall(" ".join(map("".join, _CALLED.findall(self.rest))))
+
+    @property
+    def size(self):
+        """Bytes of the result."""
+        arrays = _ARRAY.findall(self.shape)
+        return sum(int(bits or 8) / 8 * math.prod(integers(dims)) for bits, dims in arrays)
+
+    def attribute(self, pattern):
+        match = re.search(pattern, self.rest)
+        return match and match[1]
+
+
+class _Program:
+    """The instructions of each computation by name, and again the last one, its result, as ROOT."""
+
+    def __init__(self, text, trips):
+        self.trips, self.computations, self.entry = trips, {}, None
+        for line in text.splitlines():
+            if header := _COMPUTATION.match(line):
+                instructions = self.computations[header[2]] = {}
+                self.entry = header[2] if header[1] else self.entry
+            elif self.computations and (match := _INSTRUCTION.match(line)):
+                instructions[_ROOT if match[1] else match[2]] = _Instruction(*match.groups()[2:])
+        if self.entry is None:
+            raise ValueError(f"no ENTRY computation in this HLO text: {text[:200]!r}")
+        sizes = re.findall(r"\b(?:num_partitions|replica_count)=(\d+)", text.partition("\n")[0])
+        self.num_devices = math.prod(map(int, sizes))
+
+    def collectives(self, name):
+        """Returns the exchanges of a computation and of those that it calls."""
+        computation, found, channels = self.computations[name], [], set()
+        for instruction in computation.values():
+            kind = instruction.opcode.removesuffix("-start")
+            if kind.endswith(("-done", "-update")):  # counted where it starts
+                continue
+            inner = [one for called in instruction.called for one in self.collectives(called)]
+            if kind in SENT:
+                inner = [self._collective(computation, instruction, kind)]
+            if kind == "while" and inner:
+                trips = self._trips(instruction)
+                inner = [dataclasses.replace(c, sent_bytes=c.sent_bytes * trips) for c in inner]
+            elif kind == "fusion" or kind in SENT:
+                # A TPU splits an exchange into steps, and fuses them with other instructions.
+                inner = [c for c in inner if c.channel is None or c.channel not in channels]
+                channels |= {c.channel for c in inner}
+            found += inner
+        return found
+
+    def _collective(self, computation, instruction, kind):
+        groups = device_groups(instruction.rest, self.num_devices)
+        size = sum(computation[name].size for name in instruction.operands)
+        n = max(map(len, groups), default=1)
+        sent = SENT[kind](size, n) if n > 1 else 0.0
+        return Collective(kind, groups, sent, instruction.attribute(r"channel_id=(\d+)"))
+
+    def _trips(self, loop):
+        """Returns how often a loop runs: as given, as XLA says (not on TPU), or by its counter."""
+        name = loop.attribute(r'op_name="([^"]*)"')
+        known = self.trips.get(name, loop.attribute(r'known_trip_count":\{"n":"(\d+)"'))
+        if known is not None:
+            return float(known)
+        condition, body = (self.computations[called] for called in loop.called)
+        try:
+            # The condition is "counter < limit", and the body adds a step to the counter, from 0.
+            counter, limit = (condition[operand] for operand in condition[_ROOT].operands)
+            after = body[body[_ROOT].operands[int(counter.attribute(r"index=(\d+)"))]]
+            _, step = (body[operand] for operand in after.operands)
+            return math.ceil(_constant(limit) / _constant(step))
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"how often the loop {name!r} runs is not understood") from error
+
+
+def _constant(instruction):
+    return int(instruction.rest.partition(")")[0])
+
+
+def device_groups(attributes: str, num_devices: int) -> Groups:
+    """Returns the devices that exchange with each other, from each of the forms that XLA prints.
+
+    Raises:
+      ValueError: The form is another one.
+    """
+    if match := re.search(r"source_target_pairs=\{([\d,{}]*)\}", attributes):
+        numbers = integers(match[1])
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        return tuple((source, target) for source, target in pairs if source != target)
+    text = attributes.partition("replica_groups=")[2]
     if text.startswith("{}"):
         return (tuple(range(num_devices)),)
     if match := re.match(r"\{(\{[\d,{}]*\})\}", text):
         return tuple(tuple(integers(group)) for group in match[1].split("},"))
-    if match := re.match(r"\[([\d,]+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", text):
-        return _rows(_iota(match[2]).reshape(integers(match[1])))
+    if match := re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        rows, sizes, order = (integers(part or "") for part in match.groups())
+        devices = np.arange(math.prod(sizes)).reshape(sizes)
+        return _rows(devices.transpose(order or None).reshape(rows))
     if match := re.match(r"mesh\[(.*?)\](?:, device_ids=\((.*?)\))? \{([^}:]*)\}", text):
         return _along_axes(*match.groups())
-    raise ValueError(f"{instruction.name}: replica_groups={text[:100]} is not understood")
+    raise ValueError(f"replica_groups={text[:100]} is not understood")
 
 
-def _along_axes(mesh: str, device_ids: str | None, axes: str) -> Groups:
+def _along_axes(mesh, device_ids, axes) -> Groups:
     """Groups along axes of a mesh: 'a'=2,'b'=4 with the axes 'b' is ((0, 1, 2, 3), (4, ...))."""
     sizes = {name: int(size) for name, size in re.findall(r"([\w.]+)'?=(\d+)", mesh)}
     devices = np.arange(math.prod(sizes.values()))
     if device_ids is not None:
         devices = np.array(integers(device_ids))
-    names = re.findall(r"[\w.]+", axes)
-    inner = [list(sizes).index(name) for name in names]
+    inner = [list(sizes).index(name) for name in re.findall(r"[\w.]+", axes)]
     outer = [axis for axis in range(len(sizes)) if axis not in inner]
-    devices = devices.reshape(list(sizes.values())).transpose(outer + inner)
-    return _rows(devices.reshape(-1, math.prod(sizes[name] for name in names)))
-
-
-def _iota(text: str) -> np.ndarray:
-    """[4,2]T(1,0): 0 to 7 in the shape (4, 2), transposed."""
-    sizes, _, order = text.partition("T")
-    devices = np.arange(math.prod(integers(sizes))).reshape(integers(sizes))
-    return devices.transpose(integers(order)) if order else devices
+    devices = devices.reshape(list(sizes.values()))
+    size = math.prod(devices.shape[axis] for axis in inner)
+    return _rows(devices.transpose(outer + inner).reshape(-1, size))
 
 
 def _rows(groups: np.ndarray) -> Groups:
-    return tuple(tuple(int(device) for device in group) for group in groups)
+    return tuple(map(tuple, groups.tolist()))
+
+
+def integers(text: str) -> list[int]:
+    """All numbers in a text."""
+    return [int(number) for number in re.findall(r"\d+", text)]

@@ -1,6 +1,7 @@
-"""The programs of a step, compiled for devices that need not be here, with what they take."""
+"""Compiles the programs of a step for devices that need not be here, and says their memory."""
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from passk_jax.errors import ConfigError
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.train_state import (
     TrainState,
@@ -18,11 +20,11 @@ from passk_jax.learner.train_state import (
 )
 from passk_jax.learner.update import policy_gradient_update, rollout_logprobs
 from passk_jax.planning.chips import Slice
-from passk_jax.policy.decoder import prefill
+from passk_jax.policy.sharding import Layout
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout, sample
 from passk_jax.run.checks import problems_per_update
-from passk_jax.run.parts import Parts as Programs
+from passk_jax.run.parts import Parts
 
 # Another process may compile at the same time; libtpu asks no metadata server where it is.
 _QUIET = {
@@ -40,26 +42,26 @@ class Compiled:
     """A program compiled for a slice.
 
     Attributes:
-      text: its HLO; `None` where the compiler found that it does not fit.
-      peak_bytes: memory of a device at its fullest, arguments included.
+      executable: jax's; `None` where the compiler found that the program does not fit.
+      peak_bytes: Memory of a device at its fullest, arguments included.
     """
 
-    text: str | None
+    executable: jax.stages.Compiled | None
     peak_bytes: int
 
 
 def slice_devices(on: Slice) -> Sequence[jax.Device]:
-    """The devices of a slice, described by libtpu, which compiles for them without having them.
+    """Returns the devices of a slice as libtpu describes them: it compiles for them without a TPU.
 
     Raises:
-      RuntimeError: libtpu is not installed.
+      ConfigError: libtpu is not installed.
     """
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
     try:
         import libtpu  # noqa: F401
     except ModuleNotFoundError as error:
-        raise RuntimeError(
+        raise ConfigError(
             "libtpu compiles for TPUs, and is not installed: make setup-tpu-plan, or pip install "
             "'passk_jax[tpu-plan]'. --topology local needs none"
         ) from error
@@ -68,114 +70,122 @@ def slice_devices(on: Slice) -> Sequence[jax.Device]:
     return topologies.get_topology_desc(**on.topology_arguments).devices
 
 
-def compile_sampling(programs: Programs) -> Compiled:
-    """The sampler at its longest prompts and completions."""
-    prompts = _prompts(programs, programs.config.prompts_per_step)
+def phase_names(parts: Parts) -> list[str]:
+    """Returns the names of a step's programs, in the order in which they run."""
+    reference = ["reference"] if parts.objective.keeps_reference else []
+    old_policy = ["old policy"] if parts.objective.updates_per_step > 1 else []
+    return ["sampling", *reference, *old_policy, "update"]
+
+
+def given(name: str, parts: Parts) -> Any:
+    """Returns the part of the training state that a program of a step takes."""
+    state = training_state(parts)
+    if name == "sampling":
+        return None  # parameters in a layout of their own
+    if name == "update":
+        return state
+    return state.variables(state.reference if name == "reference" else None)
+
+
+def compile_phase(name: str, parts: Parts) -> Compiled:
+    """Compiles a program of a step, one of `phase_names`."""
+    if name == "sampling":
+        return compile_sampling(parts)
+    if name == "update":
+        return compile_update(parts)
+    return _compile(
+        rollout_logprobs,
+        given(name, parts),
+        _rollout(parts, parts.config.prompts_per_step),
+        parts.config.sampling.temperature,
+        **_sizes(parts),
+    )
+
+
+def compile_sampling(parts: Parts) -> Compiled:
+    """Compiles the sampler at the longest prompts and completions."""
+    prompts = _prompts(parts, parts.config.prompts_per_step)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return _compile(
         sample,
-        abstract_sampling_params(programs.sampling_decoder),
+        abstract_sampling_params(parts.sampling_decoder),
         prompts,
-        jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=_whole(programs)),
-        programs.config.sampling.temperature,
-        decoder=programs.sampling_decoder,
-        num_samples=programs.config.samples_per_prompt,
-        config=programs.sampling,
+        jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=_whole(parts)),
+        parts.config.sampling.temperature,
+        decoder=parts.sampling_decoder,
+        num_samples=parts.config.samples_per_prompt,
+        config=parts.sampling,
         stop_ids=(1, 2),  # which ones changes nothing
         pad_id=0,
     )
 
 
-def compile_update(programs: Programs) -> Compiled:
-    """One policy-gradient update at the longest prompts and completions."""
-    objective = programs.objective
-    rollout = _rollout(programs, problems_per_update(programs.config)[1])
+def compile_update(parts: Parts) -> Compiled:
+    """Compiles one policy-gradient update at the longest prompts and completions."""
+    objective = parts.objective
+    rollout = _rollout(parts, problems_per_update(parts.config))
     return _compile(
         policy_gradient_update,
-        training_state(programs),
+        training_state(parts),
         rollout,
-        _array(programs, rollout.tokens.shape[:2], jnp.float32),
-        programs.config.sampling.temperature,
+        _array(parts, rollout.tokens.shape[:2], jnp.float32),
+        parts.config.sampling.temperature,
         rollout.policy_logp if objective.keeps_reference else None,
         rollout.policy_logp if objective.updates_per_step > 1 else None,
-        optimizer=programs.optimizer,
+        optimizer=parts.optimizer,
         objective=objective,
-        **_sizes(programs),
+        **_sizes(parts),
     )
 
 
-def compile_reference(programs: Programs) -> Compiled:
-    """The reference's log-probabilities, for a KL penalty."""
-    return _compile_logprobs(programs, reference_variables(programs))
-
-
-def compile_old_policy(programs: Programs) -> Compiled:
-    """The log-probabilities before several updates, for their ratios."""
-    return _compile_logprobs(programs, training_state(programs).variables())
-
-
-def _compile_logprobs(programs, variables):
-    return _compile(
-        rollout_logprobs,
-        variables,
-        _rollout(programs, programs.config.prompts_per_step),
-        programs.config.sampling.temperature,
-        **_sizes(programs),
-    )
-
-
-def training_state(programs: Programs) -> TrainState:
-    """What is kept from step to step: shapes, dtypes and shardings."""
+def training_state(parts: Parts) -> TrainState:
+    """Returns shapes, dtypes and shardings of the state that is kept from step to step."""
     state = abstract_state(
-        programs.decoder,
-        programs.optimizer,
-        keep_reference=programs.objective.keeps_reference,
+        parts.decoder,
+        parts.optimizer,
+        keep_reference=parts.objective.keeps_reference,
     )
-    if programs.config.lora.rank is None:
+    if parts.config.lora.rank is None:
         return state
-    return state.replace(frozen=abstract_base(programs.decoder))
+    return state.replace(frozen=abstract_base(parts.decoder))
 
 
-def reference_variables(programs: Programs) -> dict[str, Any]:
-    """What `compile_reference` is given of the state."""
-    state = training_state(programs)
-    return state.variables(state.reference)
+def cache_bytes(parts: Parts, room: int | None = None) -> tuple[int, int]:
+    """Returns the bytes of keys and values on one device, of all prompts and of all completions.
+
+    Args:
+      parts: The sampler's decoder and batch are taken from it.
+      room: How many tokens of each completion have room; `None` for the most.
+    """
+    config, decoder = parts.config, parts.sampling_decoder
+    c, layout = decoder.config, decoder.layout
+    heads = c.num_kv_heads * layout.kv_copies(c.num_heads, c.num_kv_heads)
+    groups = (config.prompts_per_step, config.samples_per_prompt)
+    names = ("problems", "samples", None, "kv_heads", None)
+    sizes = [0, 0]
+    for kind in c.layer_kinds:
+        seen = (c.window(kind) or math.inf) - 1
+        # A prompt's last token is the first one that the sampler's loop feeds.
+        prompt = min(config.sampling.max_prompt_tokens - 1, seen)
+        own = max(1, min(room or config.sampling.max_response_tokens, seen))
+        for index, shape in enumerate([(groups[0], 1, prompt), (*groups, own)]):
+            share = local_size(layout, names, (*shape, heads, c.head_dim))
+            sizes[index] += 2 * c.num_periods * share * jnp.dtype(c.dtype).itemsize
+    return tuple(sizes)
 
 
-def cache_bytes(programs: Programs) -> tuple[int, int]:
-    """Bytes of keys and values on one device: of the prompts, and of the completions."""
-    config, decoder = programs.config, programs.sampling_decoder
-    params = abstract_sampling_params(decoder)
-
-    def shared_segment(params, prompts):  # a prompt's last token is the first that the loop feeds
-        return prefill(decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1])
-
-    shared = jax.eval_shape(shared_segment, params, _prompts(programs, config.prompts_per_step))
-    names = ("layers", "problems", None, "kv_heads", None)
-    of_prompts = of_completions = 0
-    for kind, pair in shared.kv.items():
-        window = decoder.config.window(kind) or programs.sampling.max_response_tokens + 1
-        slots = min(programs.sampling.max_response_tokens, window - 1)
-        for x in pair:
-            sharding = decoder.layout.sharding(names, x.shape)
-            of_prompts += _shard_bytes(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding))
-            shape = (*x.shape[:2], config.samples_per_prompt, slots, *x.shape[3:])
-            sharding = decoder.layout.sharding((*names[:2], "samples", *names[2:]), shape)
-            room = jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
-            of_completions += _shard_bytes(room)
-    return of_prompts, of_completions
+def local_size(layout: Layout, names: Sequence[str | None], shape: Sequence[int]) -> int:
+    """Returns how many numbers of an array each device has, its axes having these names."""
+    return math.prod(layout.sharding(names, shape).shard_shape(tuple(shape)))
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of a tree of sharded arrays on one device."""
+    """Returns the bytes of a tree of sharded arrays on one device."""
     return sum(_shard_bytes(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def _shard_bytes(x: jax.ShapeDtypeStruct) -> int:
-    size = 1
-    for part in x.sharding.shard_shape(x.shape):
-        size *= part
-    return size * x.dtype.itemsize
+    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
 def _compile(function, *args, **kwargs) -> Compiled:
@@ -191,33 +201,33 @@ def _compile(function, *args, **kwargs) -> Compiled:
         return Compiled(None, size)
     memory = compiled.memory_analysis()
     peak = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes
-    return Compiled(compiled.as_text(), peak)
+    return Compiled(compiled, peak)
 
 
-def _sizes(programs):
-    config = programs.config
+def _sizes(parts):
+    config = parts.config
     return {
-        "decoder": programs.decoder,
+        "decoder": parts.decoder,
         "chunk_tokens": config.logprob_chunk_tokens,
         "micro_batch": MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
     }
 
 
-def _prompts(programs, num_problems) -> Prompts:
-    shape = (num_problems, programs.config.sampling.max_prompt_tokens)
+def _prompts(parts, num_problems) -> Prompts:
+    shape = (num_problems, parts.config.sampling.max_prompt_tokens)
     return Prompts(
-        tokens=_array(programs, shape, jnp.int32, "problems"),
-        mask=_array(programs, shape, jnp.bool_, "problems"),
+        tokens=_array(parts, shape, jnp.int32, "problems"),
+        mask=_array(parts, shape, jnp.bool_, "problems"),
     )
 
 
-def _rollout(programs, num_problems) -> Rollout:
-    config, layout = programs.config, programs.sampling_decoder.layout
+def _rollout(parts, num_problems) -> Rollout:
+    config, layout = parts.config, parts.sampling_decoder.layout
     shape = (num_problems, config.samples_per_prompt, config.sampling.max_response_tokens)
     sharding = layout.sharding(("problems", "samples", None), shape)
     array = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
     return Rollout(
-        prompts=_prompts(programs, num_problems),
+        prompts=_prompts(parts, num_problems),
         tokens=array(jnp.int32),
         mask=array(jnp.bool_),
         sampling_logp=array(jnp.float32),
@@ -225,11 +235,11 @@ def _rollout(programs, num_problems) -> Rollout:
     )
 
 
-def _array(programs, shape, dtype, *names):
+def _array(parts, shape, dtype, *names):
     names = (*names, *[None] * (len(shape) - len(names)))
-    sharding = programs.decoder.layout.sharding(names, shape)
+    sharding = parts.decoder.layout.sharding(names, shape)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
-def _whole(programs):
-    return programs.decoder.layout.sharding((), ())
+def _whole(parts):
+    return parts.decoder.layout.sharding((), ())

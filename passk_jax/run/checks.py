@@ -78,7 +78,7 @@ def check_counts(config: ConfigDict) -> None:
 def _check_divisors(config: ConfigDict) -> None:
     """Minibatches must divide the batch, and micro-batches the minibatches."""
     _check_divides(config, "objective.minibatches", "prompts_per_step", config.prompts_per_step)
-    whole, problems = problems_per_update(config)
+    whole, problems = _in_words(config), problems_per_update(config)
     _check_divides(config, "micro_batch.problems", whole, problems)
     _check_divides(config, "micro_batch.samples", "samples_per_prompt", config.samples_per_prompt)
     if config.warm_start.steps:
@@ -93,11 +93,14 @@ def _check_divides(config: ConfigDict, name: str, whole: str, size: int) -> None
         raise ConfigError(f"config.{name} = {part}: must divide config.{whole} = {size}{off}")
 
 
-def problems_per_update(config: ConfigDict) -> tuple[str, int]:
-    """Returns the problems in one update of the parameters, in words and as a number."""
-    count = config.objective.minibatches
-    words = "prompts_per_step" + (" / config.objective.minibatches" if count > 1 else "")
-    return words, config.prompts_per_step // count
+def problems_per_update(config: ConfigDict) -> int:
+    """Returns the number of problems in one update of the parameters."""
+    return config.prompts_per_step // config.objective.minibatches
+
+
+def _in_words(config: ConfigDict) -> str:
+    several = config.objective.minibatches > 1
+    return "prompts_per_step" + (" / config.objective.minibatches" if several else "")
 
 
 def learning_rate_phases(config: ConfigDict) -> Schedule:
@@ -114,7 +117,7 @@ def learning_rate_phases(config: ConfigDict) -> Schedule:
 
 def check_batches(config: ConfigDict, layouts: Mapping[str, Layout]) -> None:
     """The mesh must split every batch into equal parts, so that no device idles."""
-    words, problems = problems_per_update(config)
+    words, problems = _in_words(config), problems_per_update(config)
     micro_batch, samples = config.micro_batch, config.samples_per_prompt
     training = [
         (words, problems, "problems"),

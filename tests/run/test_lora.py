@@ -9,8 +9,6 @@ import pytest
 
 from passk_jax.errors import CheckpointError, ConfigError, Stopped
 from passk_jax.learner.train_state import init_state
-from passk_jax.planning.compiling import compile_update
-from passk_jax.planning.cost import analyze
 from passk_jax.policy.formats import layouts, orbax
 from passk_jax.run import evaluation, workdir
 from passk_jax.run import state as state_lib
@@ -19,6 +17,7 @@ from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample
 from passk_jax.run.state import restore_variables
+from tests.planning.traced import traced_flops
 from tests.tiny import tiny_config
 
 LORA = {"lora__rank": 2, "lora__alpha": 6.0, "optimizer__learning_rate": 0.01}
@@ -74,7 +73,7 @@ def test_no_gradient_of_the_base_is_computed():
     flops = {}
     for rank in (None, 1):
         parts = build(tiny_config(lora__rank=rank, policy__remat=None))
-        flops[rank] = analyze(compile_update(parts).text).matrix_flops
+        flops[rank] = traced_flops("update", parts, 1)
     config, c = parts.config, parts.decoder.config
     kernels = [
         (c.embed_dim, c.num_heads * c.head_dim),
