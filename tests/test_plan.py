@@ -113,9 +113,9 @@ def test_the_words_have_the_numbers(local_plan):
 def test_seconds_of_parts_and_exchanges(monkeypatch):
     # On v5e, 197 TFLOP/s and 819 GB/s: the first part computes 2 s and reads 1 s, the other reads
     # 3 s. Of 16 chips in a row of 4 x 4, 4 neighbours send over one link of 50 GB/s: 0.5 s.
-    parts = {"a": Work(2 * 197e12, 819e9), "b": Work(0, 3 * 819e9)}
+    works = {"a": Work(2 * 197e12, 819e9), "b": Work(0, 3 * 819e9)}
     row = tuple(tuple(range(i, i + 4)) for i in range(0, 16, 4))
-    monkeypatch.setattr(step.work, "of_phase", lambda *args: parts)
+    monkeypatch.setattr(step.work, "of_phase", lambda *args: works)
     monkeypatch.setattr(
         step, "collectives", lambda *args: [Collective("all-gather", row, 25e9, None)]
     )

@@ -115,7 +115,7 @@ def _cost(name: str, text: str, parts: Parts, tokens: int, on: Slice | None) -> 
     the other, each as long as its computation or its HBM takes, and waited for every exchange.
     """
     times = parts.objective.updates_per_step if name == "update" else 1
-    parts = {part: times * one for part, one in work.of_phase(name, parts, tokens).items()}
+    works = {part: times * one for part, one in work.of_phase(name, parts, tokens).items()}
     trips = {}
     if name == "sampling":  # its loops end when all completions have
         for room, drawn in work.loops(parts, tokens):
@@ -124,10 +124,10 @@ def _cost(name: str, text: str, parts: Parts, tokens: int, on: Slice | None) -> 
     for exchange in exchanges:
         sent[exchange.kind] += times * exchange.sent_bytes
     cost = {
-        "matrix_flops": sum(part.flops for part in parts.values()),
-        "hbm_bytes": sum(part.hbm_bytes for part in parts.values()),
+        "matrix_flops": sum(one.flops for one in works.values()),
+        "hbm_bytes": sum(one.hbm_bytes for one in works.values()),
         "sent_bytes": dict(sent),
-        "parts": {part: [one.flops, one.hbm_bytes] for part, one in parts.items()},
+        "parts": {part: [one.flops, one.hbm_bytes] for part, one in works.items()},
     }
     if on is None:
         return cost
@@ -144,7 +144,7 @@ def _cost(name: str, text: str, parts: Parts, tokens: int, on: Slice | None) -> 
         "interconnect": times
         * sum(one.sent_bytes / bandwidth(one.groups) for one in exchanges if one.sent_bytes),
     }
-    in_turn = sum(max(part.flops / peak, part.hbm_bytes / rate) for part in parts.values())
+    in_turn = sum(max(one.flops / peak, one.hbm_bytes / rate) for one in works.values())
     return (
         cost
         | {f"{unit}_s": value for unit, value in seconds.items()}
