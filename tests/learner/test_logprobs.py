@@ -11,8 +11,8 @@ from flax import linen as nn
 from passk_jax.learner.logprobs import response_logprobs, token_logprobs
 from passk_jax.learner.train_state import init_params
 from passk_jax.policy.decoder import Decoder, DecoderConfig, output_logits
-from passk_jax.rollout.sampler import SamplingConfig, sample
-from tests.rollout.test_sampler import CONFIG, DECODER, EOS, PAD, PROMPTS, pad
+from tests.policy.models import big_params
+from tests.rollout.test_sampler import CONFIG, DECODER, PROMPTS, draw, pad
 
 GEMMA_VOCAB = 256_128
 
@@ -23,51 +23,41 @@ def plain(hidden, embedding, tokens, temperature):
     return chosen, -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 
-# 6 sequences of 7 tokens, of each of which at once: 1, 2 (which does not divide 7), 3, all.
-@pytest.mark.parametrize("chunk_tokens", [1, 12, 20, 100])
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_chunks_change_neither_values_nor_gradients(chunk_tokens, temperature):
-    hidden = jax.random.normal(jax.random.key(0), (2, 3, 7, 16))
-    embedding = jax.random.normal(jax.random.key(1), (CONFIG.vocab_size, 16))
-    tokens = jax.random.randint(jax.random.key(2), (2, 3, 7), 0, CONFIG.vocab_size)
-    chunked = functools.partial(token_logprobs, config=CONFIG, chunk_tokens=chunk_tokens)
-
-    def total(function, hidden, embedding):
+def values_and_gradients(function):
+    def total(hidden, embedding, tokens, temperature):
         logp, entropy = function(hidden, embedding, tokens, temperature)
         return jnp.sum(jnp.sin(logp)) + jnp.sum(jnp.cos(entropy)), (logp, entropy)
 
-    results = [
-        jax.jit(jax.value_and_grad(functools.partial(total, f), (0, 1), has_aux=True))(
-            hidden, embedding
+    return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
+
+
+expected = values_and_gradients(plain)
+
+
+# 6 sequences of 7 tokens, of each of which at once: 1, 2 (which does not divide 7), 3, all.
+@pytest.mark.parametrize("chunk_tokens", [1, 12, 20, 100])
+def test_chunks_change_neither_values_nor_gradients(chunk_tokens):
+    hidden = jax.random.normal(jax.random.key(0), (2, 3, 7, 16))
+    embedding = jax.random.normal(jax.random.key(1), (CONFIG.vocab_size, 16))
+    tokens = jax.random.randint(jax.random.key(2), (2, 3, 7), 0, CONFIG.vocab_size)
+    found = values_and_gradients(
+        functools.partial(token_logprobs, config=CONFIG, chunk_tokens=chunk_tokens)
+    )
+    for temperature in (1.0, 0.6):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            found(hidden, embedding, tokens, temperature),
+            expected(hidden, embedding, tokens, temperature),
         )
-        for f in (plain, chunked)
-    ]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
 def test_training_log_probabilities_are_the_samplers():
     """The two ways to one number: token by token with a cache, and all at once."""
-    params = nn.meta.unbox(init_params(DECODER, jax.random.key(3)))
-    rollout = sample(
-        params,
-        pad(PROMPTS, 6),
-        jax.random.key(0),
-        0.8,
-        decoder=DECODER,
-        num_samples=4,
-        config=SamplingConfig(8),
-        stop_ids=(EOS,),
-        pad_id=PAD,
-    )
+    params = big_params(CONFIG, 3)
+    rollout = draw(params, pad(PROMPTS, 6), temperature=0.8)
+    found = jax.jit(functools.partial(response_logprobs, decoder=DECODER, chunk_tokens=50))
     for temperature, expected in ((0.8, rollout.sampling_logp), (1.0, rollout.policy_logp)):
-        logp, entropy = response_logprobs(
-            {"params": params},
-            rollout.prompts,
-            rollout.tokens,
-            temperature,
-            decoder=DECODER,
-            chunk_tokens=50,
-        )
+        logp, entropy = found({"params": params}, rollout.prompts, rollout.tokens, temperature)
         np.testing.assert_allclose(
             np.where(rollout.mask, logp, 0.0), np.asarray(expected), atol=2e-5
         )

@@ -23,6 +23,11 @@ CONFIG = ConfigDict(
 )
 
 
+def optimizer_config(**changes):
+    """That, without a warm-up."""
+    return ConfigDict({**CONFIG.to_dict(), "warmup_steps": 0, **changes})
+
+
 def test_warm_up_is_linear_then_constant():
     rates = [float(learning_rate_schedule(0.5, 4)(count)) for count in range(6)]
     np.testing.assert_allclose(rates, [0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
@@ -61,6 +66,25 @@ def test_adamw_decays_weights_and_sgd_takes_no_momentum():
     params = jnp.array([2.0])
     updates, _ = optimizer.update(jnp.zeros(1), optimizer.init(params), params)
     assert updates[0] == pytest.approx(-0.5 * 0.1 * 2.0)
+
+
+def test_adams_second_step_by_hand():
+    """b1 = 1/2, b2 = 3/4, gradients 2 then 1, rate 1/2.
+
+    Means (2/2, 4/4), then (1/2 + 1/2, 3/4 + 1/4): 1 and 1, over 1 - 1/4 and 1 - 9/16: 4/3 and 16/7.
+    So the step is (4/3) / sqrt(16/7) = sqrt(7)/3 of the rate; with b1 and b2 in each other's place
+    it would be (10/7) / sqrt(2) of it. The first is 2 / (2 + eps): half the rate where eps is 2.
+    """
+    config = optimizer_config(name="adamw", b1=0.5, b2=0.75, clip_gradient_norm=None)
+    optimizer, params = make_optimizer(config), jnp.zeros(1)
+    first, state = optimizer.update(jnp.array([2.0]), optimizer.init(params), params)
+    second, _ = optimizer.update(jnp.array([1.0]), state, params)
+    assert first[0] == pytest.approx(-0.5)
+    assert second[0] == pytest.approx(-0.5 * 7**0.5 / 3, rel=1e-5)
+    config.eps = 2.0
+    optimizer = make_optimizer(config)
+    slow, _ = optimizer.update(jnp.array([2.0]), optimizer.init(params), params)
+    assert slow[0] == pytest.approx(-0.25)
 
 
 def test_equal_settings_share_an_object_and_others_do_not():

@@ -1,5 +1,7 @@
 """The group sampler against a naive loop that recomputes the whole sequence for every token."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +12,13 @@ from passk_jax.learner.logprobs import response_logprobs
 from passk_jax.learner.train_state import init_params
 from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder, prefill
-from passk_jax.policy.tokenizer import ByteTokenizer
-from passk_jax.rollout.prompts import Prompts, encode_prompts
+from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import (
+    Rollout,
     SamplingConfig,
     _no_tokens,
     _with_room,
+    ended,
     keep_most_probable,
     sample,
     trimmed,
@@ -41,9 +44,13 @@ PROMPTS = [[5, 6, 7, 8, 9], [3, 4, 5], [11]]
 
 @pytest.fixture(scope="module")
 def params():
-    tree = nn.meta.unbox(init_params(DECODER, jax.random.key(0)))
-    keys = iter(jax.random.split(jax.random.key(1), 100))
-    return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), tree)
+    @jax.jit  # one program, and not one for each operation
+    def build():
+        tree = nn.meta.unbox(init_params(DECODER, jax.random.key(0)))
+        keys = iter(jax.random.split(jax.random.key(1), 100))
+        return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), tree)
+
+    return build()
 
 
 def pad(prompts, length):
@@ -160,21 +167,16 @@ def test_the_other_families_are_sampled_from_as_they_are(config):
     log_p = jax.nn.log_softmax(whole_logits(config, params, sequence))[0, 4:-1]
     np.testing.assert_array_equal(rollout.tokens[0, 0], jnp.argmax(log_p, axis=-1))
     np.testing.assert_allclose(rollout.policy_logp[0, 0], jnp.max(log_p, axis=-1), atol=1e-4)
-    logp, _ = response_logprobs(
-        {"params": params},
-        rollout.prompts,
-        rollout.tokens,
-        1.0,
-        decoder=Decoder(config),
-        chunk_tokens=3,
-    )
+    decoder = Decoder(config)
+    of_training = jax.jit(functools.partial(response_logprobs, decoder=decoder, chunk_tokens=3))
+    logp, _ = of_training({"params": params}, rollout.prompts, rollout.tokens, 1.0)
     np.testing.assert_allclose(logp, rollout.policy_logp, atol=1e-4)
 
 
 def test_the_same_key_gives_the_same_samples_whatever_the_padding(params):
-    short, long = draw(params, pad(PROMPTS, 5)), draw(params, pad(PROMPTS, 12), length=11)
+    short, long = draw(params, pad(PROMPTS, 6)), draw(params, pad(PROMPTS, 12), length=11)
     np.testing.assert_array_equal(short.tokens, long.tokens[..., :LENGTH])
-    other = draw(params, pad(PROMPTS, 5), key=1)
+    other = draw(params, pad(PROMPTS, 6), key=1)
     assert (short.tokens != other.tokens).any()
 
 
@@ -220,22 +222,20 @@ def test_stops_as_soon_as_all_have_ended(params):
     assert (rollout.tokens[~rollout.mask] == PAD).all()
 
 
-@pytest.mark.parametrize("buckets", [(1,), (2, 3), (4,), (7,)])
-def test_room_that_grows_changes_nothing(params, buckets):
-    # The local layers see 4 tokens: they have slots for 3, less than the later buckets' lengths.
+def test_room_that_grows_changes_nothing(params):
+    # The local layers see 4 tokens: they have slots for 1, then 2, then 3 while the others get 7.
     whole = draw(params, pad(PROMPTS, 6))
-    grown = draw(params, pad(PROMPTS, 6), response_buckets=buckets)
+    grown = draw(params, pad(PROMPTS, 6), response_buckets=(1, 2, 7))
     np.testing.assert_array_equal(grown.tokens, whole.tokens)
     np.testing.assert_array_equal(grown.mask, whole.mask)
     np.testing.assert_allclose(grown.policy_logp, whole.policy_logp, atol=1e-5)
 
 
-def test_local_layers_keep_what_their_window_sees():
+def test_local_layers_keep_what_their_window_sees(params):
     # Of a window of 4 the token that looks is one: 3 of the prompt's 9 columns, 3 of 8 slots.
-    params = nn.meta.unbox(init_params(DECODER, jax.random.key(0)))
     prompts = pad(PROMPTS, 9)
-    variables = {"params": params}
-    prefix = prefill(DECODER, variables, jnp.array(prompts.tokens), jnp.array(prompts.mask))
+    run = jax.jit(lambda params, *prompts: prefill(DECODER, {"params": params}, *prompts))
+    prefix = run(params, prompts.tokens, prompts.mask)
     columns = {kind: keys.shape[2] for kind, (keys, _) in prefix.kv.items()}
     assert columns == {"local": 3, "global": 9}
     np.testing.assert_array_equal(prefix.positions["local"][0], [2, 3, 4])
@@ -253,6 +253,10 @@ def test_top_k_and_top_p_cut_where_they_say():
     # 0.5 does not reach 0.6, 0.5 + 0.25 does.
     assert kept(top_k=None, top_p=0.6) == [False, True, True, False]
     assert kept(top_k=None, top_p=0.4) == [False, True, False, False]
+    # 0.5 and 0.75, exact in binary, are reached by the first and by the first two, to the last bit.
+    assert jax.nn.softmax(logits).tolist() == [0.125, 0.5, 0.25, 0.125]
+    assert kept(top_k=None, top_p=0.5) == [False, True, False, False]
+    assert kept(top_k=None, top_p=0.75) == [False, True, True, False]
     assert kept(top_k=None, top_p=1.0) == [True] * 4
     assert kept(top_k=1, top_p=0.9) == [False, True, False, False]
 
@@ -291,37 +295,32 @@ def test_another_temperature_does_not_recompile(params):
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         SamplingConfig(**{"max_response_tokens": 4, **change})
+    # The ends of each range are allowed.
+    SamplingConfig(max_response_tokens=1, top_k=1, top_p=1.0)
+    SamplingConfig(max_response_tokens=3, response_buckets=(1, 2))
 
 
 def test_trimmed_leaves_out_padding_beyond_the_bucket_that_is_needed(params):
-    rollout = draw(params, pad(PROMPTS, 6), length=200)
+    rollout = draw(params, pad(PROMPTS, 6), length=2000)
     longest = int(rollout.mask.sum(axis=-1).max())
-    assert 2 < longest < 200
+    assert 2 < longest < 2000
     for buckets, columns in [
-        ((), 200),
+        ((), 2000),
         ((longest,), longest),
-        ((longest - 1,), 200),
+        ((longest - 1,), 2000),
         ((2, longest, longest + 1), longest),
     ]:
-        short = trimmed(rollout, SamplingConfig(200, response_buckets=buckets))
+        short = trimmed(rollout, SamplingConfig(2000, response_buckets=buckets))
         assert short.tokens.shape == short.policy_logp.shape == (3, SAMPLES, columns)
         assert short.mask.sum() == rollout.mask.sum()
+    with pytest.raises(AttributeError):  # the loss sees what was sampled
+        rollout.tokens = short.tokens
 
 
-def test_prompts_are_padded_to_a_bucket():
-    encode = lambda *texts: encode_prompts(texts, ByteTokenizer(), 8, (2, 4)).tokens  # noqa: E731
-    assert encode("a", "bc").tolist() == [[0, 100], [101, 102]]
-    assert encode("abc").shape == (1, 4)
-    assert encode("a", "abcde").shape == (2, 8)
-
-
-def test_prompts_are_padded_on_the_left():
-    prompts = encode_prompts(["Hi", "a"], ByteTokenizer(), 3)
-    assert prompts.tokens.tolist() == [[0, 75, 108], [0, 0, 100]]
-    assert prompts.mask.tolist() == [[False, True, True], [False, False, True]]
-
-
-@pytest.mark.parametrize("text", ["", "Hi!!"])
-def test_a_prompt_that_is_empty_or_too_long_is_refused(text):
-    with pytest.raises(ValueError, match=r"sampling.max_prompt_tokens = 3"):
-        encode_prompts(["Hi", text], ByteTokenizer(), 3)
+def test_a_completion_has_ended_if_it_holds_a_token_that_ends_it():
+    # By 3 or by 7, and not by what stands behind its end or among others.
+    tokens = jnp.array([[[5, 3], [7, 0], [5, 6], [5, 3]]])
+    mask = jnp.array([[[True, True], [True, False], [True, True], [True, False]]])
+    rollout = Rollout(prompts=None, tokens=tokens, mask=mask, sampling_logp=None, policy_logp=None)
+    assert ended(rollout, (3, 7)).tolist() == [[True, True, False, False]]
+    assert ended(rollout, (7,)).tolist() == [[False, True, False, False]]
