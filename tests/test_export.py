@@ -91,7 +91,7 @@ def test_mistakes(trained, tmp_path):
     with pytest.raises(CheckpointError, match=r"another size or family .* expected \(1, 16, 48\)"):
         train(other, tmp_path / "other")
     nothing = tiny_config(init_from=str(tmp_path / "nothing"))
-    with pytest.raises(CheckpointError, match="nothing is no folder"):
+    with pytest.raises(CheckpointError, match="nothing is not a folder"):
         train(nothing, tmp_path / "third")
 
 

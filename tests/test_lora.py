@@ -134,7 +134,7 @@ def test_another_base_or_none_is_refused(trained, base, tmp_path):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"init_from": str(model)}))
     experiment = build(workdir.load_config(run))
-    with pytest.raises(CheckpointError, match=r"config.init_from = .*LoRA needs it.*is no folder"):
+    with pytest.raises(CheckpointError, match=r"config.init_from = .*LoRA needs.*is not a folder"):
         load_variables(experiment, run)
     shutil.copytree(base, model)
     load_variables(experiment, run)
@@ -216,5 +216,5 @@ def test_mistakes(trained, tmp_path):
     workdir.claim(tmp_path, tiny_config())
     with pytest.raises(ConfigError, match=r"--lora = 'keep': .*config.lora.rank = None"):
         export(tmp_path, tmp_path / "out", file_format="huggingface", lora="keep")
-    with pytest.raises(CheckpointError, match="Of a run with LoRA take the export"):
+    with pytest.raises(CheckpointError, match="For a run with LoRA use its export"):
         train(tiny_config(init_from=str(trained)), tmp_path / "next")

@@ -1,20 +1,16 @@
-"""Exact attention in plain JAX: the reference for `policy.splash`.
-
-Shapes as in `policy.decoder`: P problems, N samples, L tokens, S keys, K key-value heads, G query
-heads for each of them, H head width.
-"""
+"""Exact attention in plain JAX, reference of `policy.splash`; shapes as in `policy.decoder`."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-# As in the gemma package: finite, so that a row with nothing to look at is not nan.
+# Finite, as in the gemma package: a query that sees no key does not give nan.
 MASKED_LOGIT = -2.3819763e38
 
 
 def softcap(x: jax.Array, cap: float | None) -> jax.Array:
-    """Squashes logits smoothly into (-cap, cap); `None` leaves them alone."""
+    """Squashes logits smoothly into (-cap, cap); `None` leaves them unchanged."""
     return x if cap is None else jnp.tanh(x / cap) * cap
 
 
@@ -26,20 +22,20 @@ def attend(
     window: int | None,
     cap: float | None,
 ) -> jax.Array:
-    """Exact causal attention over several segments of keys, joined in one softmax.
+    """Computes exact causal attention over several key segments in one joint softmax.
 
     Only the logits of the segments are concatenated, never their keys, so a prompt that the group
     shares is read once and not tiled N times.
 
     Args:
-      query_PxNxLxKxGxH: scaled queries.
-      positions_PxNxL: their positions.
-      segments: (keys, values, positions, valid) for each segment, one layer of a `Segment`.
-      window: how many latest positions a query sees, itself included; `None` for all.
-      cap: soft-cap of the attention logits.
+      query_PxNxLxKxGxH: Scaled queries.
+      positions_PxNxL: Positions of the queries.
+      segments: (keys, values, positions, valid) of each segment, one layer of a `Segment`.
+      window: Number of latest positions that a query sees, its own included; `None` for all.
+      cap: Soft-cap of the attention logits.
 
     Returns:
-      (P, N, L, K, G, H).
+      The attended values (P, N, L, K, G, H).
     """
     logits = []
     for keys, _, key_positions, valid in segments:

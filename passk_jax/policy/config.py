@@ -1,4 +1,4 @@
-"""The sizes and constants of a decoder, and those of the models that were published."""
+"""Sizes and constants of a decoder, and those of the published models."""
 
 import dataclasses
 import functools
@@ -13,16 +13,16 @@ ACTIVATIONS = {
     "silu": nn.silu,  # Llama's and Qwen's SwiGLU
 }
 
-# What is kept of each period of layers for the backward pass; the rest is computed again.
+# What each period of layers keeps for the backward pass; the rest is computed again.
 REMAT_POLICIES = {
     None: jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),  # the fastest on a CPU
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),  # fastest on a CPU
     "full": jax.checkpoint_policies.nothing_saveable,  # only the period's input
 }
 
 DTYPES = ("float32", "bfloat16")
 
-# How whole sequences attend: `policy.decoder.attend` everywhere, or `policy.splash` on TPU.
+# How whole sequences attend: `policy.attention` works everywhere, `policy.splash` on TPU only.
 ATTENTION = ("reference", "splash")
 
 
@@ -31,10 +31,10 @@ class RopeScaling:
     """How Llama 3.1 stretches its rotary embedding (arXiv 2407.21783, section 3.4.3).
 
     Attributes:
-      factor: by which slow rotations are slowed down further.
-      low_frequency_factor: rotations with fewer turns than this in the original context are slow.
-      high_frequency_factor: those with more turns than this stay as they are; in between, part way.
-      original_context: tokens of a sequence before the stretching.
+      factor: Factor by which slow rotations are slowed down further.
+      low_frequency_factor: Rotations with fewer turns than this in the original context are slow.
+      high_frequency_factor: Rotations with more turns than this are unchanged; in between, partly.
+      original_context: Tokens of a sequence before the stretching.
     """
 
     factor: float
@@ -47,7 +47,7 @@ class RopeScaling:
 class DecoderConfig:
     """Sizes and constants of a decoder; the defaults are Gemma 2's (arXiv 2408.00118, Table 1)."""
 
-    vocab_size: int  # rows of the embedding; published models have some that no token uses
+    vocab_size: int  # rows of the embedding; published models have some unused rows
     embed_dim: int
     hidden_dim: int
     num_layers: int
@@ -61,21 +61,21 @@ class DecoderConfig:
     rope_base: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     qkv_bias: bool = False  # Qwen: queries, keys and values have a bias
-    activation: str = "gelu"  # of the feed-forward's gate: a name in ACTIVATIONS
-    post_norms: bool = True  # a norm after attention and feed-forward, beside the one before
-    norm_offset: float = 1.0  # added to the stored weight of a norm: Gemma stores it less 1
+    activation: str = "gelu"  # of the feed-forward gate, a name in ACTIVATIONS
+    post_norms: bool = True  # also a norm after attention and feed-forward, not only before
+    norm_offset: float = 1.0  # added to a norm's stored weight: Gemma stores the weight minus 1
     norm_eps: float = 1e-6
-    scale_embedding: bool = True  # by the root of embed_dim
-    tied_head: bool = True  # the embedding is the output's matrix too
-    dtype: str = "float32"  # of the arithmetic, a name in DTYPES; norms and logits are in float32
-    param_dtype: str = "float32"  # of the parameters as they are stored, a name in DTYPES
+    scale_embedding: bool = True  # by the square root of embed_dim
+    tied_head: bool = True  # the embedding is also the output matrix
+    dtype: str = "float32"  # compute dtype, a name in DTYPES; norms and logits are in float32
+    param_dtype: str = "float32"  # dtype of the stored parameters, a name in DTYPES
     remat: str | None = "dots"  # what the backward pass keeps: a name in REMAT_POLICIES
     attention: str = "reference"  # a name in ATTENTION
-    lora_rank: int | None = None  # of what is added to the matrices of the layers; None: nothing
-    lora_alpha: float = 16.0  # it is added times lora_alpha / lora_rank
+    lora_rank: int | None = None  # rank of LoRA on the layers' matrices; None: no LoRA
+    lora_alpha: float = 16.0  # LoRA is scaled by lora_alpha / lora_rank
 
     def __post_init__(self):
-        """Checks what the arithmetic relies on."""
+        """Checks the conditions that the computation relies on."""
         period = len(self.layer_kinds)
         if self.num_layers < period or self.num_layers % period:
             raise ValueError(
@@ -103,30 +103,30 @@ class DecoderConfig:
         if not 0 < self.lora_alpha < float("inf"):
             raise ValueError(f"alpha = {self.lora_alpha}: must be a positive number")
         if self.head_dim % 2:
-            raise ValueError(f"head_dim = {self.head_dim} must be even: RoPE turns pairs")
+            raise ValueError(f"head_dim = {self.head_dim}: must be even, since RoPE rotates pairs")
 
     @property
     def layer_kinds(self) -> tuple[str, ...]:
-        """The layers of one period, in order: the unit that is scanned."""
+        """The kinds of the layers in one period, in order; `nn.scan` repeats the period."""
         return ("global",) if self.sliding_window is None else ("local", "global")
 
     @property
     def lora_scale(self) -> float | None:
-        """What the product of the LoRA matrices is multiplied by; `None` without LoRA."""
+        """The factor of the product of the LoRA matrices; `None` without LoRA."""
         return None if self.lora_rank is None else self.lora_alpha / self.lora_rank
 
     def window(self, kind: str) -> int | None:
-        """How many latest positions a layer of this kind sees, the token's own included."""
+        """Returns how many latest positions a layer of this kind sees, the token's own included."""
         return self.sliding_window if kind == "local" else None
 
     @property
     def num_periods(self) -> int:
-        """How many times the layers of a period are repeated."""
+        """The number of periods of layers."""
         return self.num_layers // len(self.layer_kinds)
 
 
-# Published sizes. Of Gemma 2, as gemma.gm.nn.Gemma2_2B, _9B and _27B: the package's embedding has
-# 256,128 rows, Hugging Face's 256,000.
+# Published sizes. Gemma 2 is as in gemma.gm.nn.Gemma2_2B, _9B and _27B: the package's embedding has
+# 256,128 rows, Hugging Face's has 256,000.
 GEMMA2_2B = DecoderConfig(256_128, 2304, 9216, 26, 8, 4, 256)
 GEMMA2_9B = DecoderConfig(256_128, 3584, 14_336, 42, 16, 8, 256)
 GEMMA2_27B = DecoderConfig(256_128, 4608, 36_864, 46, 32, 16, 128, query_scale=(4608 // 32) ** -0.5)
@@ -153,7 +153,7 @@ _llama = functools.partial(
 LLAMA3_1_8B = _llama(128_256, 4096, 14_336, 32, 32, 8, 128)
 LLAMA3_1_70B = _llama(128_256, 8192, 28_672, 80, 64, 8, 128)
 
-# Qwen 2.5 (arXiv 2412.15115, Table 1), the base models. Of 14B and 32B, the instruction models have
+# Qwen 2.5 (arXiv 2412.15115, Table 1), the base models. The instruction models of 14B and 32B have
 # norm_eps = 1e-6.
 _qwen = functools.partial(_plain, rope_base=1_000_000.0, qkv_bias=True)
 QWEN2_5_0_5B = _qwen(151_936, 896, 4864, 24, 14, 2, 64)
@@ -162,6 +162,6 @@ QWEN2_5_3B = _qwen(151_936, 2048, 11_008, 36, 16, 2, 128)
 QWEN2_5_7B = _qwen(152_064, 3584, 18_944, 28, 28, 4, 128, tied_head=False)
 QWEN2_5_14B = _qwen(152_064, 5120, 13_824, 48, 40, 8, 128, tied_head=False, norm_eps=1e-5)
 QWEN2_5_32B = _qwen(152_064, 5120, 27_648, 64, 40, 8, 128, tied_head=False, norm_eps=1e-5)
-# The Math models differ from them in the base of the rotary embedding alone.
+# The Math models differ only in the base of the rotary embedding.
 QWEN2_5_MATH_1_5B = dataclasses.replace(QWEN2_5_1_5B, rope_base=10_000.0)
 QWEN2_5_MATH_7B = dataclasses.replace(QWEN2_5_7B, rope_base=10_000.0)

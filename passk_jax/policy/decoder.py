@@ -1,7 +1,7 @@
 """The decoder of Gemma 2, Llama 3.1 and Qwen 2.5, for groups of samples that share a prompt.
 
-Shapes: P problems, N samples for each, L tokens, S keys, D model width, K key-value heads, G query
-heads for each of them, H head width, F feed-forward width, V vocabulary.
+Shapes: P problems, N samples per problem, L tokens, S keys, D model width, K key-value heads, G
+query heads per key-value head, H head width, F feed-forward width, V vocabulary.
 """
 
 import functools
@@ -23,15 +23,15 @@ from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
 
 @chex.dataclass(frozen=True)
 class Segment:
-    """Keys and values that queries may look at, and where they stand in the sequence.
+    """Keys and values that queries can attend to, with their positions in the sequence.
 
-    Each is a dict by the kind of layer: local layers may keep fewer of them.
+    Each field is a dict by the kind of layer, because local layers may keep fewer keys.
 
     Attributes:
-      kv: (keys, values), each (periods, P, N, S, K, H), or without the N axis where the whole group
+      kv: (keys, values), each (periods, P, N, S, K, H), or without the N axis if the whole group
         shares them (the prompt).
-      positions: int32, (P, N, S) or (P, S): position of each key in its sequence.
-      valid: bool, same shape: False for padding and for slots not yet written.
+      positions: Position of each key in its sequence, int32 (P, N, S) or (P, S).
+      valid: False for padding and for slots not yet written, bool, same shape.
     """
 
     kv: dict[str, tuple[jax.Array, jax.Array]]
@@ -45,7 +45,7 @@ def rope(
     base: float,
     scaling: RopeScaling | None = None,
 ) -> jax.Array:
-    """Rotary position embedding (arXiv 2104.09864), halves paired as Gemma pairs them."""
+    """Applies the rotary position embedding (arXiv 2104.09864), with halves paired as in Gemma."""
     x = x_PxNxLxHeadsxH
     half = x.shape[-1] // 2
     frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -79,12 +79,12 @@ class RMSNorm(nn.Module):
 
 
 def _over(w: jax.Array, x: jax.Array) -> jax.Array:
-    """The last axes' w with the rank of x."""
+    """Returns w with leading axes of size 1, so that it has the rank of x."""
     return jax.lax.expand_dims(w, range(x.ndim - w.ndim))
 
 
 class Layer(nn.Module):
-    """One layer: attention and a gated feed-forward, each after a norm, in Gemma 2 between two."""
+    """One layer: attention and gated feed-forward, each after a norm, or in Gemma 2 between two."""
 
     config: DecoderConfig
     window: int | None
@@ -136,10 +136,10 @@ class Layer(nn.Module):
         return split_batch(self.layout, attended, None, "features"), (key, value)
 
     def _attend(self, key_PxNxLxKxH):
-        """`attend`, or its form as a kernel, which the compiler cannot split over devices."""
+        """Returns `attend`, or its kernel form with the mesh: the compiler cannot split kernels."""
         if self.config.attention == "reference":
             return attend
-        from passk_jax.policy import splash  # Pallas takes a second to import
+        from passk_jax.policy import splash  # Pallas is slow to import
 
         if self.layout is None:
             return splash.attend
@@ -168,7 +168,7 @@ class Layer(nn.Module):
         return split_batch(self.layout, y, None, "features")
 
     def _linear(self, x, name, shape, axes, num_inputs=1):
-        """The product with a parameter, whose first axes are the inputs."""
+        """Multiplies x by a parameter whose first `num_inputs` axes are the inputs."""
         fan_in = math.prod(shape[:num_inputs])
         init = nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes)
         w = self.param(name, init, shape)
@@ -178,9 +178,9 @@ class Layer(nn.Module):
         return checkpoint_name(y, PRODUCT)
 
     def _low_rank(self, x, name, shape, axes, num_inputs):
-        """The product with A and B of LoRA (arXiv 2106.09685), which begins as zero.
+        """Multiplies x by LoRA's A and B (arXiv 2106.09685); the product is zero at first.
 
-        As in its section 4.1, A is Gaussian, here of the variance that the matrix beside it has.
+        As in section 4.1, A is Gaussian, here with the variance of the matrix that LoRA adds to.
         """
         rank, fan_in = self.config.lora_rank, math.prod(shape[:num_inputs])
 
@@ -201,14 +201,14 @@ class Layer(nn.Module):
 
 
 class Period(nn.Module):
-    """The layers that the decoder repeats, in Gemma 2 a local (sliding-window) and a global one."""
+    """The layers that the decoder repeats; in Gemma 2 a local (sliding-window) and a global one."""
 
     config: DecoderConfig
     layout: Layout | None = None
 
     @nn.compact
     def __call__(self, x_PxNxLxD, context_kv, positions_PxNxL, valid_PxNxL, context_places):
-        """Scan body: carries activations, reads the segments' keys and values of its layers."""
+        """Scan body: carries activations and reads its layers' keys and values of the context."""
         kv = {}
         for kind in self.config.layer_kinds:
             context = [
@@ -222,22 +222,22 @@ class Period(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The model as a pure function of tokens, positions and the segments seen before them.
+    """The model as a pure function of tokens, positions and the segments before them.
 
     There is no mutable cache: a call returns the keys and values of its own tokens as a `Segment`,
     and the caller passes segments back in. A prompt is one call; its segment, without the sample
     axis, is then shared by the N completions of the group.
 
     Attributes:
-      config: sizes and constants.
-      layout: how parameters and activations are split over devices; `None` leaves it to XLA.
+      config: Sizes and constants.
+      layout: How parameters and activations are split over devices; `None` leaves it to XLA.
     """
 
     config: DecoderConfig
     layout: Layout | None = None
 
     def setup(self):
-        """Makes the embedding, the scanned layers, the last norm and an untied head."""
+        """Makes the embedding, the scanned layers, the final norm and the head if it is untied."""
         c = self.config
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
         self.embedding = self.param("embedding", init, (c.vocab_size, c.embed_dim))
@@ -264,13 +264,13 @@ class Decoder(nn.Module):
         """Runs the tokens through all layers.
 
         Args:
-          tokens_PxNxL: int32 token ids.
-          positions_PxNxL: int32 positions; a token sees the keys at its own position and before.
+          tokens_PxNxL: Token ids, int32.
+          positions_PxNxL: Positions, int32; a token sees the keys at its own position and before.
           valid_PxNxL: False for padding, which nothing sees; `None` for no padding.
-          context: segments before these tokens, e.g. the shared prompt.
+          context: Segments before these tokens, for example the shared prompt.
 
         Returns:
-          Hidden states (P, N, L, D) after the last norm, and the tokens' own segment.
+          Hidden states (P, N, L, D) after the final norm, and the tokens' own segment.
         """
         chex.assert_rank([tokens_PxNxL, positions_PxNxL], 3)
         if valid_PxNxL is None:
@@ -278,7 +278,7 @@ class Decoder(nn.Module):
         dtype = self.config.dtype
         x_PxNxLxD = lookup(self.embedding, tokens_PxNxL, dtype, head_split(self.layout))
         if self.config.scale_embedding:
-            # The scale is rounded to the arithmetic's dtype, as in the gemma package.
+            # The scale is rounded to the compute dtype, as in the gemma package.
             x_PxNxLxD *= jnp.asarray(self.config.embed_dim**0.5, dtype)
         x_PxNxLxD = split_batch(self.layout, x_PxNxLxD, None, "features")
         x_PxNxLxD, kv = self.layers(
@@ -296,29 +296,29 @@ class Decoder(nn.Module):
         return self.final_norm(x_PxNxLxD), segment
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Next-token logits (..., V) in float32, soft-capped, from hidden states (..., D)."""
+        """Returns soft-capped next-token logits (..., V) in float32 from hidden states (..., D)."""
         head_VxD = self.embedding if self.config.tied_head else self.head
         return output_logits(hidden, head_VxD, self.config)
 
 
 def head_split(layout: Layout | None) -> WeightSplit | None:
-    """Of the output's matrix (V, D), and of the embedding."""
+    """Returns the split of the output matrix (V, D) and of the embedding."""
     return None if layout is None else WeightSplit(layout, ("vocab", "embed"))
 
 
 def output_head(params: Mapping[str, Any]) -> jax.Array:
-    """The output's matrix (V, D) among a decoder's parameters: the embedding where it is tied."""
+    """Returns the output matrix (V, D) from a decoder's parameters; if tied, the embedding."""
     return params.get("head", params["embedding"])
 
 
 def output_logits(hidden: jax.Array, head_VxD: jax.Array, config: DecoderConfig) -> jax.Array:
-    """Soft-capped logits (..., V) in float32 from hidden states (..., D) and `output_head`."""
+    """Returns soft-capped float32 logits (..., V) from hidden states (..., D) and `output_head`."""
     logits = linear(hidden, head_VxD.T, 1, jnp.float32)
     return softcap(logits, config.final_softcap)
 
 
 def prompt_positions(mask_PxT: jax.Array) -> jax.Array:
-    """Positions of left-padded prompt tokens: 0 at the first real one."""
+    """Returns the positions of left-padded prompt tokens: 0 at the first real one."""
     return jnp.maximum(jnp.cumsum(mask_PxT.astype(jnp.int32), axis=-1) - 1, 0)
 
 
@@ -328,14 +328,14 @@ def prefill(
     """Runs prompts once and returns them as a segment that each group shares.
 
     Args:
-      decoder: the module.
-      variables: its parameters, as `decoder.apply` takes them.
-      tokens_PxT: left-padded prompt tokens.
+      decoder: The module.
+      variables: Its parameters, as `decoder.apply` takes them.
+      tokens_PxT: Left-padded prompt tokens.
       mask_PxT: True at real tokens.
 
     Returns:
-      A `Segment` without the sample axis; of a local layer it holds what the tokens after the
-      prompt can see, the window less the token that looks.
+      A `Segment` without the sample axis. For a local layer it holds only what tokens after the
+      prompt can see, the last window - 1 tokens.
     """
     positions_PxT = prompt_positions(mask_PxT)
     _, segment = decoder.apply(

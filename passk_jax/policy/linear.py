@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from passk_jax.policy.sharding import WeightSplit
 
-PRODUCT = "product"  # the name by which a remat policy can keep what a layer makes of them
+PRODUCT = "product"  # remat policies can keep a layer's matrix products by this name
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -21,22 +21,21 @@ def linear(
 ) -> jax.Array:
     """Contracts the last `num_inputs` axes of x with the first ones of w, multiplying in x's dtype.
 
-    The gradient is the one that `jax.grad` of the plain product gives, with two differences. The
-    gradient of w is accumulated and returned in the dtype of w, so float32 parameters under
-    bfloat16 arithmetic lose nothing to rounding. And of its two forms, x^T dy and (dy^T x)^T, the
-    one is taken whose left operand is narrower: XLA's CPU writes a transposed copy of the left
-    operand, element by element, inside the fusion that computes it, which otherwise took more than
-    half of a training step's time.
+    The gradient is that of the plain product, with two differences. First, the gradient of w is
+    accumulated and returned in the dtype of w, so float32 parameters under bfloat16 arithmetic lose
+    nothing to rounding. Second, of the two forms x^T dy and (dy^T x)^T, the one with the narrower
+    left operand is used. XLA's CPU compiler writes a transposed copy of the left operand, element
+    by element, inside the fusion that computes it; this took more than half of a training step.
 
     Args:
-      x: (..., *inputs).
-      w: (*inputs, *outputs), any float dtype.
-      num_inputs: number of contracted axes.
-      dtype: of the result; `None` for the dtype of x.
-      split: over devices, of w. It is gathered in x's dtype.
+      x: Input (..., *inputs).
+      w: Parameter (*inputs, *outputs), any float dtype.
+      num_inputs: Number of contracted axes.
+      dtype: dtype of the result; `None` for the dtype of x.
+      split: Split of w over devices; w is gathered in x's dtype.
 
     Returns:
-      (..., *outputs).
+      The product (..., *outputs).
     """
     x_axes = range(x.ndim - num_inputs, x.ndim)
     return _product(x, in_use(w, x.dtype, split), x_axes, range(num_inputs), dtype)
@@ -60,23 +59,23 @@ linear.defvjp(_forward, _backward)
 
 
 def in_use(w: jax.Array, dtype: jnp.dtype, split: WeightSplit | None) -> jax.Array:
-    """A parameter in the arithmetic's dtype, where it is used."""
+    """Returns a parameter in the compute dtype, gathered where it is used."""
     return w.astype(dtype) if split is None else split.gathered(w.astype(dtype))
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, num_inputs: int, dtype: jnp.dtype) -> jax.Array:
-    """The gradient (*inputs, *outputs) of `linear`'s w, in the form that is faster; see there.
+    """Returns the gradient (*inputs, *outputs) of `linear`'s w, in its faster form; see there.
 
     Args:
-      x: (..., *inputs).
-      dy: (..., *outputs), of the dtype of x.
-      num_inputs: number of contracted axes.
-      dtype: that it is summed in.
+      x: Input (..., *inputs).
+      dy: Gradient of the output (..., *outputs), in the dtype of x.
+      num_inputs: Number of contracted axes.
+      dtype: dtype in which it is summed.
     """
     num_rows = x.ndim - num_inputs
     rows = range(num_rows)
     narrow = math.prod(x.shape[num_rows:]) <= math.prod(dy.shape[num_rows:])
-    # In bfloat16 XLA's CPU compiles the other form to a product that it then cannot run.
+    # In bfloat16 XLA's CPU compiles the other form to a product that it cannot run.
     if narrow or x.dtype == jnp.bfloat16:
         return _product(x, dy, rows, rows, dtype)
     dw = _product(dy, x, rows, rows, dtype)
@@ -93,19 +92,19 @@ def _product(a, b, a_axes, b_axes, dtype):
 def lookup(
     table_VxD: jax.Array, tokens: jax.Array, dtype: jnp.dtype, split: WeightSplit | None = None
 ) -> jax.Array:
-    """Rows of the embedding in the arithmetic's dtype; their gradients are summed in float32.
+    """Returns embedding rows in the compute dtype; their gradients are summed in float32.
 
-    A batch has some tokens thousands of times. Summed in bfloat16, as the plain gradient would be
-    where the table or the arithmetic is in it, their gradient stops growing after some hundreds.
+    A batch contains some tokens thousands of times. If the table or the arithmetic is bfloat16, the
+    plain gradient is summed in bfloat16 and stops growing after some hundreds of terms.
 
     Args:
-      table_VxD: any float dtype.
-      tokens: integers (...).
-      dtype: of the result.
-      split: of the table.
+      table_VxD: Embedding, any float dtype.
+      tokens: Token ids, integers (...).
+      dtype: dtype of the result.
+      split: Split of the table over devices.
 
     Returns:
-      (..., D).
+      Rows (..., D).
     """
     if split is not None and split.layout.shares("embed") > 1:
         table_VxD = in_use(table_VxD, dtype, split)
@@ -118,7 +117,7 @@ def _lookup_forward(table_VxD, tokens, dtype, split):
 
 def _lookup_backward(dtype, split, residuals, dy):
     del dtype
-    table_VxD, tokens = residuals  # the table for its shape, dtype and sharding only
+    table_VxD, tokens = residuals  # the table gives shape, dtype and sharding only
     zeros = jnp.zeros_like(table_VxD, jnp.float32)
     total = zeros.at[tokens].add(dy.astype(jnp.float32)).astype(table_VxD.dtype)
     return total if split is None else split.stored(total), None

@@ -1,8 +1,8 @@
-"""What LoRA (arXiv 2106.09685) trains, and the model that it makes.
+"""Merges LoRA (arXiv 2106.09685) into the parameters of the model.
 
-To each matrix W of the layers is added s A B, s = alpha / rank (`policy.decoder`). W is called
-"layers/global/query", say, in the decoder's collection "params"; A (periods, *inputs, rank) and
-B (periods, rank, *outputs) are then "layers/global/query_a" and "query_b" in its collection "lora".
+LoRA adds s A B to each matrix W of the layers, s = alpha / rank (`policy.decoder`). If W is called
+"layers/global/query", say, in the decoder's collection "params", then A (periods, *inputs, rank)
+and B (periods, rank, *outputs) are "layers/global/query_a" and "query_b" in its collection "lora".
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from passk_jax.policy.formats import layouts
 
 
 def merged(variables: Mapping[str, Any], scale: float | None, dtype: jnp.dtype) -> dict[str, Any]:
-    """The parameters of the decoder without LoRA that is the same model; without LoRA a cast.
+    """Returns the parameters of the equivalent decoder without LoRA; without LoRA this is a cast.
 
     Args:
-      variables: "params", and with LoRA "lora".
-      scale: s; `None` without LoRA.
-      dtype: of the result; sums are made in float32.
+      variables: The collection "params" and, with LoRA, "lora".
+      scale: The factor s; `None` without LoRA.
+      dtype: dtype of the result; sums are computed in float32.
     """
     lora = layouts.flatten(variables.get("lora", {}))
 
@@ -33,7 +33,7 @@ def merged(variables: Mapping[str, Any], scale: float | None, dtype: jnp.dtype) 
             product = jnp.tensordot(a, b, axes=1, precision=jax.lax.Precision.HIGHEST)
             return (w + scale * product).astype(dtype)
 
-        # One after the other: together they would take a float32 copy of the model.
+        # One period at a time: all together would need a float32 copy of the model.
         return jax.lax.map(period, (w, lora[f"{name}_a"], lora[f"{name}_b"]))
 
     params = layouts.flatten(variables["params"])

@@ -1,7 +1,7 @@
-"""Parameters to and from the files of the `gemma` package, Hugging Face and this package.
+"""Reads and writes parameters in the formats of the `gemma` package, Hugging Face and this package.
 
-Read straight into sharded arrays, one tensor of one layer at a time: besides them a host holds no
-more than the parts of that tensor which its devices need.
+Parameters are read straight into sharded arrays, one tensor of one layer at a time. Besides the
+arrays a host holds only the parts of that tensor that its devices need.
 """
 
 import functools
@@ -26,30 +26,29 @@ from passk_jax.policy.formats import (
     safetensors,
 )
 
-# Rows of the embedding of Gemma 2: Hugging Face's, and with those that the gemma package adds.
+# Rows of Gemma 2's embedding: Hugging Face's, and with the rows that the gemma package adds.
 _PIECES, _PACKAGE_ROWS = 256_000, 256_128
 
 
 def load(
     folder: str | pathlib.Path, config: DecoderConfig, template: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Reads the parameters of a model into arrays that lie where they are wanted.
+    """Reads the parameters of a model into arrays with a given dtype and sharding.
 
     Args:
-      folder: of a checkpoint of the `gemma` package (`gemma.gm.ckpts`, as published or as it saves
-        them), of Hugging Face (safetensors, one file or shards with their index), or of a run of
-        this package (its folder, or one of its checkpoints; of several the latest).
-      config: the decoder's.
-      template: the decoder's tree, of arrays or `jax.ShapeDtypeStruct`s: each parameter is given
-        the dtype and the sharding that stands there (no sharding: the first device).
+      folder: Folder of a checkpoint of the `gemma` package (`gemma.gm.ckpts`, as published or as it
+        saves them), of Hugging Face (safetensors, one file or shards with an index), or of this
+        package (a run's folder, whose latest checkpoint is read, or one checkpoint's).
+      config: The decoder's config.
+      template: The decoder's tree of arrays or `jax.ShapeDtypeStruct`s. Each parameter gets the
+        dtype and the sharding given there (no sharding: the first device).
 
     Returns:
       The decoder's tree.
 
     Raises:
-      CheckpointError: the folder is no checkpoint, or one of another size or family, or truncated,
-        corrupt or incomplete. Whatever the headers and names tell is found before any tensor is
-        read.
+      CheckpointError: The folder is not a checkpoint, or is one of another size or family, or is
+        truncated, corrupt or incomplete. Names and headers are checked before any tensor is read.
     """
     targets = layouts.flatten(template)
     shapes = {leaf: target.shape for leaf, target in targets.items()}
@@ -59,7 +58,7 @@ def load(
         different = config_json.differences(read_config(folder), config)
         if different:
             raise CheckpointError(
-                f"{folder} is another model, by its config.json: {_first(different)}"
+                f"{folder} is another model, according to its config.json: {_first(different)}"
             )
     parameters = {}
     for entry in layout:
@@ -68,10 +67,10 @@ def load(
 
 
 def read_config(folder: str | pathlib.Path) -> DecoderConfig:
-    """The decoder that the config.json of a Hugging Face folder describes.
+    """Returns the decoder config that the config.json of a Hugging Face folder describes.
 
     Raises:
-      CheckpointError: the file is missing or corrupt, or describes what the decoder cannot be.
+      CheckpointError: The file is missing or corrupt, or the decoder does not support the model.
     """
     return config_json.read(epath.Path(folder) / "config.json")
 
@@ -79,22 +78,22 @@ def read_config(folder: str | pathlib.Path) -> DecoderConfig:
 def save_gemma(
     folder: str | pathlib.Path, params: Mapping[str, Any], config: DecoderConfig
 ) -> None:
-    """Writes what `gemma.gm.ckpts.load_params` reads; the devices must have room for a copy.
+    """Writes a checkpoint for `gemma.gm.ckpts.load_params`; the devices need room for a copy.
 
-    An embedding of Hugging Face's 256,000 rows is given the further rows of the package's, zeros.
+    An embedding with Hugging Face's 256,000 rows gets the package's further rows, as zeros.
 
     Args:
-      folder: a new one.
-      params: the decoder's tree.
-      config: a Gemma 2's.
+      folder: A new folder.
+      params: The decoder's tree.
+      config: The config of a Gemma 2.
 
     Raises:
-      CheckpointError: the model is no Gemma 2, or the folder exists or cannot be written.
+      CheckpointError: The model is not a Gemma 2, or the folder exists or cannot be written.
     """
     if config.vocab_size == _PIECES:
         rows = ((0, _PACKAGE_ROWS - _PIECES), (0, 0))
         params = {**params, "embedding": jnp.pad(params["embedding"], rows)}
-    # Of the package's models, 2B alone has its gating kernel the other way round.
+    # In the package only 2B stores its gating kernel (2, D, F).
     tree = to_gemma(params, config, transpose_gating=config.embed_dim != GEMMA2_2B.embed_dim)
     orbax.write(epath.Path(folder).absolute(), tree)
 
@@ -106,14 +105,14 @@ def save_huggingface(
     settings: Mapping[str, Any] | None = None,
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
-    """Writes config.json and safetensors, as `transformers` reads them, one tensor at a time.
+    """Writes config.json and safetensors for `transformers`, one tensor at a time.
 
     Args:
-      folder: a new one.
-      params: the decoder's tree.
-      config: the decoder's.
-      settings: what config.json says besides, such as eos_token_id and max_position_embeddings.
-      max_shard_bytes: of one file; if more are needed, an index is written too.
+      folder: A new folder.
+      params: The decoder's tree.
+      config: The decoder's config.
+      settings: Further content of config.json, such as eos_token_id and max_position_embeddings.
+      max_shard_bytes: Largest size of one file; if more are needed, an index is written too.
 
     Raises:
       CheckpointError: `transformers` has no such model, or the folder exists or cannot be written.
@@ -127,19 +126,19 @@ def save_huggingface(
 def save_peft(
     folder: str | pathlib.Path, lora: Mapping[str, Any], config: DecoderConfig, base: str | None
 ) -> None:
-    """Writes LoRA's matrices as the `peft` package reads them (its checkpoint format, LORA).
+    """Writes LoRA's matrices for the `peft` package (its checkpoint format LORA).
 
     Args:
-      folder: a new one.
-      lora: the decoder's collection "lora".
-      config: the decoder's.
-      base: where the model is that they are added to, if that is a folder.
+      folder: A new folder.
+      lora: The decoder's collection "lora".
+      config: The decoder's config.
+      base: Folder of the base model, if it is in a folder.
 
     Raises:
-      CheckpointError: the folder exists or cannot be written.
+      CheckpointError: The folder exists or cannot be written.
     """
     leaves, layout = layouts.flatten(lora), layouts.peft(config)
-    config_json.to_huggingface(config)  # raises where `transformers` has no such model
+    config_json.to_huggingface(config)  # raises if `transformers` has no such model
     targets = sorted({name.split(".")[-3] for entry in layout for name in entry.names})
     data = {
         "peft_type": "LORA",
@@ -168,16 +167,16 @@ def _write(folder, leaves, layout, data, max_shard_bytes, prefix=""):
 
 
 def from_gemma(tree: Mapping[str, Any], config: DecoderConfig) -> dict[str, Any]:
-    """Converts a `gemma.gm.nn` Gemma 2 parameter tree to this decoder's.
+    """Converts a `gemma.gm.nn` Gemma 2 parameter tree to this decoder's tree.
 
     Args:
-      tree: with `embedder`, `layer_0`, ..., `final_norm`. The gating kernel may be stored
-        (2, D, F), as in 2B, or transposed, (2, F, D), as in 9B and 27B.
-      config: the decoder's sizes.
+      tree: The package's tree with `embedder`, `layer_0`, ..., `final_norm`. The gating kernel may
+        be stored (2, D, F), as in 2B, or transposed, (2, F, D), as in 9B and 27B.
+      config: The decoder's config.
 
     Returns:
-      The decoder's tree: layer i of the package is the local (even i) or global layer of period
-      i // 2.
+      The decoder's tree: the package's layer i is in period i // 2, local if i is even, else
+      global.
     """
     tensors = layouts.flatten(tree)
     token = jnp.zeros((1, 1, 1), jnp.int32)
@@ -195,12 +194,12 @@ def from_gemma(tree: Mapping[str, Any], config: DecoderConfig) -> dict[str, Any]
 def to_gemma(
     params: Mapping[str, Any], config: DecoderConfig, transpose_gating: bool = False
 ) -> dict[str, Any]:
-    """The inverse of `from_gemma`.
+    """Converts this decoder's tree to that of the `gemma` package: the inverse of `from_gemma`.
 
     Args:
-      params: the decoder's tree.
-      config: its sizes.
-      transpose_gating: store the gating kernel (2, F, D), as the package's 9B and 27B do.
+      params: The decoder's tree.
+      config: The decoder's config.
+      transpose_gating: Whether the gating kernel is stored (2, F, D), as in 9B and 27B.
 
     Returns:
       The package's tree.
@@ -211,10 +210,10 @@ def to_gemma(
 
 
 def _open(folder, config, shapes):
-    """The tensors of a folder, and the layout that they should have."""
+    """Returns the tensors of a folder and the layout that they should have."""
     path = epath.Path(folder)
     if not path.is_dir():
-        raise CheckpointError(f"{folder} is no folder")
+        raise CheckpointError(f"{folder} is not a folder")
     checkpoint = orbax.find(path)
     if checkpoint is not None:
         files = orbax.OrbaxFolder(checkpoint)
@@ -227,8 +226,8 @@ def _open(folder, config, shapes):
     if (path / safetensors.INDEX).exists() or any(path.glob("*.safetensors")):
         return safetensors.SafetensorsFolder(path), layouts.huggingface(config)
     raise CheckpointError(
-        f"{folder} is no checkpoint: neither one that orbax wrote (_METADATA), nor a run "
-        "(checkpoints/), nor a folder of Hugging Face's with safetensors"
+        f"{folder} is not a checkpoint: it has no _METADATA (written by orbax), no checkpoints/ "
+        "(a run of passk_jax) and no safetensors files (Hugging Face)"
     )
 
 
@@ -238,7 +237,7 @@ def _gemma_layout(config, gating_shape):
 
 
 def _check(folder, found, layout, shapes):
-    """Raises where names or shapes are not those of the layout."""
+    """Raises if names or shapes differ from those of the layout."""
     expected = {name: entry.file_shape(shapes) for entry in layout for name in entry.names}
     different = [
         f"{name} is {found[name]}, expected {shape}"
@@ -262,7 +261,7 @@ def _first(different):
 
 
 def _read(files, entry, targets):
-    """The parameters of one entry, of the dtype and in the place that the targets say."""
+    """Returns the parameters of one entry with the dtypes and shardings of the targets."""
     targets = {leaf: targets[leaf] for leaf in entry.leaves}
     shapes = {leaf: target.shape for leaf, target in targets.items()}
     shardings = {
@@ -292,5 +291,5 @@ def _read(files, entry, targets):
     parameters = begin()
     for period, name in enumerate(entry.names):
         parameters = put(parameters, files.read(name, file_sharding), period)
-        jax.block_until_ready(parameters)  # so that tensors do not queue up on the host
+        jax.block_until_ready(parameters)  # so that tensors do not pile up on the host
     return parameters

@@ -1,7 +1,7 @@
 """Where arrays live: one mesh, and a table from the logical axes of arrays to the mesh's axes.
 
-A `Layout` is such a table on a mesh. A run has two: the update's, in which parameters and optimizer
-are split as finely as they must be, and sampling's, in which a token's layer need not wait for
+A `Layout` is such a table on a mesh. A run has two layouts. The update's layout splits parameters
+and optimizer as finely as necessary. In the sampling layout a token's layer need not wait for
 parameters from other devices.
 """
 
@@ -16,9 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "model")
 
-# The logical axes that a table may split. Of parameters: rows of the embedding, model width, query
-# heads, key-value heads, feed-forward width. Of batches: problems and the samples of each. What is
-# computed from both has the axes of both; its model width is "features".
+# The logical axes that a table may split. Parameters have embedding rows, model width, query heads,
+# key-value heads and feed-forward width; batches have problems and samples of each problem. Arrays
+# computed from both have the axes of both; their model width is called "features".
 LOGICAL_AXES = ("vocab", "embed", "heads", "kv_heads", "mlp", "problems", "samples", "features")
 _WHOLE = ("layers", "head_dim", "rank")  # never split
 
@@ -28,7 +28,7 @@ class Layout:
     """How arrays are split over a mesh; hashable, so that compiled functions may depend on it.
 
     Attributes:
-      mesh: from `make_mesh`.
+      mesh: From `make_mesh`.
       rules: (logical axis, the mesh axes that split it), for each of `LOGICAL_AXES`.
     """
 
@@ -36,14 +36,14 @@ class Layout:
     rules: tuple[tuple[str, tuple[str, ...]], ...]
 
     def shares(self, name: str) -> int:
-        """Into how many parts a logical axis is split where its size allows it."""
+        """Returns the number of parts into which a logical axis is split if its size allows it."""
         return int(np.prod([self.mesh.shape[axis] for axis in dict(self.rules)[name]]))
 
     def sharding(self, names: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:
-        """The sharding of an array whose axes have these names; `None` is never split.
+        """Returns the sharding of an array whose axes have these names; `None` is never split.
 
-        Of the mesh axes that a name stands for, the first ones are taken that divide the size: what
-        they do not divide is whole on every device.
+        The mesh axes of a name are used in order, up to the first that does not divide the rest of
+        the size. Along the unused ones the array is whole on every device.
         """
         rules = dict(self.rules) | dict.fromkeys(_WHOLE, ()) | {None: ()}
         spec = []
@@ -58,13 +58,13 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
     def constrain(self, x: jax.Array, *names: str | None) -> jax.Array:
-        """Inside a compiled function: x, split as its axes' names say."""
+        """Splits x as the names of its axes say; for use inside a compiled function."""
         return jax.lax.with_sharding_constraint(x, self.sharding(names, x.shape))
 
     def put(self, array: np.ndarray, *names: str | None) -> jax.Array:
         """Puts a host array on the devices; axes beyond the names are whole.
 
-        Every host gives the whole array, and its devices are sent their parts of it.
+        Every host passes the whole array, and its devices get their parts of it.
         """
         array = np.asarray(array)
         names = (*names, *[None] * (array.ndim - len(names)))
@@ -72,10 +72,10 @@ class Layout:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     def parameters(self, boxed: Any) -> Any:
-        """Shardings of a parameter tree whose leaves carry the names of their axes.
+        """Returns the shardings of a parameter tree whose leaves carry the names of their axes.
 
         Args:
-          boxed: what `jax.eval_shape(decoder.init, ...)["params"]` returns.
+          boxed: The tree that `jax.eval_shape(decoder.init, ...)["params"]` returns.
 
         Returns:
           A tree of `NamedSharding`, without the boxes.
@@ -87,11 +87,11 @@ class Layout:
         )
 
     def kv_copies(self, num_heads: int, num_kv_heads: int) -> int:
-        """How often each key-value head is repeated so that the heads' split can be followed.
+        """Returns how often each key-value head is repeated to follow the split of the query heads.
 
         Query heads can be split further than the key-value heads that they share (Gemma 2 2B has 8
-        and 4). Repeated, each device has the one that its query heads look at; otherwise every
-        device would have all of them.
+        and 4). With copies, each device has the key-value head of its own query heads; without them
+        every device would have all key-value heads.
         """
         shares = self.shares("kv_heads")
         if num_heads % shares or shares <= num_kv_heads or shares % num_kv_heads:
@@ -107,24 +107,24 @@ class WeightSplit:
     gather it for each use, and their gradients are summed into the parts.
 
     Attributes:
-      layout: of the model.
-      names: of the parameter's axes.
+      layout: The model's layout.
+      names: Names of the parameter's axes.
     """
 
     layout: Layout
     names: tuple[str, ...]
 
     def gathered(self, w: jax.Array) -> jax.Array:
-        """The parameter with all of its model width on each device."""
+        """Returns the parameter with its whole model width on each device."""
         return self.layout.constrain(w, *[None if n == "embed" else n for n in self.names])
 
     def stored(self, w: jax.Array) -> jax.Array:
-        """The parameter, or its gradient, as it is stored."""
+        """Returns the parameter, or its gradient, split as it is stored."""
         return self.layout.constrain(w, *self.names)
 
 
 def split_batch(layout: Layout | None, x_PxN: jax.Array, *rest: str | None) -> jax.Array:
-    """Inside a compiled function: x (P, N, ...), split as the names of its further axes say too."""
+    """Splits x (P, N, ...), whose further axes `rest` names; for use inside a compiled function."""
     return x_PxN if layout is None else layout.constrain(x_PxN, "problems", "samples", *rest)
 
 
@@ -132,12 +132,12 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str | Sequence[str] | None]) -> 
     """Returns the layout that a table describes.
 
     Args:
-      mesh: from `make_mesh`.
-      rules: for each of `LOGICAL_AXES` a mesh axis, several, or `None`.
+      mesh: From `make_mesh`.
+      rules: One mesh axis, several, or `None`, for each of `LOGICAL_AXES`.
 
     Raises:
-      ValueError: a name that is none, one that is missing, or two axes of one array that would be
-        split over the same axis of the mesh.
+      ValueError: A name is unknown or missing, or two axes of one array would be split over the
+        same mesh axis.
     """
     parsed = {}
     for name, axes in rules.items():
@@ -167,7 +167,7 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str | Sequence[str] | None]) -> 
 
 
 def one_device() -> Layout:
-    """All arrays whole on the first device."""
+    """Returns the layout in which all arrays are whole on the first device."""
     mesh = make_mesh(1, 1, 1, jax.devices()[:1])
     return Layout(mesh=mesh, rules=tuple((name, ()) for name in LOGICAL_AXES))
 
@@ -178,13 +178,13 @@ def make_mesh(
     """Returns the mesh of all devices; one size may be -1 for "all that remain".
 
     Args:
-      data: size of its first axis.
-      fsdp: of its second.
-      model: of its third.
-      devices: `None` for those of this machine, or of all hosts.
+      data: Size of the first axis.
+      fsdp: Size of the second axis.
+      model: Size of the third axis.
+      devices: The devices to use; `None` for all devices of all hosts.
 
     Raises:
-        ValueError: the sizes do not multiply to the number of devices.
+      ValueError: A size is out of range, or the sizes do not multiply to the number of devices.
     """
     sizes = {"data": data, "fsdp": fsdp, "model": model}
     count = jax.device_count() if devices is None else len(devices)

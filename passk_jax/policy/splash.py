@@ -1,11 +1,10 @@
 """Attention of whole sequences by JAX's splash-attention kernels for TPU (jax.experimental.pallas).
 
-The kernels never write the logits (L x S) to memory, forward or backward. To them a group is one
+The kernels never write the logits (L x S) to memory, forward or backward. They treat a group as one
 sequence, [prompt | sample 1 | ... | sample N], with a static mask: a sample sees the prompt and
-itself, causally. Blocks that nobody sees are skipped, and the prompt is not tiled N times.
+itself, causally. Blocks that no query sees are skipped, and the prompt is not tiled N times.
 
-Shapes as in `policy.decoder`: P problems, N samples, L tokens, S prompt tokens, K key-value heads,
-G query heads for each of them, H head width.
+Shapes as in `policy.decoder`; S counts the prompt's tokens.
 """
 
 import dataclasses
@@ -23,25 +22,25 @@ from jax.sharding import Mesh, PartitionSpec
 from passk_jax.policy import attention
 from passk_jax.policy.linear import PRODUCT
 
-# A kernel's blocks are squares of tokens. LANES is the least that it takes, and what lengths are
-# padded to. At MAX_BLOCK every key that is read serves 512 queries, 512 operations a byte: more
-# than v5e (240) and v5p (166) need to be busy, and nearly what v6e (560) needs. Twice that no
-# longer fits the 16 MiB of VMEM that a kernel is given on v5e and v5p at head width 256.
+# A kernel's blocks are squares of tokens. LANES is the smallest block; lengths are padded to
+# multiples of it. At MAX_BLOCK every key that is read serves 512 queries, 512 operations per byte:
+# more than v5e (240) and v5p (166) need to be busy, and nearly what v6e (560) needs. Twice that no
+# longer fits the 16 MiB of VMEM that a kernel gets on v5e and v5p at head width 256.
 LANES = 128
 MAX_BLOCK = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupMask(splash_attention.Mask):
-    """Who sees whom in [prompt | sample 1 | ... | sample N], queries being the samples' tokens.
+    """The mask of [prompt | sample 1 | ... | sample N]; the queries are the samples' tokens.
 
-    The kernel asks for it block by block, so the whole of it never exists.
+    The kernel asks for it block by block, so the whole mask never exists.
 
     Attributes:
-      prompt: S, 0 for none.
-      samples: N.
-      length: L.
-      window: how many latest positions a query sees, itself included; `None` for all.
+      prompt: Number S of prompt tokens, 0 for no prompt.
+      samples: Number N of samples.
+      length: Number L of tokens of a sample.
+      window: Number of latest positions that a query sees, its own included; `None` for all.
     """
 
     prompt: int
@@ -51,12 +50,12 @@ class GroupMask(splash_attention.Mask):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Queries and keys."""
+        """The numbers of queries and keys."""
         queries = self.samples * self.length
         return queries, self.prompt + queries
 
     def __getitem__(self, block: tuple[slice, slice]) -> np.ndarray:
-        """The mask of a block of queries (rows) and keys (columns), True where one sees one."""
+        """Returns the mask of a block of queries (rows) and keys (columns), True if visible."""
         queries, keys = (np.arange(part.start, part.stop) for part in block)
         sample, token = np.divmod(queries, self.length)
         owner, place = np.divmod(keys - self.prompt, self.length)
@@ -79,29 +78,29 @@ def attend(
     mesh: Mesh | None = None,
     axes: PartitionSpec | None = None,
 ) -> jax.Array:
-    """`policy.decoder.attend` by the kernels, where positions are consecutive.
+    """Computes `policy.attention.attend` with the kernels, for consecutive positions.
 
-    The kernels take whole sequences, alone or after a prompt that their group shares, padded as
-    everywhere here: prompts on the left, samples on the right, so that a sample's first token
-    follows the prompt's last and a distance in positions is one in columns. What padding sees
-    differs from the reference; nothing sees padding. Anything else, such as the sampler's single
-    tokens, whose one row of logits costs nothing, goes to the reference.
+    The kernels take whole sequences, alone or after a prompt that their group shares. Prompts are
+    padded on the left and samples on the right, as everywhere here. So a sample's first token
+    follows the prompt's last, and positions differ by as much as columns. What padding sees differs
+    from the reference; nothing sees padding. Other calls, such as the sampler's single tokens,
+    whose one row of logits costs nothing, use the reference.
 
     Args:
-      query_PxNxLxKxGxH: scaled queries.
-      positions_PxNxL: their positions.
-      segments: (keys, values, positions, valid) for each segment, one layer of a `Segment`.
-      window: how many latest positions a query sees, itself included; `None` for all.
-      cap: soft-cap of the attention logits.
-      mesh: over which the arrays are split; `None` on one device. The compiler cannot split a
-        kernel, so this function does.
-      axes: with a mesh, which of its axes split P, N and K.
+      query_PxNxLxKxGxH: Scaled queries.
+      positions_PxNxL: Positions of the queries.
+      segments: (keys, values, positions, valid) of each segment, one layer of a `Segment`.
+      window: Number of latest positions that a query sees, its own included; `None` for all.
+      cap: Soft-cap of the attention logits.
+      mesh: Mesh over which the arrays are split; `None` on one device. The compiler cannot split a
+        kernel, so this function does it.
+      axes: With a mesh, the mesh axes that split P, N and K.
 
     Returns:
-      (P, N, L, K, G, H).
+      The attended values (P, N, L, K, G, H).
 
     Raises:
-      ValueError: when compiled for anything but a TPU. Tests have the kernels interpreted, by
+      ValueError: Compiled for a device other than a TPU. Tests interpret the kernels with
         `jax.experimental.pallas.tpu.force_tpu_interpret_mode`.
     """
     chex.assert_rank(query_PxNxLxKxGxH, 6)
@@ -120,7 +119,7 @@ def attend(
     own_specs = (query_spec, query_spec, PartitionSpec(problems, samples))
     prompt_spec = PartitionSpec(problems, None, heads)
     prompt_specs = (prompt_spec, prompt_spec, PartitionSpec(problems)) if prompted else None
-    # A kernel does not say over which axes its results vary, so that cannot be checked.
+    # A kernel does not say over which axes its results vary, so this cannot be checked.
     return jax.shard_map(
         local,
         mesh=mesh,
@@ -131,7 +130,7 @@ def attend(
 
 
 def _attend(query_PxNxLxKxGxH, own, prompt, *, window, cap):
-    """Attention on one device to its own tokens (keys, values, valid) and to the prompt's."""
+    """Attends on one device to the queries' own (keys, values, valid) and to the prompt's."""
     p, n, tokens, k, g, h = query_PxNxLxKxGxH.shape
     length = _padded(tokens)
     query = _pad(query_PxNxLxKxGxH, 2, after=length - tokens)
@@ -145,8 +144,8 @@ def _attend(query_PxNxLxKxGxH, own, prompt, *, window, cap):
             for x, y in zip(prompt, own, strict=True)
         ]
     keys, values, valid = own
-    # Of the kernels, the one that gives the gradients of keys and values steps over the blocks that
-    # it skips, some (S + N L) N L / block^2 for each head: samples split over devices spare most.
+    # The kernel for the gradients of keys and values also steps over the blocks that it skips, some
+    # (S + N L) N L / block^2 for each head: splitting samples over devices saves most of them.
     mask = GroupMask(size, n, length, window)
     kernel = splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([mask] * (k * g)),

@@ -1,4 +1,4 @@
-"""Text to token ids and back."""
+"""Tokenizers: text to token ids and back."""
 
 import difflib
 import json
@@ -8,28 +8,28 @@ from typing import Protocol
 
 from etils import epath
 
-# What begins and ends a turn in the chats of Gemma, Qwen and Llama: the only special pieces that
-# are read in a text, because prompt templates have them.
+# Pieces that begin and end a turn in the chats of Gemma, Qwen and Llama: the only special pieces
+# that are recognised in a text, because prompt templates contain them.
 _TURNS = (
     *("<start_of_turn>", "<end_of_turn>"),
     *("<|im_start|>", "<|im_end|>"),
     *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
 )
-# What ends a completion, beside the end of sequence that a tokenizer names.
+# Pieces that end a completion, besides the end of sequence that a tokenizer names.
 _ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
-# A published embedding has up to so many rows that no token uses.
+# The largest number of rows of a published embedding that no token uses.
 _SPARE_ROWS = 1024
 
 
 class Tokenizer(Protocol):
-    """What the loop asks of a tokenizer.
+    """The interface of a tokenizer.
 
     Attributes:
-      vocab_size: number of ids.
-      pad_id: fills rows to a common length; never seen by attention.
-      eos_id: ends a worked example.
-      stop_ids: each of them ends a completion; `eos_id` is one of them.
-      bos_id: begins a prompt, or `None` where the vocabulary has none or prompts do without.
+      vocab_size: Number of ids.
+      pad_id: Token that fills rows to a common length; attention never sees it.
+      eos_id: Token that ends a worked example.
+      stop_ids: Tokens that end a completion; `eos_id` is one of them.
+      bos_id: Token that begins a prompt; `None` if there is none or if prompts do not use it.
     """
 
     vocab_size: int
@@ -39,14 +39,14 @@ class Tokenizer(Protocol):
     bos_id: int | None
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; of special tokens only those that begin and end turns are recognised.
+        """Returns the ids of a text; of special tokens only those of turns are recognised.
 
-        They are, whoever wrote them: a problem whose text says "<end_of_turn>" ends its turn there.
-        Where problems come from strangers, take such texts out of them.
+        They are recognised even in a problem's own text: "<end_of_turn>" there ends the turn. If
+        problems come from an untrusted source, remove such pieces from them.
         """
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; special tokens, and ids that stand for nothing, are dropped."""
+        """Returns the text of ids, without special tokens and ids that stand for nothing."""
 
 
 class ByteTokenizer:
@@ -66,11 +66,11 @@ class ByteTokenizer:
     _offset = 3
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text's UTF-8 bytes."""
+        """Returns the ids of the text's UTF-8 bytes."""
         return [byte + self._offset for byte in text.encode("utf-8")]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the bytes; ids that are no byte and broken UTF-8 are dropped."""
+        """Returns the text of the bytes, without broken UTF-8 and ids that are not bytes."""
         data = bytes(i - self._offset for i in ids if self._offset <= i < self._offset + 256)
         return data.decode("utf-8", errors="ignore")
 
@@ -79,10 +79,10 @@ class SentencePieceTokenizer:
     """A SentencePiece model, such as Gemma's tokenizer.model.
 
     Args:
-      path: of the model.
+      path: Path of the model file.
 
     Raises:
-      ValueError: the file is no such model, or the model has no end of sequence.
+      ValueError: The file is not a SentencePiece model, or the model has no end of sequence.
     """
 
     def __init__(self, path: str):
@@ -92,7 +92,7 @@ class SentencePieceTokenizer:
         try:
             model.LoadFromSerializedProto(_file(path).read_bytes())
         except RuntimeError as error:
-            raise ValueError(f"tokenizer.path = {path!r} is no SentencePiece model") from error
+            raise ValueError(f"tokenizer.path = {path!r} is not a SentencePiece model") from error
         if model.eos_id() < 0:
             raise ValueError(f"tokenizer.path = {path!r}: the model has no end of sequence")
         self._model = model
@@ -112,20 +112,20 @@ class SentencePieceTokenizer:
         return _encode(text, self._turns, self._model.encode)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """See `Tokenizer`; bytes that are no UTF-8 become U+FFFD."""
+        """See `Tokenizer`; bytes that are not UTF-8 become U+FFFD."""
         return self._model.decode(
             [i for i in ids if 0 <= i < self.vocab_size and i not in self._special]
         )
 
 
 class HuggingFaceTokenizer:
-    """A tokenizer.json, with the tokenizer_config.json beside it that says what its tokens are for.
+    """A tokenizer.json with the tokenizer_config.json beside it, which gives the roles of tokens.
 
     Args:
-      path: of the file, or of its folder.
+      path: Path of tokenizer.json or of its folder.
 
     Raises:
-      ValueError: a file is missing or corrupt, or names no end of sequence.
+      ValueError: A file is missing or corrupt, or names no end of sequence.
     """
 
     def __init__(self, path: str):
@@ -149,7 +149,7 @@ class HuggingFaceTokenizer:
                 "vocabulary"
             )
         begins = special["bos"] in self._tokenizer.encode("").ids or config.get("add_bos_token")
-        # From here on a special token in a text is a text.
+        # From here on a special token in a text is encoded as plain text.
         self._tokenizer.encode_special_tokens = True
         self.vocab_size = max(vocabulary.values()) + 1
         ids = {piece: vocabulary[piece] for piece in (*_TURNS, *_ENDS) if piece in vocabulary}
@@ -169,7 +169,7 @@ class HuggingFaceTokenizer:
         )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """See `Tokenizer`; bytes that are no UTF-8 become U+FFFD."""
+        """See `Tokenizer`; bytes that are not UTF-8 become U+FFFD."""
         return self._tokenizer.decode(
             [i for i in ids if 0 <= i < self.vocab_size and i not in self._special]
         )
@@ -186,11 +186,11 @@ def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
     """Returns the tokenizer that the config names.
 
     Args:
-      name: a key of `TOKENIZERS`.
-      path: of its file; `None` for bytes, which have none.
+      name: A key of `TOKENIZERS`.
+      path: Path of the tokenizer's file; `None` for bytes, which need no file.
 
     Raises:
-      ValueError: the name is unknown (the message lists the known), or the file missing or corrupt.
+      ValueError: The name is not in `TOKENIZERS`, or the file is missing or corrupt.
     """
     if name not in TOKENIZERS:
         close = difflib.get_close_matches(name, TOKENIZERS, n=1)
@@ -205,14 +205,14 @@ def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
 
 
 def check_vocabulary(num_tokens: int, num_rows: int) -> None:
-    """Checks that a tokenizer may belong to an embedding.
+    """Checks that a tokenizer can belong to an embedding.
 
     Args:
-      num_tokens: ids of the tokenizer, its `vocab_size`.
-      num_rows: of the policy's embedding, `DecoderConfig.vocab_size`.
+      num_tokens: Number of ids of the tokenizer, its `vocab_size`.
+      num_rows: Number of rows of the policy's embedding, `DecoderConfig.vocab_size`.
 
     Raises:
-      ValueError: it has more ids than there are rows, or so few that it must be another model's.
+      ValueError: There are more ids than rows, or so few ids that they must be another model's.
     """
     spare = num_rows - num_tokens
     if not 0 <= spare <= _SPARE_ROWS:
@@ -229,7 +229,7 @@ def _file(path: str) -> epath.Path:
 
 
 def _token(config: Mapping, role: str, vocabulary: Mapping[str, int]) -> int | None:
-    """The id of the token that tokenizer_config.json names for a role, as text or in a dict."""
+    """Returns the id of the token that tokenizer_config.json gives a role, as text or in a dict."""
     token = config.get(f"{role}_token")
     return vocabulary.get(token["content"] if isinstance(token, dict) else token)
 
@@ -239,7 +239,7 @@ def _stop_ids(eos_id: int, ids: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def _encode(text: str, turns: Mapping[str, int], encode: Callable[[str], list[int]]) -> list[int]:
-    """Ids of a text, those of `turns` wherever they stand in it."""
+    """Returns the ids of a text, with the ids of `turns` for these pieces."""
     if not turns:
         return encode(text)
     ids = []

@@ -312,7 +312,7 @@ def test_missing_and_further_layers_are_named(saved):
 
 
 def test_another_family_is_refused(saved):
-    assert "has Gemma 2 only, and the policy is none" in refusal(saved / "gemma", LLAMA)
+    assert "has Gemma 2 only, and the policy is not" in refusal(saved / "gemma", LLAMA)
     llama = dataclasses.replace(LLAMA, num_layers=4)
     assert "post_feedforward_layernorm.weight (16,) is not expected" in refusal(
         saved / "huggingface", llama
@@ -366,7 +366,7 @@ def test_a_missing_shard_is_refused(damaged):
 def test_shards_of_two_checkpoints_are_refused(damaged):
     first, second, *_ = sorted((damaged / "shards").glob("model-*.safetensors"))
     shutil.copy(first, second)
-    assert "the shards are not of one checkpoint" in refusal(damaged / "shards")
+    assert "the shards belong to different checkpoints" in refusal(damaged / "shards")
 
 
 def test_a_lost_or_corrupt_index_is_refused(damaged):
@@ -405,8 +405,8 @@ def test_a_damaged_gemma_checkpoint_is_refused(damaged):
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
-    assert "is no folder" in refusal(tmp_path / "nothing")
-    assert "is no checkpoint" in refusal(tmp_path)
+    assert "is not a folder" in refusal(tmp_path / "nothing")
+    assert "is not a checkpoint" in refusal(tmp_path)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "other", {"weights": np.zeros(3)})
     assert "its arrays are weights" in refusal(tmp_path / "other")

@@ -221,14 +221,14 @@ def test_a_path_that_does_not_fit_is_refused(name, path, message):
 @pytest.mark.parametrize("content", [b"", b"no model" * 100])
 def test_a_corrupt_model_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.model").write_bytes(content)
-    with pytest.raises(ValueError, match="is no SentencePiece model"):
+    with pytest.raises(ValueError, match="is not a SentencePiece model"):
         make_tokenizer("sentencepiece", str(tmp_path / "tokenizer.model"))
 
 
 def test_a_truncated_model_is_refused(tmp_path, gemma_model):
     data = open(gemma_model, "rb").read()
     (tmp_path / "tokenizer.model").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match="is no SentencePiece model"):
+    with pytest.raises(ValueError, match="is not a SentencePiece model"):
         make_tokenizer("sentencepiece", str(tmp_path / "tokenizer.model"))
 
 

@@ -1,4 +1,4 @@
-"""The files that models are published in: their names, their layouts, their bytes."""
+"""File formats of published models: their names, layouts and bytes."""
 
 
 class CheckpointError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Hugging Face's config.json to and from `DecoderConfig`."""
+"""Converts Hugging Face's config.json to and from `DecoderConfig`."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ _SIZES = {
     "num_kv_heads": "num_key_value_heads",
     "norm_eps": "rms_norm_eps",
 }
-# What of a `DecoderConfig` does not belong to the model.
+# The fields of a `DecoderConfig` that belong to a run and not to the model.
 _OF_A_RUN = ("dtype", "param_dtype", "remat", "attention", "lora_rank", "lora_alpha")
 _ROPE_SCALING = {
     "factor": "factor",
@@ -37,10 +37,10 @@ _ROPE_SCALING = {
 
 
 def read(file: epath.Path) -> DecoderConfig:
-    """The decoder that a config.json describes.
+    """Returns the decoder config that a config.json describes.
 
     Raises:
-      CheckpointError: the file is missing or corrupt, or describes what the decoder cannot be.
+      CheckpointError: The file is missing or corrupt, or the decoder does not support the model.
     """
     try:
         return from_huggingface(json.loads(file.read_text()))
@@ -51,11 +51,11 @@ def read(file: epath.Path) -> DecoderConfig:
 
 
 def from_huggingface(data: Mapping[str, Any]) -> DecoderConfig:
-    """The decoder that the content of a config.json describes.
+    """Returns the decoder config that the content of a config.json describes.
 
     Raises:
-      KeyError: a key is missing.
-      ValueError: the decoder cannot be what is described.
+      KeyError: A key is missing.
+      ValueError: The decoder does not support the described model.
     """
     family = data.get("model_type")
     if family not in _ARCHITECTURES:
@@ -67,7 +67,7 @@ def from_huggingface(data: Mapping[str, Any]) -> DecoderConfig:
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation {activation!r}: only {', '.join(_ACTIVATIONS)} can be read")
     if family == "qwen2" and data.get("use_sliding_window"):
-        raise ValueError("use_sliding_window = true: only layers that see everything can be read")
+        raise ValueError("use_sliding_window = true: only global attention can be read")
     query_scalar = data["query_pre_attn_scalar"] if gemma else head_dim
     config = DecoderConfig(
         **sizes,
@@ -91,10 +91,10 @@ def from_huggingface(data: Mapping[str, Any]) -> DecoderConfig:
 
 
 def to_huggingface(config: DecoderConfig) -> dict[str, Any]:
-    """The inverse of `from_huggingface`; the keys are those of the published models.
+    """Returns the content of config.json, with the published keys: inverse of `from_huggingface`.
 
     Raises:
-      CheckpointError: no model of Hugging Face's is like this.
+      CheckpointError: Hugging Face has no model like this.
     """
     family = "gemma2" if config.post_norms else "qwen2" if config.qkv_bias else "llama"
     names = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
@@ -131,7 +131,7 @@ def to_huggingface(config: DecoderConfig) -> dict[str, Any]:
 
 
 def differences(found: DecoderConfig, expected: DecoderConfig) -> list[str]:
-    """What of two configs is not alike, of that which belongs to the model and not to a run."""
+    """Lists the model settings in which two configs differ; settings of a run are ignored."""
     expected = dataclasses.replace(expected, **{name: getattr(found, name) for name in _OF_A_RUN})
     if expected.query_scale == expected.head_dim**-0.5:
         expected = dataclasses.replace(expected, query_scale=None)
@@ -144,7 +144,7 @@ def differences(found: DecoderConfig, expected: DecoderConfig) -> list[str]:
 
 
 def _rope(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary embedding, written as published or as newer versions of transformers write it."""
+    """Returns the rotary embedding, from the published keys or those of newer transformers."""
     parameters = data.get("rope_parameters") or {}
     base = parameters.get("rope_theta", data.get("rope_theta", 10_000.0))
     scaling = data.get("rope_scaling") or parameters

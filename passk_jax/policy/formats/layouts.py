@@ -1,8 +1,8 @@
-"""Which tensors of a file hold which of the decoder's parameters, and with which axes.
+"""Maps the tensors of a file to the decoder's parameters and their axes.
 
-The decoder's parameters are named by their path, such as "layers/global/query", and those of its
-layers have a first axis of periods. Axes of its kernels: query, key and value (D, heads, H), output
-(heads, H, D), gate and up (D, F), down (F, D).
+The decoder's parameters are named by their path, such as "layers/global/query". Those of layers
+have periods as their first axis. The axes of the kernels are: query, key and value (D, heads, H),
+output (heads, H, D), gate and up (D, F), down (F, D).
 """
 
 import dataclasses
@@ -32,11 +32,10 @@ class Entry:
     """Some of the decoder's parameters, and the tensors of a file that hold them.
 
     Attributes:
-      names: tensors in the file: one, or one for each period of layers.
-      leaves: the decoder's parameters; several of them are stacked on a tensor's first axis.
-      axes: for each further axis of a tensor, the decoder's axes, periods not counted, that are
-        merged in it.
-      in_layers: whether the parameters have an axis of periods.
+      names: Tensors in the file: one, or one for each period of layers.
+      leaves: The decoder's parameters; several are stacked on a tensor's first axis.
+      axes: For each further axis of a tensor, the decoder's axes merged in it, without periods.
+      in_layers: Whether the parameters have an axis of periods.
     """
 
     names: tuple[str, ...]
@@ -45,17 +44,17 @@ class Entry:
     in_layers: bool
 
     def file_shape(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-        """Shape of each tensor in the file, from the shapes of the decoder's parameters."""
+        """Returns the shape of each tensor in the file, given the decoder's parameter shapes."""
         shape = shapes[self.leaves[0]][self.in_layers :]
         merged = [math.prod(shape[axis] for axis in group) for group in self.axes]
         return (*self._stack, *merged)
 
     def file_sharding(self, sharding: Sharding) -> Sharding:
-        """A sharding of each tensor in the file that puts its parts near where ours belong."""
+        """Returns a sharding for the file's tensors that puts parts near their destination."""
         if not isinstance(sharding, NamedSharding):
             return sharding
         spec = dict(enumerate(sharding.spec[self.in_layers :]))
-        # Of merged axes the first may be split: its parts are contiguous if the others are whole.
+        # The first of merged axes may be split: its parts are contiguous if the others are whole.
         merged = [
             None if any(spec.get(axis) for axis in rest) else spec.get(first)
             for first, *rest in self.axes
@@ -66,7 +65,7 @@ class Entry:
     def to_decoder(
         self, tensor: jax.Array, shapes: Mapping[str, tuple[int, ...]]
     ) -> dict[str, jax.Array]:
-        """The parameters that one of the file's tensors holds, periods not counted."""
+        """Returns the parameters that one tensor of the file holds, without their period axis."""
         shape = shapes[self.leaves[0]][self.in_layers :]
         order = [axis for group in self.axes for axis in group]
         parts = tensor if self._stack else [tensor]
@@ -76,7 +75,7 @@ class Entry:
         }
 
     def to_file(self, parameters: Mapping[str, jax.Array]) -> Iterator[tuple[str, jax.Array]]:
-        """Each tensor of the file with its name, from all of the decoder's parameters."""
+        """Yields each tensor of the file with its name, from all of the decoder's parameters."""
         order = [axis for group in self.axes for axis in group]
         shape = self.file_shape({leaf: parameters[leaf].shape for leaf in self.leaves})
         for period, name in enumerate(self.names):
@@ -94,17 +93,17 @@ class Entry:
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of a nested dict by their paths."""
+    """Returns the leaves of a nested dict by their paths."""
     return traverse_util.flatten_dict(tree, sep="/")
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """Returns the nested dict of leaves given by path: the inverse of `flatten`."""
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
 def own(shapes: Mapping[str, tuple[int, ...]]) -> list[Entry]:
-    """The layout of this package's own checkpoints: every parameter as it is."""
+    """Returns the layout of this package's own checkpoints: every parameter is stored as it is."""
     return [
         Entry((leaf,), (leaf,), tuple((axis,) for axis in range(len(shape))), in_layers=False)
         for leaf, shape in shapes.items()
@@ -112,17 +111,17 @@ def own(shapes: Mapping[str, tuple[int, ...]]) -> list[Entry]:
 
 
 def gemma(config: DecoderConfig, transpose_gating: bool) -> list[Entry]:
-    """The layout of a parameter tree of the `gemma` package.
+    """Returns the layout of a parameter tree of the `gemma` package.
 
     Args:
-      config: the decoder's.
-      transpose_gating: gate and up are stored (2, F, D), as in 9B and 27B, not (2, D, F).
+      config: The decoder's config.
+      transpose_gating: Whether gate and up are stored (2, F, D), as in 9B and 27B, or (2, D, F).
 
     Raises:
-      CheckpointError: the decoder is no Gemma 2.
+      CheckpointError: The decoder is not a Gemma 2.
     """
     if len(config.layer_kinds) == 1 or not config.post_norms or not config.tied_head:
-        raise CheckpointError("the gemma package has Gemma 2 only, and the policy is none")
+        raise CheckpointError("the gemma package has Gemma 2 only, and the policy is not a Gemma 2")
     heads_first = ((1,), (0,), (2,))
     if config.num_kv_heads == config.num_heads:
         attention = [("attn/qkv_einsum/w", ("query", "key", "value"), heads_first)]
@@ -146,7 +145,7 @@ def gemma(config: DecoderConfig, transpose_gating: bool) -> list[Entry]:
 
 
 def huggingface(config: DecoderConfig) -> list[Entry]:
-    """The layout of `Gemma2ForCausalLM`, `LlamaForCausalLM` or `Qwen2ForCausalLM`."""
+    """Returns the layout of `Gemma2ForCausalLM`, `LlamaForCausalLM` or `Qwen2ForCausalLM`."""
     projections = {"q": "query", "k": "key", "v": "value"}
     kernels = [
         (f"self_attn.{x}_proj.weight", (name,), ((1, 2), (0,))) for x, name in projections.items()
@@ -163,7 +162,7 @@ def huggingface(config: DecoderConfig) -> list[Entry]:
             "post_feedforward_layernorm": "post_ffw_norm",
         }
     else:
-        # Named after where it stands, not after what it belongs to.
+        # post_attention_layernorm is named after its place; it belongs to the feed-forward.
         norms = {
             "input_layernorm": "pre_attention_norm",
             "post_attention_layernorm": "pre_ffw_norm",
@@ -184,9 +183,9 @@ def huggingface(config: DecoderConfig) -> list[Entry]:
 
 
 def peft(config: DecoderConfig) -> list[Entry]:
-    """The layout of LoRA's matrices as the `peft` package has them for `huggingface`'s model.
+    """Returns the layout of LoRA's matrices in the `peft` package for the model of `huggingface`.
 
-    A (rank, inputs) and B (outputs, rank), beside each kernel (outputs, inputs) of the layers.
+    Each kernel (outputs, inputs) of the layers has A (rank, inputs) and B (outputs, rank).
     """
     entries = []
     for kernel in huggingface(config):
@@ -209,7 +208,7 @@ def _whole(name: str, leaf: str, axes: Axes) -> Entry:
 
 
 def _layers(prefix: str, layer: Sequence[tuple], config: DecoderConfig) -> list[Entry]:
-    """The entries of all layers: layer i is of the kind whose turn it is in period i // period."""
+    """Returns the entries of all layers; the layer kinds take turns within a period."""
     entries = []
     for offset, kind in enumerate(config.layer_kinds):
         numbers = range(offset, config.num_layers, len(config.layer_kinds))

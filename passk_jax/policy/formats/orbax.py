@@ -1,4 +1,4 @@
-"""Orbax checkpoints, the `gemma` package's and this package's own, read array by array."""
+"""Orbax checkpoints of the `gemma` package and of this package, read array by array."""
 
 import functools
 import operator
@@ -11,8 +11,8 @@ from jax.sharding import Sharding
 
 from passk_jax.policy.formats import CheckpointError
 
-# Where a model's parameters are in a checkpoint's tree, known by one of them: as the gemma package
-# saves them, as Google publishes them, in a Kauldron run; in a run of this package, or alone.
+# Places of a model in a checkpoint's tree, each recognised by one parameter: as the gemma package
+# saves it, as Google publishes it, in a Kauldron run; in a run of this package, or alone.
 _PLACES = (
     ("gemma", "", "embedder/input_embedding"),
     ("gemma", "transformer/", "embedder/input_embedding"),
@@ -23,7 +23,7 @@ _PLACES = (
 
 
 def find(folder: epath.Path) -> epath.Path | None:
-    """The orbax checkpoint that a folder is or holds (of a run, the latest), or `None`."""
+    """Returns the orbax checkpoint that a folder is or holds (a run's latest), or `None`."""
     for inside in (folder, folder / "default", folder / "arrays"):
         if (inside / "_METADATA").exists():
             return inside
@@ -33,18 +33,18 @@ def find(folder: epath.Path) -> epath.Path | None:
 
 
 class OrbaxFolder:
-    """A model's parameters in an orbax checkpoint; until `read`, only what describes them is read.
+    """A model's parameters in an orbax checkpoint; only their description is read before `read`.
 
     Args:
-      folder: as `find` returns it.
+      folder: A checkpoint found by `find`.
 
     Attributes:
       layout: "gemma" or "own".
-      shapes: of every parameter, by name; in both ways in which the `gemma` package writes them
-        they have the names of its nested tree.
+      shapes: Shape of every parameter by name. Both ways in which the `gemma` package writes them
+        give the names of its nested tree.
 
     Raises:
-      CheckpointError: the checkpoint is of something else, or cannot be read.
+      CheckpointError: The checkpoint holds something else, or cannot be read.
     """
 
     def __init__(self, folder: epath.Path):
@@ -62,8 +62,8 @@ class OrbaxFolder:
         places = [place for place in _PLACES if place[1] + place[2] in paths]
         if not places:
             raise CheckpointError(
-                f"{folder} holds neither a model of the gemma package nor one of passk_jax: its "
-                f"arrays are {', '.join(list(paths)[:5])}, ... Of a run with LoRA take the export"
+                f"{folder} holds no model of the gemma package or of passk_jax: its arrays are "
+                f"{', '.join(list(paths)[:5])}, ... For a run with LoRA use its export"
             )
         self.layout, prefix, _ = places[0]
         self._paths = {
@@ -74,7 +74,7 @@ class OrbaxFolder:
         self.shapes = {name: tuple(leaves[path].shape) for name, path in self._paths.items()}
 
     def read(self, name: str, sharding: Sharding) -> jax.Array:
-        """Reads a parameter: each host what its devices need."""
+        """Reads a parameter; each host reads the parts that its devices need."""
         path = self._paths[name]
         item: Any = 0
         arguments: Any = ocp.ArrayRestoreArgs(sharding=sharding)
@@ -99,15 +99,15 @@ class OrbaxFolder:
 
 
 def _nested(name: str) -> str:
-    """The published checkpoints write mlp/linear as mlp/linear/w."""
+    """Removes the /w that published checkpoints add to mlp/linear."""
     return name.removesuffix("/w") if "/mlp/" in name else name
 
 
 def write(folder: epath.Path, tree: Any) -> None:
-    """Writes a tree as `gemma.gm.ckpts.save_params` does, each host its own shards.
+    """Writes a tree as `gemma.gm.ckpts.save_params` does; each host writes its own shards.
 
     Raises:
-      CheckpointError: the folder exists, or could not be written.
+      CheckpointError: The folder exists or could not be written.
     """
     if folder.exists():
         raise CheckpointError(f"{folder} exists already: name a new folder")

@@ -1,8 +1,8 @@
 """Folders of safetensors files, read slice by slice and written tensor by tensor.
 
-The format (https://huggingface.co/docs/safetensors): eight bytes, the little-endian length of the
-header; the header, JSON, {name: {"dtype", "shape", "data_offsets": [begin, end]}}; the tensors. In
-place of the library, which on writing wants all tensors of a file at once.
+The format (https://huggingface.co/docs/safetensors) is: eight bytes, the header's length,
+little-endian; the header, JSON {name: {"dtype", "shape", "data_offsets": [begin, end]}}; the
+tensors. This module replaces the library, which needs all tensors of a file at once to write it.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a tensor lies: its file, its first byte there, its dtype and shape."""
+    """The place of a tensor: its file, its first byte there, its dtype and shape."""
 
     file: epath.Path
     offset: int
@@ -40,7 +40,7 @@ class _Place:
     shape: tuple[int, ...]
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        """A part of the tensor: of a local file just that, of one in a bucket its rows."""
+        """Returns a part of the tensor; reads whole rows from a bucket, only the part locally."""
         if "://" not in str(self.file):
             data = np.memmap(self.file, np.uint8, "r", self.offset, self._num_bytes(self.shape))
             return np.array(data.view(self.dtype).reshape(self.shape)[index])
@@ -56,16 +56,16 @@ class _Place:
 
 
 class SafetensorsFolder:
-    """The tensors of a folder, all headers checked, nothing else read.
+    """The tensors of a folder; all headers are checked, nothing else is read before `read`.
 
     Args:
-      folder: local or in a bucket, with model.safetensors, or with shards and their index.
+      folder: Local or in a bucket, with model.safetensors, or with shards and their index.
 
     Attributes:
-      shapes: of every tensor, by name.
+      shapes: Shape of every tensor by name.
 
     Raises:
-      CheckpointError: no such files, a missing shard, or a file that is truncated or corrupt.
+      CheckpointError: The files or a shard are missing, or a file is truncated or corrupt.
     """
 
     def __init__(self, folder: str | pathlib.Path | epath.Path):
@@ -80,7 +80,7 @@ class SafetensorsFolder:
         self.shapes = {name: place.shape for name, place in self._places.items()}
 
     def read(self, name: str, sharding: Sharding) -> jax.Array:
-        """Reads a tensor: each host what its devices need, and that once."""
+        """Reads a tensor; each host reads the parts that its devices need, each part once."""
         place, parts = self._places[name], {}
 
         def part(index):
@@ -107,20 +107,20 @@ class SafetensorsFolder:
         lost = [name for name in files if name not in self._places]
         if lost:
             raise CheckpointError(
-                f"{folder / files[lost[0]]} lacks {lost[0]!r}, which {INDEX} says it has: the "
-                "shards are not of one checkpoint"
+                f"{folder / files[lost[0]]} lacks {lost[0]!r}, which {INDEX} lists there: the "
+                "shards belong to different checkpoints"
             )
 
 
 def _read_header(file: epath.Path) -> dict[str, _Place]:
-    """The tensors of one file, their places checked against its size."""
+    """Returns the places of one file's tensors, checked against the file's size."""
     size = file.stat().length
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if size < 8 or size < 8 + length:
             raise CheckpointError(
-                f"{file} is truncated or no safetensors file: {size:,} bytes, and its header alone "
-                f"would take {8 + length:,}"
+                f"{file} is truncated or not a safetensors file: it has {size:,} bytes, and its "
+                f"header alone would take {8 + length:,}"
             )
         header = opened.read(length)
     places, end = {}, 8 + length
@@ -136,7 +136,7 @@ def _read_header(file: epath.Path) -> dict[str, _Place]:
                 )
             dtype, shape = DTYPES[row["dtype"]], tuple(row["shape"])
             if last - first != math.prod(shape) * dtype.itemsize or first < 0:
-                raise ValueError(f"{name!r} of shape {shape} is said to take {last - first} bytes")
+                raise ValueError(f"{name!r} of shape {shape} cannot take {last - first} bytes")
             places[name] = _Place(file, 8 + length + first, dtype, shape)
             end = max(end, 8 + length + last)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -155,18 +155,18 @@ def write(
     max_shard_bytes: float,
     prefix: str = "",
 ) -> None:
-    """Writes a folder, whole or not at all; of many hosts the first one writes.
+    """Writes a folder, completely or not at all; with several hosts the first one writes.
 
     Args:
-      folder: must not exist yet.
-      tensors: shape and dtype of each tensor, in the order of `arrays`.
-      arrays: the tensors; one at a time is held on the host.
-      config: the content of config.json.
-      max_shard_bytes: a file has no more, except for one larger tensor.
-      prefix: of the files' names.
+      folder: A folder that does not exist yet.
+      tensors: Shape and dtype of each tensor, in the order of `arrays`.
+      arrays: Names and tensors; one at a time is held on the host.
+      config: Content of config.json.
+      max_shard_bytes: Largest size of a file, unless a single tensor is larger.
+      prefix: Prefix of the files' names.
 
     Raises:
-      CheckpointError: the folder exists, or could not be written.
+      CheckpointError: The folder exists or could not be written.
     """
     if folder.exists():
         raise CheckpointError(f"{folder} exists already: name a new folder")
@@ -192,7 +192,7 @@ def write(
 
 
 def _shards(tensors, max_shard_bytes) -> dict[str, list[str]]:
-    """Files and the tensors in each, in order."""
+    """Returns the tensors of each file, in order."""
     shards, filled = [[]], 0
     for name, tensor in tensors.items():
         if shards[-1] and filled + _num_bytes(tensor) > max_shard_bytes:
@@ -218,7 +218,7 @@ def _write_file(file, tensors, arrays, writes) -> None:
             "data_offsets": [begin, end],
         }
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # so that the tensors are aligned
+    text += b" " * (-len(text) % 8)  # aligns the tensors
     if not writes:
         for _ in tensors:
             _on_host(next(arrays)[1])
@@ -240,7 +240,7 @@ def _write_index(folder, shards, tensors) -> None:
 
 
 def _on_host(array: jax.Array) -> np.ndarray:
-    """The whole array; every host has to ask for it."""
+    """Returns the whole array; every host has to call this."""
     if array.is_fully_addressable:
         return np.asarray(array)
     return multihost_utils.process_allgather(array, tiled=True)
