@@ -31,7 +31,7 @@ def test_prompts_are_padded_on_the_left():
 def test_a_prompt_begins_as_its_tokenizer_says():
     assert encode_prompts(["a"], WithBeginning(), 2).tokens.tolist() == [[2, 100]]
     with pytest.raises(
-        ValueError, match=r"prompt 'ab' has 3 tokens; between 1 and sampling.max_pro"
+        ValueError, match=r"prompt 'ab' has 3 tokens; between 1 and config.sampling.max_pro"
     ):
         encode_prompts(["ab"], WithBeginning(), 2)
 
