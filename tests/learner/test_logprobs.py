@@ -1,5 +1,6 @@
 """Chunked log-probabilities against the plain ones, and what they keep out of memory."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,9 +10,9 @@ import pytest
 from flax import linen as nn
 
 from passk_jax.learner.logprobs import response_logprobs, token_logprobs
-from passk_jax.learner.train_state import init_params
+from passk_jax.learner.train_state import abstract_params, init_params
 from passk_jax.policy.decoder import Decoder, DecoderConfig, output_logits
-from tests.policy.models import big_params
+from tests.policy.models import big_params, on_a_mesh, splits
 from tests.rollout.test_sampler import CONFIG, DECODER, PROMPTS, draw, pad
 
 GEMMA_VOCAB = 256_128
@@ -62,6 +63,32 @@ def test_training_log_probabilities_are_the_samplers():
             np.where(rollout.mask, logp, 0.0), np.asarray(expected), atol=2e-5
         )
         assert (entropy >= 0).all() and (entropy <= np.log(CONFIG.vocab_size) + 1e-6).all()
+
+
+def test_on_a_mesh_each_device_has_the_logits_of_its_tokens_and_of_its_vocabulary():
+    # 16 sequences on 2 x 2 devices are 4 on each, so that 8 tokens at once are 2 of each sequence;
+    # and never less than 1.
+    decoder = on_a_mesh(dataclasses.replace(CONFIG, vocab_size=14))
+    params = nn.meta.unbox(abstract_params(decoder))
+
+    def gradient(params, tokens, chunk_tokens):
+        def loss(params):
+            logp, entropy = response_logprobs(
+                {"params": params}, pad([*PROMPTS, [5]], 6), tokens, 0.7,
+                decoder=decoder, chunk_tokens=chunk_tokens,
+            )  # fmt: skip
+            return jnp.sum(logp) + jnp.sum(entropy)
+
+        return jax.grad(loss)(params)
+
+    tokens = jax.ShapeDtypeStruct((4, 4, 6), jnp.int32)
+    for chunk_tokens, length in ((8, 2), (1, 1)):
+        found = splits(functools.partial(gradient, chunk_tokens=chunk_tokens), params, tokens)
+        logits = {(shape, spec) for shape, spec in found if shape.endswith(",14]")}
+        assert logits == {
+            (f"float32[4,4,{length},14]", ("data", "fsdp", None, "model")),
+            ("float32[16,14]", (None, "model")),  # the head's gradient
+        }
 
 
 def test_full_logits_are_never_formed_at_gemmas_vocabulary():

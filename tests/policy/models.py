@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.sharding import AbstractMesh, AxisType
 
 from passk_jax.learner.train_state import init_params
 from passk_jax.policy.config import DecoderConfig, RopeScaling
 from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.sharding import LOGICAL_AXES, Layout
 
 # Every ingredient of Gemma 2: grouped queries, both soft-caps, and a window of 4 that is shorter
 # than the sequences of 11.
@@ -69,6 +72,33 @@ def whole_logits(config, params, tokens_BxL):
     positions = jnp.broadcast_to(jnp.arange(tokens_BxL.shape[1]), tokens_BxL.shape)
     hidden, _ = decoder.apply({"params": params}, tokens_BxL[:, None], positions[:, None])
     return decoder.apply({"params": params}, hidden[:, 0], method="logits")
+
+
+def on_a_mesh(config):
+    """A decoder on an imagined mesh of 2 x 2 x 2, which splits problems, samples and the rest."""
+    mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
+    rules = dict.fromkeys(LOGICAL_AXES, ("model",)) | {"embed": (), "features": ()}
+    rules |= {"problems": ("data",), "samples": ("fsdp",)}
+    return Decoder(config, Layout(mesh, tuple(rules.items())))
+
+
+def splits(function, *arguments):
+    """What a function asks to have split, and how: {(type and shape, spec)}; traced, not run."""
+
+    def of(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "sharding_constraint":
+                spec = equation.params["sharding"].spec
+                yield equation.outvars[0].aval.str_short(), tuple(spec)
+            inner = jax.tree.leaves(
+                list(equation.params.values()),
+                is_leaf=lambda x: isinstance(x, ClosedJaxpr | Jaxpr),
+            )
+            for one in inner:
+                if isinstance(one, ClosedJaxpr | Jaxpr):
+                    yield from of(getattr(one, "jaxpr", one))
+
+    return set(of(jax.make_jaxpr(function)(*arguments).jaxpr))
 
 
 def gemma_transformer(config):

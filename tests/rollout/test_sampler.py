@@ -1,5 +1,6 @@
 """The group sampler against a naive loop that recomputes the whole sequence for every token."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from passk_jax.learner.logprobs import response_logprobs
-from passk_jax.learner.train_state import init_params
+from passk_jax.learner.train_state import abstract_params, init_params
 from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder, prefill
 from passk_jax.rollout.prompts import Prompts
@@ -23,7 +24,7 @@ from passk_jax.rollout.sampler import (
     sample,
     trimmed,
 )
-from tests.policy.models import LLAMA, QWEN, big_params, whole_logits
+from tests.policy.models import LLAMA, QWEN, big_params, on_a_mesh, splits, whole_logits
 
 VOCAB, EOS, PAD = 13, 3, 0
 CONFIG = DecoderConfig(
@@ -242,6 +243,23 @@ def test_local_layers_keep_what_their_window_sees(params):
     room = _with_room(_no_tokens(prefix, SAMPLES), DECODER, LENGTH)
     slots = {kind: keys.shape[3] for kind, (keys, _) in room.items()}
     assert slots == {"local": 3, "global": LENGTH}
+
+
+def test_on_a_mesh_each_device_has_its_problems_samples_and_heads():
+    decoder = on_a_mesh(dataclasses.replace(CONFIG, vocab_size=14))
+    draw = functools.partial(
+        sample, decoder=decoder, num_samples=4, config=SamplingConfig(8, response_buckets=(2,)),
+        stop_ids=(EOS,), pad_id=PAD,
+    )  # fmt: skip
+    params = nn.meta.unbox(abstract_params(decoder))
+    found = splits(draw, params, pad([*PROMPTS, [5]], 6), jax.random.key(0), 1.0)
+    # Of 4 problems, 4 samples, 2 heads of width 8: keys and values with room for 2, 3 and 8 tokens.
+    for room in (2, 3, 8):
+        kv = (f"float32[1,4,4,{room},2,8]", (None, "data", "fsdp", None, "model", None))
+        assert kv in found
+    assert ("float32[4,4,14]", ("data", "fsdp", "model")) in found  # a token's logits
+    for kind in ("int32", "bool", "float32"):  # what comes out
+        assert (f"{kind}[4,4,8]", ("data", "fsdp", None)) in found
 
 
 def test_top_k_and_top_p_cut_where_they_say():
