@@ -102,13 +102,12 @@ def compile_phase(name: str, programs: Programs) -> Compiled:
 
 def compile_sampling(programs: Programs) -> Compiled:
     """Compiles the sampler at the longest prompts and completions."""
-    prompts = _prompts(programs, programs.config.prompts_per_step)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return _compile(
         sample,
         abstract_sampling_params(programs.sampling_decoder),
-        prompts,
-        jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=_whole(programs)),
+        _rollout(programs, programs.config.prompts_per_step).prompts,
+        _whole(programs, key.shape, key.dtype),
         programs.config.sampling.temperature,
         decoder=programs.sampling_decoder,
         num_samples=programs.config.samples_per_prompt,
@@ -126,7 +125,7 @@ def compile_update(programs: Programs) -> Compiled:
         policy_gradient_update,
         training_state(programs),
         rollout,
-        _array(programs, rollout.tokens.shape[:2], jnp.float32),
+        _whole(programs, rollout.tokens.shape[:2], jnp.float32),
         programs.config.sampling.temperature,
         rollout.policy_logp if objective.keeps_reference else None,
         rollout.policy_logp if objective.updates_per_step > 1 else None,
@@ -211,21 +210,20 @@ def _sizes(programs):
     }
 
 
-def _prompts(programs, num_problems) -> Prompts:
-    shape = (num_problems, programs.config.sampling.max_prompt_tokens)
-    return Prompts(
-        tokens=_array(programs, shape, jnp.int32, "problems"),
-        mask=_array(programs, shape, jnp.bool_, "problems"),
-    )
-
-
 def _rollout(programs, num_problems) -> Rollout:
-    config, layout = programs.config, programs.sampling_decoder.layout
-    shape = (num_problems, config.samples_per_prompt, config.sampling.max_response_tokens)
-    sharding = layout.sharding(("problems", "samples", None), shape)
-    array = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
+    """Prompts in the layout of training, completions as the sampler returns them."""
+    config, training = programs.config, programs.decoder.layout
+    prompts = (num_problems, config.sampling.max_prompt_tokens)
+    samples = (num_problems, config.samples_per_prompt, config.sampling.max_response_tokens)
+
+    def array(dtype, shape=samples, layout=programs.sampling_decoder.layout):
+        names = ("problems", "samples", None) if len(shape) == 3 else ("problems", None)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=layout.sharding(names, shape))
+
     return Rollout(
-        prompts=_prompts(programs, num_problems),
+        prompts=Prompts(
+            tokens=array(jnp.int32, prompts, training), mask=array(jnp.bool_, prompts, training)
+        ),
         tokens=array(jnp.int32),
         mask=array(jnp.bool_),
         sampling_logp=array(jnp.float32),
@@ -233,11 +231,6 @@ def _rollout(programs, num_problems) -> Rollout:
     )
 
 
-def _array(programs, shape, dtype, *names):
-    names = (*names, *[None] * (len(shape) - len(names)))
-    sharding = programs.decoder.layout.sharding(names, shape)
+def _whole(programs, shape, dtype):
+    sharding = programs.decoder.layout.sharding([None] * len(shape), shape)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-
-def _whole(programs):
-    return programs.decoder.layout.sharding((), ())
