@@ -164,11 +164,7 @@ def _constant(instruction):
 
 
 def device_groups(attributes: str, num_devices: int) -> Groups:
-    """Returns the devices that exchange with each other, from each of the forms that XLA prints.
-
-    Raises:
-      ValueError: The form is another one.
-    """
+    """Returns the devices that exchange with each other, from each of the forms that XLA prints."""
     if match := re.search(r"source_target_pairs=\{([\d,{}]*)\}", attributes):
         numbers = integers(match[1])
         pairs = zip(numbers[::2], numbers[1::2], strict=True)
@@ -179,31 +175,23 @@ def device_groups(attributes: str, num_devices: int) -> Groups:
     if match := re.match(r"\{(\{[\d,{}]*\})\}", text):
         return tuple(tuple(integers(group)) for group in match[1].split("},"))
     if match := re.match(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        # [4,2]<=[2,4]T(1,0): 0 to 7 in the shape (2, 4), transposed, in 4 groups of 2.
         rows, sizes, order = (integers(part or "") for part in match.groups())
         devices = np.arange(math.prod(sizes)).reshape(sizes)
-        return _rows(devices.transpose(order or None).reshape(rows))
+        groups = devices.transpose(order or range(len(sizes))).reshape(rows)
+        return tuple(map(tuple, groups.tolist()))
     if match := re.match(r"mesh\[(.*?)\](?:, device_ids=\((.*?)\))? \{([^}:]*)\}", text):
-        return _along_axes(*match.groups())
+        # mesh['a'=2,'b'=4] {'b'}: 0 to 7, or the given ids, in the shape (2, 4); groups along b.
+        names, sizes = zip(*re.findall(r"([\w.]+)'?=(\d+)", match[1]), strict=True)
+        sizes = [*map(int, sizes)]
+        devices = np.array(integers(match[2] or "") or range(math.prod(sizes))).reshape(sizes)
+        along = [names.index(name) for name in re.findall(r"[\w.]+", match[3])]
+        devices = np.moveaxis(devices, along, range(-len(along), 0))
+        groups = devices.reshape(-1, math.prod(sizes[axis] for axis in along))
+        return tuple(map(tuple, groups.tolist()))
     raise ValueError(f"replica_groups={text[:100]} is not understood")
 
 
-def _along_axes(mesh, device_ids, axes) -> Groups:
-    """Groups along axes of a mesh: 'a'=2,'b'=4 with the axes 'b' is ((0, 1, 2, 3), (4, ...))."""
-    sizes = {name: int(size) for name, size in re.findall(r"([\w.]+)'?=(\d+)", mesh)}
-    devices = np.arange(math.prod(sizes.values()))
-    if device_ids is not None:
-        devices = np.array(integers(device_ids))
-    inner = [list(sizes).index(name) for name in re.findall(r"[\w.]+", axes)]
-    outer = [axis for axis in range(len(sizes)) if axis not in inner]
-    devices = devices.reshape(list(sizes.values()))
-    size = math.prod(devices.shape[axis] for axis in inner)
-    return _rows(devices.transpose(outer + inner).reshape(-1, size))
-
-
-def _rows(groups: np.ndarray) -> Groups:
-    return tuple(map(tuple, groups.tolist()))
-
-
 def integers(text: str) -> list[int]:
-    """All numbers in a text."""
+    """Returns all numbers in a text."""
     return [int(number) for number in re.findall(r"\d+", text)]

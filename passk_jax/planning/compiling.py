@@ -104,13 +104,12 @@ def compile_phase(name: str, parts: Parts) -> Compiled:
 
 def compile_sampling(parts: Parts) -> Compiled:
     """Compiles the sampler at the longest prompts and completions."""
-    prompts = _prompts(parts, parts.config.prompts_per_step)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return _compile(
         sample,
         abstract_sampling_params(parts.sampling_decoder),
-        prompts,
-        jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=_whole(parts)),
+        _rollout(parts, parts.config.prompts_per_step).prompts,
+        _whole(parts, key.shape, key.dtype),
         parts.config.sampling.temperature,
         decoder=parts.sampling_decoder,
         num_samples=parts.config.samples_per_prompt,
@@ -128,7 +127,7 @@ def compile_update(parts: Parts) -> Compiled:
         policy_gradient_update,
         training_state(parts),
         rollout,
-        _array(parts, rollout.tokens.shape[:2], jnp.float32),
+        _whole(parts, rollout.tokens.shape[:2], jnp.float32),
         parts.config.sampling.temperature,
         rollout.policy_logp if objective.keeps_reference else None,
         rollout.policy_logp if objective.updates_per_step > 1 else None,
@@ -213,21 +212,20 @@ def _sizes(parts):
     }
 
 
-def _prompts(parts, num_problems) -> Prompts:
-    shape = (num_problems, parts.config.sampling.max_prompt_tokens)
-    return Prompts(
-        tokens=_array(parts, shape, jnp.int32, "problems"),
-        mask=_array(parts, shape, jnp.bool_, "problems"),
-    )
-
-
 def _rollout(parts, num_problems) -> Rollout:
-    config, layout = parts.config, parts.sampling_decoder.layout
-    shape = (num_problems, config.samples_per_prompt, config.sampling.max_response_tokens)
-    sharding = layout.sharding(("problems", "samples", None), shape)
-    array = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
+    """Prompts in the layout of training, completions as the sampler returns them."""
+    config, training = parts.config, parts.decoder.layout
+    prompts = (num_problems, config.sampling.max_prompt_tokens)
+    samples = (num_problems, config.samples_per_prompt, config.sampling.max_response_tokens)
+
+    def array(dtype, shape=samples, layout=parts.sampling_decoder.layout):
+        names = ("problems", "samples", None) if len(shape) == 3 else ("problems", None)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=layout.sharding(names, shape))
+
     return Rollout(
-        prompts=_prompts(parts, num_problems),
+        prompts=Prompts(
+            tokens=array(jnp.int32, prompts, training), mask=array(jnp.bool_, prompts, training)
+        ),
         tokens=array(jnp.int32),
         mask=array(jnp.bool_),
         sampling_logp=array(jnp.float32),
@@ -235,11 +233,6 @@ def _rollout(parts, num_problems) -> Rollout:
     )
 
 
-def _array(parts, shape, dtype, *names):
-    names = (*names, *[None] * (len(shape) - len(names)))
-    sharding = parts.decoder.layout.sharding(names, shape)
+def _whole(parts, shape, dtype):
+    sharding = parts.decoder.layout.sharding([None] * len(shape), shape)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-
-def _whole(parts):
-    return parts.decoder.layout.sharding((), ())

@@ -18,7 +18,7 @@ from passk_jax.run.parts import Parts, build_policy
 
 
 def plan(
-    config: ConfigDict, topology: str, *, response_tokens: int | None = None, suggest: bool = True
+    config: ConfigDict, topology: str, *, response_tokens: int | None = None
 ) -> dict[str, Any]:
     """Compiles the programs of a step for a slice and counts what they take.
 
@@ -27,7 +27,6 @@ def plan(
       topology: A slice such as "v5e:8x16", or "local" for the devices here.
       response_tokens: Tokens of the step's longest completion, which is when sampling ends; `None`
         for as many as the config allows.
-      suggest: Whether to look for a change that makes the step fit where it does not.
 
     Returns:
       What `words.describe` puts in words; memory and everything else for one device.
@@ -56,7 +55,7 @@ def plan(
             phases[name] |= _cost(name, compiled.executable.as_text(), parts, tokens, on)
     result["phases"] = phases
     result["fits"] = all(phase["fits"] for phase in phases.values())
-    if not result["fits"] and suggest:
+    if not result["fits"]:
         result["suggestion"] = _suggestion(config, devices, on, phases)
     if on is not None and all("sequential_s" in phase for phase in phases.values()):
         for bound in ("overlapped_s", "sequential_s"):
@@ -110,9 +109,9 @@ def _memory(
 def _cost(name: str, text: str, parts: Parts, tokens: int, on: Slice | None) -> dict[str, Any]:
     """What a program takes, as often as it runs in a step, and its seconds on a slice.
 
-    `overlapped_s` is the time if computation, HBM and interconnect worked at the same time all the
-    time: no program is faster. `sequential_s` is the time if the parts of the program ran one after
-    the other, each as long as its computation or its HBM takes, and waited for every exchange.
+    Computation, HBM and interconnect each take some seconds. `overlapped_s` is the longest of the
+    three. `sequential_s` is the time if the parts of the program run one after the other, each as
+    long as its computation or its HBM takes, and then wait for every exchange.
     """
     times = parts.objective.updates_per_step if name == "update" else 1
     works = {part: times * one for part, one in work.of_phase(name, parts, tokens).items()}

@@ -36,11 +36,11 @@ def describe(result: dict[str, Any]) -> str:
         lines.append(f"It does NOT fit: {', '.join(names)}.")
         if result.get("suggestion"):
             lines.append(f"It would with {as_flags(result['suggestion'])}")
-        elif "suggestion" in result:
+        else:
             lines.append("Nor with any of the changes tried: take a larger slice.")
     elif "step_sequential_s" in result:
         lines.append(
-            f"It fits. A step takes at least {result['step_overlapped_s']:.2f} s if computation, "
+            f"It fits. A step takes about {result['step_overlapped_s']:.2f} s if computation, "
             f"memory and interconnect overlap completely, {result['step_sequential_s']:.2f} s if "
             "nothing does; scoring and what the host does come on top."
         )

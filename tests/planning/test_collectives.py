@@ -10,6 +10,7 @@ FORMS = {
     "replica_groups=[2,4]<=[8], x": [(0, 1, 2, 3), (4, 5, 6, 7)],
     # 0..7 as (2, 4), transposed: columns become rows.
     "replica_groups=[4,2]<=[2,4]T(1,0), x": [(0, 4), (1, 5), (2, 6), (3, 7)],
+    "replica_groups=[4,2]<=[2,4], x": [(0, 1), (2, 3), (4, 5), (6, 7)],
     "replica_groups=[4,2]<=[2,2,2]T(0,2,1), x": [(0, 2), (1, 3), (4, 6), (5, 7)],
     "replica_groups=mesh['a'=4,'b'=2] {'a'}, x": [(0, 2, 4, 6), (1, 3, 5, 7)],
     "replica_groups=mesh['a'=2,'b'=1,'c'=4] {'b','c'}, x": [(0, 1, 2, 3), (4, 5, 6, 7)],
