@@ -17,9 +17,8 @@ from passk_jax.errors import Stopped
 from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import abstract_state
 from passk_jax.run.loop import Loop, train
-from passk_jax.run.parts import build
+from passk_jax.run.parts import Parts, build
 from passk_jax.run.state import restore_variables
-from passk_jax.tasks import order
 from tests.tiny import ROOT, command, environment, run, tiny_config, train_command
 
 
@@ -199,16 +198,23 @@ def test_stopped_between_two_checkpoints_it_goes_on_as_if_it_never_was(
     assert_same_run(tmp_path, whole_run, tiny_config())
 
 
-def test_training_begins_with_a_fresh_optimizer_and_a_new_order(tmp_path):
+def test_training_begins_with_a_fresh_optimizer_and_a_new_order(tmp_path, monkeypatch):
     config = tiny_config(steps=0, warm_start__steps=2, evaluation__num_problems=2)
+    imitate, shown = Parts.imitate, []
+
+    def spy(parts, state, problems):
+        shown.extend(problem.id for problem in problems)
+        return imitate(parts, state, problems)
+
+    monkeypatch.setattr(Parts, "imitate", spy)
     train(config, tmp_path)
     _, arrays = final_arrays(tmp_path, config)
     state = arrays["state"]
     assert int(state.updates) == 2  # of the warm start, whose moments are forgotten
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.optimizer_state))
     parts = build(config)
-    warm_start = order.Order(parts.problems, config.seed + 2**32).batch(0, 50)
-    assert warm_start.tolist() != parts.order.batch(0, 50).tolist()
+    assert len(set(shown)) == 16
+    assert shown != [parts.problems[i].id for i in parts.order.batch(0, 16)]
 
 
 def test_each_evaluation_draws_random_numbers_of_its_own(tmp_path):
