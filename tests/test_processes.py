@@ -188,6 +188,7 @@ import json, sys
 import jax, numpy as np
 from absl import flags
 from passk_jax import processes
+from passk_jax.run import command
 
 def body():
     index = jax.process_index()
@@ -195,7 +196,7 @@ def body():
     print(json.dumps(found))
     return 0
 
-processes.define_flags()
+command.define_distributed()
 flags.FLAGS(sys.argv)
 sys.exit(processes.run(body))
 """
