@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 
 from passk_jax.planning import compiling, work
 from passk_jax.policy.decoder import Decoder
@@ -127,7 +127,8 @@ def test_a_mesh_splits_the_work():
         "vocab": "model", "embed": ("fsdp", "data"), "heads": "model", "kv_heads": "model",
         "mlp": "model", "problems": "data", "samples": "fsdp", "features": None,
     }  # fmt: skip
-    layout = make_layout(AbstractMesh((2, 2, 2), ("data", "fsdp", "model")), rules)
+    mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
+    layout = make_layout(mesh, rules)
     whole = parts_of()
     split = dataclasses.replace(
         whole,
