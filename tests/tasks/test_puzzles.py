@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: the extra `puzzles`")
 
+from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, pool, puzzle_generation, puzzle_grading, puzzle_library, puzzles
 
 NAMES = puzzle_library.dataset_names()
@@ -688,7 +689,7 @@ def test_without_the_library(monkeypatch, found):
         r"need reasoning-gym 0\.1\.25; the installed version is "
         rf"{found or 'missing'}: pip install 'passk_jax\["
     )
-    with pytest.raises(ImportError, match=message):
+    with pytest.raises(ConfigError, match=message):
         small("dice")
 
 
