@@ -186,7 +186,9 @@ def _results(runs, folder, workers):
         return
     environment = {
         "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), ONE_THREAD]),
-        "JAX_COMPILATION_CACHE_DIR": str((folder / "compiled").absolute()),
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
+            "JAX_COMPILATION_CACHE_DIR", str((folder / "compiled").absolute())
+        ),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
         # Hides XLA's wrong warning that cached programs are another machine's.

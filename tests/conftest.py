@@ -1,6 +1,16 @@
 """Settings that all tests share."""
 
+import os
 from pathlib import Path
+
+# What is compiled once serves all workers, all processes that tests start, and the next run: half
+# of the time of these tests is XLA's. JAX and XLA read these when they are imported.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".pytest_cache/compiled").absolute()))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+# Of each program from the cache XLA:CPU says at length that it is another machine's: enough to fill
+# a pipe that is read at the end only, and then the process waits for ever.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import hypothesis
 import jax

@@ -59,18 +59,9 @@ def train_command(workdir, **changes):
     return command("passk_jax.train", "--config", "configs/arithmetic.py", *flags, workdir=workdir)
 
 
-def environment(cache):
-    """Compiled programs are shared between the processes of a test through `cache`."""
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-        # Of each program from the cache XLA:CPU says at length that it is another machine's: enough
-        # to fill a pipe that is read at the end only, and then the process waits for ever.
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
+def environment(cache=None):
+    """What the processes of a test see: compiled programs are shared (`conftest.py`)."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu"}
 
 
 def run(args, cache, **kwargs):

@@ -149,10 +149,12 @@ argument() {
 
 # What passk_jax.train would only find out on the TPU.
 check_arguments() {
-  local config workdir
+  local config workdir file
   config=$(argument config) workdir=$(argument workdir)
+  file=${config%%:*}
+  [[ $file =~ ^[A-Za-z0-9_]+$ ]] && file=configs/$file.py # a shipped config by its name
   [[ $config ]] || die "the program's --config is missing: ... -- --config configs/x.py --workdir ..."
-  git -C "$ROOT" cat-file -e "$COMMIT:${config%%:*}" 2>/dev/null ||
+  git -C "$ROOT" cat-file -e "$COMMIT:$file" 2>/dev/null ||
     die "--config $config is not in commit $COMMIT: commit it, and name it from the top folder"
   [[ $workdir ]] || die "the program's --workdir is missing"
   [[ $workdir == gs://* || ($HOSTS == 1 && -z $SPOT) ]] ||

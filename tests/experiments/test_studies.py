@@ -23,6 +23,7 @@ NAMES = sorted({p.parent.name for p in ROOT.glob("experiments/*/run.py")} - {"to
 FOLDERS = [pytest.param(name, marks=needs_data if name == "arc" else ()) for name in NAMES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_it_runs_and_writes_its_results(folder, tmp_path):
     before = {p: p.read_bytes() for p in (ROOT / "experiments" / folder).iterdir() if p.is_file()}

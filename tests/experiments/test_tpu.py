@@ -420,8 +420,10 @@ def test_the_commands_of_gke(place):
         (["setup", "--commit=abc123"], {}, "--commit=abc123 is no commit"),
         (["start"], {}, "--config is missing"),
         (["start", "--", "--config=configs/a.py"], {}, "--workdir is missing"),
+        (["start", "--", "--config=a:small"], {}, "--workdir is missing"),
         (["start", "--", *TRAIN[:2], "--workdir=runs/x"], {}, "need a gs:// folder"),
         (["start", "--", "--config=configs/b.py", *TRAIN[2:]], {}, "configs/b.py is not in commit"),
+        (["start", "--", "--config=b", *TRAIN[2:]], {}, "--config b is not in commit"),
         (["each"], {}, "each wants a command"),
     ],
 )
