@@ -7,7 +7,6 @@ the smallest change found that makes them fit is printed. `--topology local`: th
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from passk_jax.run import command
 
@@ -32,11 +31,11 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "E.g. configs/gemma2_2b_math.py.")
+    command.define_config("configs/gemma2_2b_math.py")
     flags.DEFINE_string("topology", None, "Such as v5e:8x16, or local.")
     flags.DEFINE_integer(
         "response_tokens", None, "Tokens of a step's longest completion, if not all that may be."
     )
     flags.DEFINE_string("json", None, "Also write the plan to this file.")
-    flags.mark_flags_as_required(["config", "topology"])
+    flags.mark_flag_as_required("topology")
     command.main(main)

@@ -7,7 +7,6 @@ it, with --distributed; `passk_jax.processes` says how they find each other.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from passk_jax.run import command
 
@@ -21,8 +20,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     # Defined here and not at import: two commands imported by one process may share flag names.
-    config_flags.DEFINE_config_file("config", None, "E.g. configs/arithmetic.py.")
-    flags.mark_flag_as_required("config")
+    command.define_config("configs/arithmetic.py")
     command.define_workdir()
     command.define_distributed()
     command.main(main)

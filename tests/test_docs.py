@@ -5,12 +5,12 @@ import re
 import shlex
 import subprocess
 
-import absl.flags
 import numpy as np
 import pytest
-from ml_collections import config_flags
 
+from configs import arithmetic
 from passk_jax import transforms
+from passk_jax.run import overrides
 from passk_jax.run.parts import build
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -56,16 +56,14 @@ METHODS = [
 
 
 @pytest.mark.parametrize("flags", METHODS)
-def test_every_method_is_a_config_away(flags, monkeypatch):
+def test_every_method_is_a_config_away(flags):
     """Each row's flags, in the default job."""
-    arguments = ["train", *shlex.split(flags.replace("module:function", f"{__name__}:root"))]
-    monkeypatch.setattr("sys.argv", arguments)  # ml_collections looks for its flags there
-    values = absl.flags.FlagValues()
-    config = config_flags.DEFINE_config_file(
-        "config", str(ROOT / "configs/arithmetic.py"), flag_values=values
-    )
-    values(arguments)
-    build(config.value)
+    config = arithmetic.get_config()
+    arguments = shlex.split(flags.replace("module:function", f"{__name__}:root"))
+    rest, pairs = overrides.split(arguments)
+    overrides.apply(config, pairs)
+    assert not rest
+    build(config)
 
 
 def root(rate):

@@ -8,15 +8,15 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
-from ml_collections import ConfigDict, FieldReference
+from ml_collections import config_flags
 
 from passk_jax.errors import CheckpointError, ConfigError, Stopped, WorkdirError, writing
+from passk_jax.run import overrides
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-_OVERRIDE = re.compile(r"--?config\.([\w.]+)=(.*)", re.DOTALL)
 # The paths of the shipped configs in a checkout. Elsewhere such a path is a name.
 _SHIPPED = re.compile(r"((passk_jax/)?configs/)?(\w+)(\.py)?")
 
@@ -148,36 +148,63 @@ def status(command: Callable[[], int | None]) -> int:
         return 128 + number
 
 
+def define_config(example: str) -> None:
+    """Defines `--config`, which every command line must give."""
+    config_flags.DEFINE_config_file(
+        "config", None, f"A file or a name, e.g. {example}.", sys_argv=[]
+    )
+    flags.mark_flag_as_required("config")
+
+
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the command line, for `app.run(flags_parser=...)`; what is wrong is one clear line.
 
-    `--config` is a file, or the name of a config that comes with the package. `--config.KEY=None`
-    turns off any key that may be None; the parsers of ml_collections do so for few types only.
+    `--config` is a file, or the name of a config that comes with the package; `run.overrides`
+    explains `--config.KEY=VALUE`.
     """
-    matches = [(arg, _OVERRIDE.fullmatch(arg)) for arg in argv]
-    last = dict(match.groups() for _, match in matches if match)
-    rest = [arg for arg, match in matches if not match or match[2] != "None"]
-    for i, (before, arg) in enumerate(zip(["", *rest], rest, strict=False)):
-        flag, equals, value = arg.partition("=")
-        if equals and flag in ("-config", "--config"):
-            rest[i] = f"{flag}={_config_file(value)}"
-        elif before in ("-config", "--config"):
-            rest[i] = _config_file(arg)
     try:
-        positional = app.parse_flags_with_usage(rest)
-        for key, value in last.items():
-            if value == "None":
-                _turn_off(flags.FLAGS["config"].value, key)
-    except (KeyError, AttributeError) as error:
-        text = str(error.args[0])
-        key = text.split("'")[1] if text.count("'") > 1 else text
-        given = [arg for arg in argv if arg.startswith("--config.") and key in arg]
-        hint = text.partition("\n")[2]
-        _refuse(
-            f"{', '.join(given) or text}: there is no config key {key!r}. {hint} All keys are in "
-            "configs/default.py"
-        )
+        words, pairs = overrides.split(argv)
+        rest, words = [], iter(words)
+        for word in words:
+            flag, equals, value = word.partition("=")
+            if flag in ("-config", "--config"):
+                word = f"--config={_config_file(value if equals else next(words, ''))}"
+            rest.append(word)
+        if {"--help", "-help", "-h"} & set(rest):
+            _print_help(rest)
+        positional = flags.FLAGS(rest)
+        for arg in positional[1:]:
+            hint = f"; did you mean --{arg}?" if arg.startswith("config.") else ""
+            raise ConfigError(f"{arg} is no flag{hint}")
+        if pairs:
+            if "config" not in flags.FLAGS:
+                raise ConfigError(f"--config.{pairs[0][0]}: this command takes no config")
+            overrides.apply(flags.FLAGS.config, pairs)
+    except (ConfigError, flags.Error) as error:
+        _refuse(error)
     return positional
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Says in one line what is wrong with a command line, and exits with status 2."""
+    words = str(error).partition("\n")[0]
+    if isinstance(error, flags.UnrecognizedFlagError) and "." in error.flagname:
+        words = f"--{error.flagname} is no flag; did you mean --config.{error.flagname}?"
+    elif missing := re.fullmatch(r"flag --(\w+)=None: Flag .* must have a value.*", words):
+        words = f"--{missing[1]} is missing; --help explains it"
+    print("error:", words, file=sys.stderr)
+    sys.exit(2)
+
+
+def _print_help(arguments: Sequence[str]) -> None:
+    """Prints what a command does, its flags, and the keys of its config; then exits."""
+    print(sys.modules["__main__"].__doc__, flags.FLAGS.main_module_help(), sep="\n")
+    if "config" in flags.FLAGS:
+        files = [arg.partition("=")[2] for arg in arguments if arg.startswith("--config=")]
+        file = (files or [_config_file("default")])[-1]
+        print(f"\nKeys of the config, with their values in {pathlib.Path(file).stem}:")
+        print(overrides.listing(flags.FLAGS["config"].parser.parse(file)))
+    sys.exit(0)
 
 
 def _config_file(value: str) -> str:
@@ -188,22 +215,8 @@ def _config_file(value: str) -> str:
         file = _CONFIGS / f"{shipped[3] if shipped else ''}.py"
         if not file.is_file():
             names = ", ".join(sorted(file.stem for file in _CONFIGS.glob("*.py")))
-            _refuse(f"--config={value}: there is no such file, nor a config of this name: {names}")
+            raise ConfigError(
+                f"--config={value}: there is no such file, nor a config of this name: {names}"
+            )
         path = str(file)
     return "".join([path, *colon])
-
-
-def _turn_off(config: ConfigDict, key: str) -> None:
-    *place, name = key.split(".")
-    for part in place:
-        config = config[part]
-    fields = dict(config.items(preserve_field_references=True))
-    may_be_none = isinstance(fields[name], FieldReference) or place == ["task", "options"]
-    if not may_be_none:
-        _refuse(f"--config.{key}=None: this key is never None")
-    config[name] = None
-
-
-def _refuse(problem: str) -> None:
-    print(f"error: {problem}", file=sys.stderr)
-    sys.exit(2)

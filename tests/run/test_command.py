@@ -1,5 +1,7 @@
 """What the commands share: flags, errors in one line, the exit status."""
 
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -8,22 +10,23 @@ import sys
 import pytest
 from absl import flags
 
+from configs import default, maze_small
 from passk_jax import errors
-from passk_jax.run import command
+from passk_jax.run import command, overrides
 from tests.tiny import ROOT
 
 # As the commands do; none of JAX is needed.
 SCRIPT = """
-from absl import app
-from ml_collections import config_flags
+from absl import app, flags
 from passk_jax.run import command
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "")
+command.define_config("arithmetic")
 
 def main(_):
-    config = CONFIG.value
+    config = flags.FLAGS.config
     print(config.policy.remat, config.policy.sliding_window, config.objective.clip_low)
     print(repr(config.init_from), config.estimator.k, config.task.options.max_n, config.steps)
+    print(config.task.name)
 
 app.run(main, flags_parser=command.parse)
 """
@@ -39,7 +42,7 @@ def test_any_key_that_may_be_none_can_be_turned_off():
     keys = ("policy.remat", "policy.sliding_window", "objective.clip_low", "init_from")
     keys += ("estimator.k", "task.options.max_n")
     done = parse("--config.steps=7", *(f"--config.{key}=None" for key in keys))
-    assert done.stdout.split() == ["None"] * 6 + ["7"], done.stderr
+    assert done.stdout.split() == ["None"] * 6 + ["7", "arithmetic"], done.stderr
 
 
 def test_the_last_value_counts():
@@ -51,8 +54,8 @@ def test_the_last_value_counts():
     ("key", "message"),
     [
         ("steps", "error: --config.steps=None: this key is never None"),
-        ("policy.nothing", "--config.policy.nothing=None: there is no config key 'nothing'"),
-        ("polisy.remat", "--config.polisy.remat=None: there is no config key 'polisy'"),
+        ("policy.nothing", "error: --config.policy.nothing: there is no such key"),
+        ("polisy.remat", "error: --config.polisy.remat: there is no such key. Did you mean "),
     ],
 )
 def test_one_that_may_not_is_named(key, message):
@@ -71,10 +74,10 @@ def test_one_that_may_not_is_named(key, message):
     ],
 )
 def test_a_config_of_the_package_is_found_from_any_folder(config, tmp_path):
-    done = parse("--config.task.options.max_n=None", config=config, folder=tmp_path)
-    assert "'max_n'" in done.stderr  # a key of the default job's task, not of the maze's
+    done = parse("--config.task.options.max_n=3", config=config, folder=tmp_path)
+    assert "maze" in done.stdout, done.stderr
     done = parse("--config.task.options.max_n=3", config=["--config=arithmetic"], folder=tmp_path)
-    assert done.stdout.split()[-2:] == ["3", "200"], done.stderr
+    assert done.stdout.split()[-3:] == ["3", "200", "arithmetic"], done.stderr
 
 
 def test_ones_own_file_comes_first_and_may_take_a_string(tmp_path):
@@ -90,7 +93,7 @@ def get_config(steps="9"):
     (tmp_path / "configs/maze_small.py").write_text(text)
     for suffix, steps in (("", "9"), (":5", "5")):
         done = parse(config=["--config", f"configs/maze_small.py{suffix}"], folder=tmp_path)
-        assert done.stdout.split()[-1] == steps, done.stderr
+        assert done.stdout.split()[-2] == steps, done.stderr
 
 
 @pytest.mark.parametrize("name", ["arithmetik", "configs/arithmetik.py", "here/arithmetic.py", ""])
@@ -148,3 +151,151 @@ def test_numbers_of_a_flag_are_numbers(monkeypatch):
     monkeypatch.setattr(flags, "FLAGS", values)
     with pytest.raises(errors.ConfigError, match=r"--temperatures = 0\.5,hot: numbers"):
         command.numbers("temperatures", float)
+
+
+def test_values_take_the_types_of_their_keys():
+    config = default.get_config()
+    pairs = {
+        "steps": "1e3",
+        "prompts_per_step": "50.0",
+        "sampling.temperature": "2",
+        "drop_long_problems": "True",
+        "sampling.top_k": "None",
+        "estimator.k": "((0, 8), (1500, 1))",
+        "estimator.name": "grpo",
+        "optimizer.learning_rate": "3e-5",
+        "init_from": "runs/12",
+        "policy.remat": "None",
+    }
+    overrides.apply(config, list(pairs.items()))
+    assert [config.steps, config.prompts_per_step] == [1000, 50]
+    assert isinstance(config.steps, int) and isinstance(config.sampling.temperature, float)
+    assert config.drop_long_problems is True and config.sampling.top_k is None
+    assert config.estimator.to_dict()["k"] == ((0, 8), (1500, 1))
+    assert [config.estimator.name, config.optimizer.learning_rate] == ["grpo", 3e-5]
+    assert config.init_from == "runs/12" and config.policy.remat is None
+    assert config.is_locked
+
+
+def test_another_task_drops_the_former_ones_options_and_takes_its_own():
+    config = default.get_config()
+    options = [("task.options.train_files", "('a.jsonl', 'b.jsonl')"), ("task.name", "math")]
+    overrides.apply(config, options)
+    assert config.task.to_dict() == {
+        "name": "math",
+        "options": {"train_files": ("a.jsonl", "b.jsonl")},
+    }
+    overrides.apply(config, [("task.name", "math"), ("task.options.part.max_n", "3")])
+    assert config.task.options.to_dict()["part"] == {"max_n": 3}
+    assert config.task.options.train_files
+
+
+def test_a_value_may_follow_after_a_space():
+    rest, pairs = overrides.split(["train", "--config.steps", "3", "--workdir", "x", "-config.a=b"])
+    assert (rest, pairs) == (["train", "--workdir", "x"], [("steps", "3"), ("a", "b")])
+
+
+def test_help_lists_every_key_with_its_value_and_what_it_means():
+    text = overrides.listing(maze_small.get_config())
+    for key in default.get_config().to_dict():
+        assert f"--config.{key}" in text, key
+    assert "  --config.task.name='maze'\n" in text
+    expected = "--config.sampling.temperature=1.0\n      above 0; the trained policy has the same"
+    assert expected in text
+    assert "--config.mesh.fsdp=1" in text and "--config.sharding.sampling.vocab='model'\n" in text
+    unexplained = [
+        line.partition("=")[0].strip()
+        for line, after in itertools.pairwise(text.splitlines())
+        if line.startswith("  --config") and after.startswith("  --config")
+    ]
+    print(unexplained)
+
+
+# What is wrong, and the words that the one line must have beside "error: ".
+WRONG = [
+    ("", "--config is missing"),
+    ("--config=arithmetic", "--workdir is missing"),
+    ("--config", "--config=: there is no such file"),
+    ("--config=configs/nope.py --workdir=W", "--config=configs/nope.py: there is no such file"),
+    ("--config=nope --workdir=W", "nor a config of this name: arc_small, arithmetic"),
+    ("T --workdri=W", "Did you mean: workdir"),
+    ("T --k=4", "'k'"),
+    ("T --estimator.k=4", "--estimator.k is no flag; did you mean --config.estimator.k?"),
+    ("T config.estimator.k=4", "did you mean --config.estimator.k=4?"),
+    ("T four", "four is no flag"),
+    ("T --num_processes=two", "--num_processes=two"),
+    ("T --distributed=perhaps", "--distributed=perhaps"),
+    ("T --config.steps", "--config.steps has no value"),
+    ("T --config.steps=ten", "--config.steps=ten: a whole number is allowed"),
+    ("T --config.steps=1.5", "--config.steps=1.5: a whole number is allowed"),
+    ("T --config.steps=nan", "--config.steps=nan: a whole number is allowed"),
+    ("T --config.seed=1e400", "--config.seed=1e400: a whole number is allowed"),
+    ("T --config.steps None", "--config.steps=None: this key is never None"),
+    ("T --config.steps=-5", "config.steps = -5: must be at least 0"),
+    ("T --config.sampling.top_k=1.5", "a whole number or None is allowed"),
+    ("T --config.sampling.temperature=hot", "--config.sampling.temperature=hot: a number"),
+    ("T --config.sampling.temperature=0", "config.sampling.temperature = 0.0: must be a positive"),
+    ("T --config.drop_long_problems=maybe", "true or false is allowed"),
+    ("T --config.step=3", "--config.step: there is no such key. Did you mean --config.steps?"),
+    ("T --config.estimator.kk=3", "Did you mean --config.estimator.k?"),
+    ("T --config.learning_rate=3", "Did you mean --config.optimizer.learning_rate?"),
+    ("T --config.estimator.k.x=3", "--config.estimator.k.x: there is no such key"),
+    ("T --config.estimator=3", "this is a section, with the keys base, "),
+    ("T --config.estimator.k=17", "17"),
+    ("T --config.estimator.k=eight", "eight"),
+    ("T --config.estimator.name=slo", "did you mean 'sloo'"),
+    ("T --config.optimizer.learning_rate=fast", "a positive number is allowed, or phases"),
+    ("T --config.optimizer.name=adm", "adm"),
+    ("T --config.task.name=mathh", "did you mean 'math'?"),
+    ("T --config.task.options.max_m=3", "did you mean 'max_n'?"),
+    ("T --config.evaluation.split=dev", "dev"),
+    ("T --config.objective.minibatches=5", "config.objective.minibatches = 5: must divide"),
+    ("T --config.mesh.data=7", "7"),
+    ("T --config.order=random", "config.order = 'random': must be one of"),
+    ("T --config.tokenizer.name=bytes", "bytes"),
+    ("T --config.keep_problems=nowhere.json", "nowhere.json"),
+    ("T --config.policy.num_kv_heads=3", "num_kv_heads"),
+    ("T --config.samples_per_prompt=1", "config.samples_per_prompt = 1: must be at least 2"),
+]
+
+# One process for all: it imports JAX once.
+EACH = """
+import contextlib, io, json, sys
+from passk_jax import train
+from passk_jax.run import command
+
+command.define_config("arithmetic")
+command.define_workdir()
+command.define_distributed()
+for line in json.load(sys.stdin):
+    said, code = io.StringIO(), None
+    with contextlib.redirect_stderr(said):
+        try:
+            command.parse(["train", *line])
+            code = command.status(train.main)
+        except SystemExit as stop:
+            code = stop.code
+    command.flags.FLAGS.unparse_flags()
+    for flag in command.flags.FLAGS:
+        command.flags.FLAGS[flag].unparse()
+    print(json.dumps([code, said.getvalue()]))
+"""
+
+
+def test_each_wrong_command_line_is_one_clear_line_and_leaves_nothing_behind(tmp_path):
+    train = f"--config=arithmetic --workdir={tmp_path / 'run'}"
+    lines = [line.replace("T ", f"{train} ").replace("W", str(tmp_path)) for line, _ in WRONG]
+    done = subprocess.run(
+        [sys.executable, "-c", EACH],
+        input=json.dumps([line.split() for line in lines]),
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(said) == len(WRONG) >= 40, done.stderr
+    for (line, words), (status, error) in zip(WRONG, said, strict=True):
+        assert status == 2 and error.startswith("error: ") and error.count("\n") == 1, (line, error)
+        assert words in error, (line, error)
+    assert not list(tmp_path.iterdir())
