@@ -55,17 +55,18 @@ def get_config() -> config_dict.ConfigDict:
     # of further batches. This is the largest number of batches sampled per step. None: off.
     config.dynamic_sampling_batches = optional(None, int)  # at least 2
 
-    # The task. Its options are documented in `passk_jax/tasks/<name>.py`.
+    # What is asked, and how answers are scored.
     config.task = config_dict.ConfigDict()
-    config.task.name = "arithmetic"
-    config.task.options = config_dict.ConfigDict()
+    config.task.name = "arithmetic"  # docs/tasks explains all; another task has other options
+    config.task.options = config_dict.ConfigDict()  # documented in `passk_jax/tasks/<name>.py`
     config.task.options.max_n = 16  # the largest operand of "What is a*b + c*d?"
     config.task.options.num_train = 5000  # problems in the train split
-    config.task.options.num_validation = 500
-    config.task.options.num_test = 500
+    config.task.options.num_validation = 500  # problems in the validation split
+    config.task.options.num_test = 500  # problems in the test split
     config.task.options.seed = 0  # only of the splits, so runs with any `seed` share a test set
     config.task.options.worked_example = "steps"  # "12+30=42"; or "answer": "42"
 
+    # From text to token ids.
     config.tokenizer = config_dict.ConfigDict()
     config.tokenizer.name = "byte"  # or "sentencepiece", "huggingface"
     config.tokenizer.path = optional(None, str)  # tokenizer.model, or tokenizer.json or its folder
@@ -86,14 +87,14 @@ def get_config() -> config_dict.ConfigDict:
     config.policy.embed_dim = 128  # model width
     config.policy.hidden_dim = 512  # feed-forward width
     config.policy.num_layers = 4  # even, because local and global layers alternate
-    config.policy.num_heads = 4
-    config.policy.num_kv_heads = 2
-    config.policy.head_dim = 32
+    config.policy.num_heads = 4  # query heads
+    config.policy.num_kv_heads = 2  # heads of keys and values; must divide num_heads
+    config.policy.head_dim = 32  # width of one head
     config.policy.sliding_window = optional(64, int)  # tokens of local layers; None: all are global
     config.policy.query_scale = optional(None, float)  # None: head_dim to the power -1/2
     config.policy.attention_softcap = optional(50.0, float)  # None: no cap
     config.policy.final_softcap = optional(30.0, float)  # of the logits; None: no cap
-    config.policy.rope_base = 10_000.0
+    config.policy.rope_base = 10_000.0  # of the rotary embeddings
     config.policy.rope_scaling = optional(None, object)  # Llama 3.1's: a dict of RopeScaling
     config.policy.qkv_bias = False  # True in Qwen 2.5. This and the next six are Gemma 2's values.
     config.policy.activation = "gelu"  # or "silu"
@@ -101,7 +102,7 @@ def get_config() -> config_dict.ConfigDict:
     config.policy.tied_head = True  # the output matrix is the embedding
     config.policy.post_norms = True  # norms also after attention and feed-forward
     config.policy.norm_offset = 1.0  # added to a norm's stored weights
-    config.policy.norm_eps = 1e-6
+    config.policy.norm_eps = 1e-6  # added to the mean square in norms
     config.policy.dtype = "float32"  # of computations; "bfloat16" on TPU and GPU
     # How trained parameters are stored. "bfloat16" saves memory; its updates are rounded
     # stochastically. With LoRA, the frozen parameters are stored in `dtype`.
@@ -112,6 +113,7 @@ def get_config() -> config_dict.ConfigDict:
     # "reference" works anywhere. "splash": Pallas kernels for updates and prompts, only on TPU.
     config.policy.attention = "reference"
 
+    # How completions are drawn, and how long they may be.
     config.sampling = config_dict.ConfigDict()
     config.sampling.temperature = 1.0  # above 0; the trained policy has the same temperature
     config.sampling.top_k = optional(None, int)  # sample from the k most likely tokens; None: all
@@ -120,13 +122,13 @@ def get_config() -> config_dict.ConfigDict:
     config.sampling.max_response_tokens = 12  # with the end of sequence; longer ones are cut off
     # Rising lengths below these two limits, such as (256, 512). A batch is padded to the smallest
     # one that fits, and each length that occurs is compiled once. None: pad to the limit.
-    config.sampling.prompt_buckets = optional(None, object)
-    config.sampling.response_buckets = optional(None, object)
+    config.sampling.prompt_buckets = optional(None, object)  # tokens of prompts
+    config.sampling.response_buckets = optional(None, object)  # tokens of completions
 
-    # The estimator turns a group's rewards into weights: a name in `transforms.ESTIMATORS`, or
-    # "module:function" of a surrogate reward. Name and k may be schedules ((first step, value),
-    # ...), such as k = ((0, 8), (1500, 1)), with steps counted from 0.
+    # The estimator turns a group's rewards into weights. Name and k may be schedules ((first step,
+    # value), ...), such as k = ((0, 8), (1500, 1)), with steps counted from 0.
     config.estimator = config_dict.ConfigDict()
+    # A name in `transforms.ESTIMATORS`, or "module:function" of a surrogate reward.
     config.estimator.name = optional("sloo_minus_one", object)
     config.estimator.k = optional(8, object)  # of pass@k; None if the estimator takes no k
     # Parameters of some estimators (`python -m passk_jax.transforms` lists them). None: default.
@@ -136,10 +138,10 @@ def get_config() -> config_dict.ConfigDict:
     config.estimator.max_solve_rate = optional(None, float)  # without_easy: above it weights are 0
     config.estimator.num_sets = optional(None, int)  # bootstrap: sets drawn for each problem
     config.estimator.noise_share = optional(None, float)  # share of failures rewarded as successes
-    # For completions that were cut off at max_response_tokens: True gives them weight 0 (DAPO's
-    # overlong filtering); the penalty is subtracted from their reward (None: no penalty).
+    # True gives completions that were cut off at max_response_tokens weight 0 (DAPO's overlong
+    # filtering).
     config.estimator.mask_truncated = False
-    config.estimator.truncated_penalty = optional(None, float)
+    config.estimator.truncated_penalty = optional(None, float)  # subtracted from their reward
 
     # The loss, apart from the advantages. `learner.objective` documents each key.
     config.objective = config_dict.ConfigDict()
@@ -156,14 +158,15 @@ def get_config() -> config_dict.ConfigDict:
     config.objective.kl_estimator = "k3"  # or "k1"
     config.objective.entropy_coefficient = optional(None, float)  # of the mean entropy per token
 
+    # How the parameters follow the gradient.
     config.optimizer = config_dict.ConfigDict()
     config.optimizer.name = "adamw"  # or "adafactor" (almost no state), "sgd" (no state)
     config.optimizer.learning_rate = optional(1e-4, object)  # or a schedule, like estimator.k
     config.optimizer.warmup_steps = 10  # linear, starting at learning_rate / warmup_steps
     config.optimizer.clip_gradient_norm = optional(1.0, float)  # of the global norm; None: off
-    config.optimizer.b1 = 0.9  # b1, b2 and eps are only for adamw
-    config.optimizer.b2 = 0.95
-    config.optimizer.eps = 1e-8
+    config.optimizer.b1 = 0.9  # decay of the first moment; this and the next two: only for adamw
+    config.optimizer.b2 = 0.95  # decay of the second moment
+    config.optimizer.eps = 1e-8  # added to the second moment's square root
     config.optimizer.weight_decay = 0.0  # times the learning rate; not for sgd
     config.optimizer.moment_dtype = "float32"  # or "bfloat16", rounded stochastically
 
@@ -190,15 +193,15 @@ def get_config() -> config_dict.ConfigDict:
 
     # The number of devices along each mesh axis. -1: all remaining devices.
     config.mesh = config_dict.ConfigDict()
-    config.mesh.data = -1
-    config.mesh.fsdp = 1
-    config.mesh.model = 1
+    config.mesh.data = -1  # splits problems
+    config.mesh.fsdp = 1  # splits problems, and parameters in training
+    config.mesh.model = 1  # splits heads, feed-forward width and vocabulary
 
     # Which mesh axes split each axis of an array. Once per step the parameters are copied to the
     # layout for sampling, because each sampled token needs all of them.
     config.sharding = config_dict.ConfigDict()
-    config.sharding.training = _split_over(embed="fsdp")
-    config.sharding.sampling = _split_over(embed=None)
+    config.sharding.training = _split_over(embed="fsdp")  # of the update
+    config.sharding.sampling = _split_over(embed=None)  # while completions are drawn
 
     # Tokens whose logits are in memory at once in an update, on each device with its own tokens:
     # chunk x vocabulary x 4 bytes, the vocabulary split over mesh.model. Take some hundreds for a
