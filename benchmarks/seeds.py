@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 
 from configs import arithmetic
-from experiments.running import ONE_THREAD
 from experiments.small import small
 from passk_jax import transforms
 from passk_jax.learner.train_state import init_state
 from passk_jax.rollout import sampler
 from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample, score
+from passk_jax.run.sweep import ONE_THREAD
 
 
 @jax.jit

@@ -25,9 +25,7 @@ from passk_jax.run.loop import Loop
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
 from passk_jax.run.state import restore_variables
-
-# Two such processes train small models faster than one with two threads (benchmarks/seeds.py).
-ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
+from passk_jax.run.sweep import side_by_side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,16 +182,7 @@ def _results(runs, folder, workers):
             future.set_result(run.do())
             yield future
         return
-    environment = {
-        "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), ONE_THREAD]),
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
-            "JAX_COMPILATION_CACHE_DIR", str((folder / "compiled").absolute())
-        ),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-        # Hides XLA's wrong warning that cached programs are another machine's.
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
+    environment = side_by_side(folder)
     former = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)  # the processes read it when they import JAX
     waiting, unfinished, going = list(runs), {run.workdir for run in runs}, {}

@@ -64,7 +64,7 @@ def environment(cache=None):
     return {**os.environ, "JAX_PLATFORMS": "cpu"}
 
 
-def run(args, cache, **kwargs):
+def run(args, cache=None, **kwargs):
     return subprocess.run(
         args, cwd=ROOT, env=environment(cache), capture_output=True, text=True, **kwargs
     )

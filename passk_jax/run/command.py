@@ -3,6 +3,7 @@
 Only absl is imported before the flags are read, so that `--help` and a mistyped flag cost nothing.
 """
 
+import itertools
 import json
 import pathlib
 import re
@@ -80,6 +81,15 @@ def run_folder() -> Any:
     directory = epath.Path(flags.FLAGS.workdir)
     processes.together(lambda: workdir.check_reachable(directory), (ConfigError,))
     return directory
+
+
+def config_arguments() -> list[str]:
+    """Returns what the command line says of the config, as arguments for another command."""
+    words, pairs = overrides.split(sys.argv[1:])
+    given = ["", *(word.removeprefix("-") for word in words)]
+    files = [after for word, after in itertools.pairwise([*given, ""]) if word == "-config"]
+    files += [word.partition("=")[2] for word in given if word.startswith("-config=")]
+    return [f"--config={files[-1]}", *(f"--config.{key}={value}" for key, value in pairs)]
 
 
 def numbers(name: str, kind: type) -> list:
