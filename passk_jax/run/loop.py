@@ -147,6 +147,7 @@ class Loop:
         )
         self.writer.write_evaluation(self.run.step, self.held_out, scores.correct_PxN)
         metrics = {"eval/time_s": time.perf_counter() - start}
+        metrics["eval/scoring_errors"] = int(scores.failed_PxN.sum())
         logged = self.held_out[: config.log_samples_problems]
         no_weights = [[None] * config.samples_per_prompt] * len(logged)
         self._write_samples(config.split, logged, scores, no_weights)
