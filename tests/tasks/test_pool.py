@@ -1,5 +1,6 @@
 """The pool: what goes wrong with an item stays with that item."""
 
+import json
 import os
 import pathlib
 import re
@@ -154,6 +155,7 @@ def test_a_server_started_by_a_thread_outlives_it():
     thread = threading.Thread(target=run, args=([("good",)],))
     thread.start()
     thread.join()
+    time.sleep(0.3)
     before = server().process.pid
     assert run([("good", 1.0)])[0].reward == 1.0
     assert server().process.pid == before
@@ -232,3 +234,20 @@ def alive(pid):
         return "(zombie)" not in pathlib.Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_leave_no_process_and_no_wrong_reward():
+    # Most of these batches are disturbed more than once. What was killed twice has failed.
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tasks.kills", "200"],
+        cwd=pathlib.Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert sum(found["kills"].values()) == 200 and len(found["kills"]) == 4
+    assert set(found["found"]) <= {"right", "failed"}, found
+    assert found["found"]["right"] >= 40, found
