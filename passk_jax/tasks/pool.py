@@ -61,8 +61,8 @@ def score(
       The scores in the order of the items. An item that hangs, dies, raises or runs out of memory
       has the reward 0, the reason as its error, and `failed`. An item whose worker was killed from
       outside, or that raises a `KilledError`, is first tried once more, with no other beside it.
-      A server that was killed or stopped is replaced. If it gives no result twice in a row, the
-      items that are left have failed.
+      A server that was killed or stopped is replaced. If two were stopped, or two in a row gave no
+      result, the items that are left have failed.
 
     Raises:
       ConfigError: The function cannot be imported.
@@ -85,21 +85,24 @@ class _Server:
         """Returns the scores of a batch."""
         left = {number: pickle.dumps(item) for number, item in enumerate(items)}
         scores: dict[int, Score] = {}
-        in_vain = 0
+        in_vain = silences = 0
         with self.lock:
-            while left and in_vain < 2:
+            while left and in_vain < 2 and silences < 2:
                 in_vain += 1
                 try:
                     if self.child is None:
                         self._start()
+                    heard = time.monotonic()
                     self.child.send((left, time_limit_s), _SILENT_S)
                     while left:
                         for number, result in self.child.receive(_SILENT_S):
                             scores[number] = pickle.loads(result)
                             del left[number]
                             in_vain = 0
+                        heard = time.monotonic()
                 except (EOFError, OSError):
                     ready = self.child is not None
+                    silences += ready and time.monotonic() - heard >= _SILENT_S
                     self.stop()
         if left and not ready:
             raise RuntimeError(f"the scoring server of {self.key[0]} died twice while it started")

@@ -17,9 +17,12 @@ from passk_jax import tracking
 from passk_jax.errors import DivergedError, Stopped
 from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import abstract_state
+from passk_jax.run import loop as loop_lib
+from passk_jax.run.groups import Scores
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.state import restore_variables
+from passk_jax.tasks import Problem
 from tests.tiny import ROOT, command, environment, run, tiny_config, train_command
 
 
@@ -254,6 +257,24 @@ def test_a_run_stops_after_so_many_skipped_steps_in_a_row_and_names_the_first_fi
     loop = types.SimpleNamespace(skipped=[], config=tiny_config(max_skipped_steps=1))
     with pytest.raises(DivergedError, match="First: warm_start/reference_kl = inf in step 7"):
         see(7, 1.0, "warm_start", **nan)
+
+
+def test_an_evaluation_counts_what_could_not_be_scored(monkeypatch):
+    none, nothing = [[None] * 4] * 2, lambda *_: None
+    failed = np.array([[0, 1, 0, 1], [1, 0, 0, 0]], bool)
+    scores = Scores(np.zeros((2, 4)), np.zeros((2, 4), bool), failed, none, none)
+    monkeypatch.setattr(loop_lib, "sample_and_score", lambda *_, **__: scores)
+    loop = types.SimpleNamespace(
+        config=tiny_config(),
+        parts=types.SimpleNamespace(sampling_params=nothing),
+        run=types.SimpleNamespace(
+            state=types.SimpleNamespace(variables=lambda: None), key=nothing, step=3
+        ),
+        held_out=[Problem(name, "", None) for name in "ab"],
+        writer=types.SimpleNamespace(write_evaluation=nothing),
+        _write_samples=nothing,
+    )
+    assert Loop._evaluate(loop)["eval/scoring_errors"] == 3
 
 
 @pytest.mark.slow

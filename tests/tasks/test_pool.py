@@ -101,7 +101,9 @@ def test_a_server_that_is_killed_or_stopped_is_replaced(what, tmp_path):
     assert [score.reward for score in scores] == [1.0] + [2.0] * 200
 
 
-@pytest.mark.parametrize("what", ["kill the server", "stop the server"])
+@pytest.mark.parametrize(
+    "what", ["kill the server", pytest.param("stop the server", marks=pytest.mark.slow)]
+)
 def test_a_server_that_never_lasts_costs_the_items_that_are_left(what, monkeypatch):
     monkeypatch.setattr(pool, "_SILENT_S", 2.0)
     run([("good",)])  # a server is there
@@ -173,7 +175,15 @@ def test_a_function_that_is_not_there_is_named():
         pool.score("no.such:thing", [("x",)], time_limit_s=1)
 
 
-@pytest.mark.parametrize("number", [None, signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        None,
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_left_behind(number):
     """However this process ends, and whatever is stopped then."""
     wait = "" if number is None else "print(flush=True)\ntime.sleep(60)\n"
