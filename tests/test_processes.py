@@ -267,8 +267,8 @@ def trained(cache, tmp_path_factory):
     """The workdir of a policy that is sometimes right."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     settings = dict(
-        steps=0, warm_start__steps=800, warm_start__batch_size=32, evaluation__num_problems=4,
-        evaluation__prompts_per_batch=4, checkpoint_every_steps=800,
+        steps=0, warm_start__steps=320, warm_start__batch_size=32, evaluation__num_problems=4,
+        evaluation__prompts_per_batch=4, checkpoint_every_steps=320,
         task__options__worked_example="answer", policy__embed_dim=32,
     )  # fmt: skip
     result = run_alone(train_command(workdir, **settings), cache, 1)
@@ -282,7 +282,7 @@ from passk_jax.run import evaluation
 directory = epath.Path({workdir!r})
 
 def ask(seed=0, directory=directory):
-    fixed = dict(split="train", num_samples=16, num_problems=10, mesh=(2, 2, 1), seed=seed)
+    fixed = dict(split="train", num_samples=16, num_problems=8, mesh=(2, 2, 1), seed=seed)
     many = dict(ks=(1, 2, 16), temperatures=(1.0, 0.0), **fixed)
     found = {{"evaluate": evaluation.evaluate(directory, **many)}}
     return found | {{"difficulty": evaluation.difficulty(directory, **fixed)}}

@@ -109,6 +109,14 @@ def learning_rate_schedule(
     return schedule
 
 
+def configured_schedule(
+    config, learning_rate: float | Schedule, updates_per_step: int = 1, steps: int | None = None
+) -> optax.Schedule:
+    """Returns `learning_rate_schedule` by the keys of `config.optimizer`; see `make_optimizer`."""
+    decay = {} if steps is None else {"decay": config.decay, "end": config.end, "steps": steps}
+    return learning_rate_schedule(learning_rate, config.warmup_steps, updates_per_step, **decay)
+
+
 def make_optimizer(
     config,
     learning_rate: float | Schedule | None = None,
@@ -152,8 +160,7 @@ def _make_optimizer(config, learning_rate, updates_per_step, steps):
     if not 0 <= config.end <= 1:
         raise ConfigError(f"optimizer.end = {config.end}: must be in [0, 1]")
     rate = config.learning_rate if learning_rate is None else learning_rate
-    decay = {} if steps is None else {"decay": config.decay, "end": config.end, "steps": steps}
-    schedule = learning_rate_schedule(rate, config.warmup_steps, updates_per_step, **decay)
+    schedule = configured_schedule(config, rate, updates_per_step, steps)
     update = OPTIMIZERS[config.name](schedule, config)
     if config.clip_gradient_norm is not None:
         update = optax.chain(optax.clip_by_global_norm(config.clip_gradient_norm), update)

@@ -15,7 +15,7 @@ from passk_jax import tasks
 from passk_jax.errors import ConfigError
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.objective import Objective
-from passk_jax.learner.optimizer import learning_rate_schedule, make_optimizer
+from passk_jax.learner.optimizer import configured_schedule, make_optimizer
 from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import policy_gradient_updates, supervised_update
 from passk_jax.policy.config import DecoderConfig, RopeScaling
@@ -231,15 +231,7 @@ def build_policy(
         objective=objective,
         optimizer=optimizer,
         warm_start_optimizer=warm_start_optimizer,
-        learning_rate=jax.jit(
-            learning_rate_schedule(
-                phases,
-                config.optimizer.warmup_steps,
-                decay=config.optimizer.decay,
-                end=config.optimizer.end,
-                steps=config.steps,
-            )
-        ),
+        learning_rate=jax.jit(configured_schedule(config.optimizer, phases, steps=config.steps)),
         micro_batch=MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
     )
 
