@@ -14,7 +14,6 @@ EXTRAS = {
     # passk_jax.tasks.math_task, mbpp and humaneval.
     "tasks": [
         "math-verify[antlr4_13_2]>=0.8",
-        "pebble>=5.1",
         "pyseccomp>=0.1.2; sys_platform == 'linux'",
     ],
     # passk_jax.tasks.seqio_tasks. On Python 3.13 this needs a C++ compiler, for editdistance.

@@ -37,6 +37,9 @@ def get_config() -> config_dict.ConfigDict:
     config.log_samples_every_steps = 10  # how often training completions go to samples.jsonl
     config.log_samples_problems = 2  # how many problems' completions are written each time
 
+    # A step whose loss or gradient is not finite changes nothing. So many in a row end the run.
+    config.max_skipped_steps = 3
+
     # The folder of the published data sets. None: the environment variable PASSK_DATA names it.
     config.data_dir = optional(None, str)
 
@@ -149,6 +152,7 @@ def get_config() -> config_dict.ConfigDict:
     config.objective.minibatches = 1  # updates per epoch; must divide prompts_per_step
     config.objective.clip_low = optional(None, float)  # PPO's clipping, for example 0.2
     config.objective.clip_high = optional(None, float)  # its upper bound, for example DAPO's 0.28
+    config.objective.clip_dual = optional(None, float)  # dual-clip PPO's, for example 3.0
     # How token losses are averaged. Also "seq-mean-token-mean" (GRPO), "token-mean" (DAPO).
     config.objective.aggregation = "seq-mean-token-sum"
     config.objective.importance_cap = optional(None, float)  # of update / sampler, for example 2.0
@@ -163,11 +167,13 @@ def get_config() -> config_dict.ConfigDict:
     config.optimizer.name = "adamw"  # or "adafactor" (almost no state), "sgd" (no state)
     config.optimizer.learning_rate = optional(1e-4, object)  # or a schedule, like estimator.k
     config.optimizer.warmup_steps = 10  # linear, starting at learning_rate / warmup_steps
+    config.optimizer.decay = "constant"  # after the warm-up; or "cosine", "linear"
+    config.optimizer.end = 0.0  # the share of the learning rate that decay leaves at the run's end
     config.optimizer.clip_gradient_norm = optional(1.0, float)  # of the global norm; None: off
     config.optimizer.b1 = 0.9  # decay of the first moment; this and the next two: only for adamw
     config.optimizer.b2 = 0.95  # decay of the second moment
     config.optimizer.eps = 1e-8  # added to the second moment's square root
-    config.optimizer.weight_decay = 0.0  # times the learning rate; not for sgd
+    config.optimizer.weight_decay = 0.0  # times the learning rate; not for sgd, norms and biases
     config.optimizer.moment_dtype = "float32"  # or "bfloat16", rounded stochastically
 
     # Splits the P x n samples of an update into micro-batches, for batches whose activations do not

@@ -16,6 +16,10 @@ class WorkdirError(OSError):
     """A file of a run cannot be written."""
 
 
+class DivergedError(RuntimeError):
+    """Too many updates in a row were not finite; the message says what was it first."""
+
+
 class Stopped(Exception):
     """A signal (the argument) stopped the run, after a checkpoint was saved."""
 

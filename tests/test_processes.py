@@ -4,6 +4,8 @@ Each is a process of its own with fake CPU devices; gloo carries what they tell 
 """
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -108,14 +110,23 @@ def two(cache, tmp_path_factory):
     return workdir
 
 
+MESH = SHORT | {"mesh__fsdp": 2}
+
+
+@pytest.fixture(scope="module")
+def alone(cache, tmp_path_factory):
+    """The workdir of a run of one process with four devices."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    result = run_alone(train_command(workdir, **MESH), cache, 4)
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_processes", "devices_each"), [(2, 2), (4, 1)])
-def test_several_processes_do_what_one_does(num_processes, devices_each, cache, tmp_path):
-    mesh = SHORT | {"mesh__fsdp": 2}
-    workdir, alone = tmp_path / "run", tmp_path / "alone"
-    assert_all_end_well(start(train_command(workdir, **mesh), cache, num_processes, devices_each))
-    result = run_alone(train_command(alone, **mesh), cache, 4)
-    assert result.returncode == 0, result.stderr
+def test_several_processes_do_what_one_does(num_processes, devices_each, alone, cache, tmp_path):
+    workdir = tmp_path / "run"
+    assert_all_end_well(start(train_command(workdir, **MESH), cache, num_processes, devices_each))
     assert_close(alone, workdir)
     for name in ("evaluation.csv", "problems.csv"):
         assert (workdir / name).read_bytes() == (alone / name).read_bytes()
@@ -181,9 +192,17 @@ def test_different_configs_are_refused_by_all(cache, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def on_all(body, cache, num_processes=2):
+def on_all(body, cache, num_processes=2, devices_each=2):
     """Runs a few lines in so many processes; returns what each prints last, as JSON."""
-    script = f"""
+    ended = outcomes(start(script(body), cache, num_processes, devices_each))
+    for status, output in ended:
+        assert status == 0, output
+    return [json.loads(output.splitlines()[-1]) for _, output in ended]
+
+
+def script(body):
+    """A command whose processes run a few lines, which set `found`."""
+    code = f"""
 import json, sys
 import jax, numpy as np
 from absl import flags
@@ -200,10 +219,7 @@ command.define_distributed()
 flags.FLAGS(sys.argv)
 sys.exit(processes.run(body))
 """
-    ended = outcomes(start([sys.executable, "-c", script], cache, num_processes, 2))
-    for status, output in ended:
-        assert status == 0, output
-    return [json.loads(output.splitlines()[-1]) for _, output in ended]
+    return [sys.executable, "-c", code]
 
 
 @pytest.mark.slow
@@ -244,6 +260,83 @@ def test_what_processes_tell_each_other(cache):
     # The mesh's first axis is over processes: split by it, process 0 has the first problems.
     assert found[0]["rows"][0] == [[0, 0], [0, 1], [1, 0], [1, 1]]
     assert found[1]["rows"][2] == []  # what all have is the first one's
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory):
+    """The workdir of a policy that is sometimes right."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    settings = dict(
+        steps=0, warm_start__steps=320, warm_start__batch_size=32, evaluation__num_problems=4,
+        evaluation__prompts_per_batch=4, checkpoint_every_steps=320,
+        task__options__worked_example="answer", policy__embed_dim=32,
+    )  # fmt: skip
+    result = run_alone(train_command(workdir, **settings), cache, 1)
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+ASK = """
+from etils import epath
+from passk_jax.run import evaluation
+directory = epath.Path({workdir!r})
+
+def ask(seed=0, directory=directory):
+    fixed = dict(split="train", num_samples=16, num_problems=8, mesh=(2, 2, 1), seed=seed)
+    many = dict(ks=(1, 2, 16), temperatures=(1.0, 0.0), **fixed)
+    found = {{"evaluate": evaluation.evaluate(directory, **many)}}
+    return found | {{"difficulty": evaluation.difficulty(directory, **fixed)}}
+"""
+
+
+@pytest.mark.slow
+def test_evaluate_and_difficulty_on_several_processes_give_the_figures_of_one(trained, cache):
+    body = ASK.format(workdir=str(trained)) + "found = ask()"
+    (one,) = on_all(body, cache, 1, 4)
+    rates = one["difficulty"]["rates"].values()
+    assert any(0 < rate < 1 for rate in rates) and len(set(rates)) > 2, rates
+    for num_processes in (2, 4):
+        found = on_all(body, cache, num_processes, 4 // num_processes)
+        assert found == [one] * num_processes
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_something_else_is_refused_by_all(trained, cache, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    config = json.loads((other / "config.json").read_text())
+    config["task"]["options"]["seed"] = 7
+    (other / "config.json").write_text(json.dumps(config))
+    body = f"""
+found = []
+for asked in (dict(seed=index), dict(directory=epath.Path({str(other)!r}) if index else directory)):
+    try:
+        ask(**asked)
+    except ValueError as error:
+        found.append(str(error))
+"""
+    for seed, data in on_all(ASK.format(workdir=str(trained)) + body, cache):
+        assert "asked.seed: 0 on process 0, 1 on process 1" in seed
+        assert "the processes differ, and must not:" in data and "problems" in data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_evaluation_that_loses_a_process_ends_within_a_minute(number, trained, cache):
+    body = "while True:\n    ask()\n    print('once', flush=True)"
+    started = start(script(ASK.format(workdir=str(trained)) + body), cache, 2, 2)
+
+    def asked_once():
+        # Not by `seek`, which would move the place where the process writes.
+        return b"once" in os.pread(started[0].output.fileno(), 1 << 20, 0)
+
+    wait_for(started[0], asked_once)
+    started[1].send_signal(number)
+    lost = time.monotonic()
+    [(status, output)] = outcomes(started[:1], timeout=120)
+    started[1].kill()
+    assert time.monotonic() - lost < 60
+    assert status == 1 and "another host was lost" in output, output
 
 
 def test_errors_that_mean_a_lost_process():

@@ -9,29 +9,37 @@ import chex
 import jax
 import jax.numpy as jnp
 
+# The bounds low, high and dual of `policy_gradient_loss`.
+Clip = tuple[float | None, float | None, float | None]
+# In float32 exp(89) is infinite, and so is the square of exp(45), in the gradient's norm.
+_MAX_LOG_RATIO = 20.0
+
 
 def policy_gradient_loss(
     logp_PxNxR: jax.Array,
     advantages_PxN: jax.Array,
     weights_PxNxR: jax.Array,
     old_logp_PxNxR: jax.Array | None = None,
-    clip: tuple[float | None, float | None] = (None, None),
+    clip: Clip = (None, None, None),
 ) -> jax.Array:
     """Returns the policy-gradient loss of a batch of groups: PPO's clipped surrogate per token.
 
     -sum_t weight_t min(r_t A_i, clip(r_t, 1 - low, 1 + high) A_i), r_t = pi(t) / pi_old(t) (PPO,
-    arXiv 1707.06347, eq. 7; separate low and high: DAPO, arXiv 2503.14476, eq. 10). At pi_old = pi
-    nothing is clipped, and the gradient is -sum_t weight_t A_i grad log pi(t). With the weights
-    1/(P n) it is the policy gradient -(1/(P n)) sum_p sum_i A_i grad log pi(y_i | x_p) itself,
-    because a response's log-probability is the sum over its tokens. So each advantage's surrogate
-    reward (AS, arXiv 2510.23049, appendix A) is the policy gradient's.
+    arXiv 1707.06347, eq. 7; separate low and high: DAPO, arXiv 2503.14476, eq. 10). Where A_i < 0
+    the minimum has no bound below. A bound dual > 1 makes it max(min(...), dual A_i) there (Ye et
+    al. 2020, arXiv 1912.09729: dual-clip PPO).
+
+    At pi_old = pi nothing is clipped, and the gradient is -sum_t weight_t A_i grad log pi(t). With
+    the weights 1/(P n) it is the policy gradient -(1/(P n)) sum_p sum_i A_i grad log pi(y_i | x_p)
+    itself, because a response's log-probability is the sum over its tokens. So each advantage's
+    surrogate reward (AS, arXiv 2510.23049, appendix A) is the policy gradient's.
 
     Args:
       logp_PxNxR: Log-probabilities of the response tokens under the policy.
       advantages_PxN: In the learner's convention; constants for the gradient.
       weights_PxNxR: From `aggregation_weights`, 0 at padding; constants for the gradient.
       old_logp_PxNxR: Under the policy that sampled; `None` for the policy itself.
-      clip: The bounds low and high; `None` for no bound.
+      clip: The bounds low, high and dual; `None` for no bound.
 
     Returns:
       The loss, a scalar. Only its gradient is meaningful: its value need not fall.
@@ -42,10 +50,7 @@ def policy_gradient_loss(
         (weights_PxNxR, advantages_PxN[..., None])
     )
     ratio_PxNxR = probability_ratio(logp_PxNxR, old_logp_PxNxR, weights_PxNxR != 0)
-    gain_PxNxR = jnp.minimum(
-        ratio_PxNxR * advantages_PxNx1, _clipped(ratio_PxNxR, clip) * advantages_PxNx1
-    )
-    return -jnp.sum(weights_PxNxR * gain_PxNxR)
+    return -jnp.sum(weights_PxNxR * _gain(ratio_PxNxR, advantages_PxNx1, clip))
 
 
 def probability_ratio(
@@ -58,17 +63,19 @@ def probability_ratio(
     return jnp.exp(logp - jax.lax.stop_gradient(old))
 
 
-def is_clipped(
-    ratio_PxNxR: jax.Array, advantages_PxN: jax.Array, clip: tuple[float | None, float | None]
-) -> jax.Array:
-    """Returns whether the bound is active, so that the token has no gradient."""
+def is_clipped(ratio_PxNxR: jax.Array, advantages_PxN: jax.Array, clip: Clip) -> jax.Array:
+    """Returns whether a bound is active, so that the token has no gradient."""
     advantages = advantages_PxN[..., None]
-    return _clipped(ratio_PxNxR, clip) * advantages < ratio_PxNxR * advantages
+    return _gain(ratio_PxNxR, advantages, clip) != ratio_PxNxR * advantages
 
 
-def _clipped(ratio, clip):
-    low, high = clip
-    return jnp.clip(ratio, None if low is None else 1 - low, None if high is None else 1 + high)
+def _gain(ratio, advantages, clip):
+    low, high, dual = clip
+    bounds = None if low is None else 1 - low, None if high is None else 1 + high
+    gain = jnp.minimum(ratio * advantages, jnp.clip(ratio, *bounds) * advantages)
+    if dual is None:
+        return gain
+    return jnp.where(advantages < 0, jnp.maximum(gain, dual * advantages), gain)
 
 
 def aggregation_weights(mask_PxNxR: jax.Array, aggregation: str) -> jax.Array:
@@ -79,12 +86,12 @@ def aggregation_weights(mask_PxNxR: jax.Array, aggregation: str) -> jax.Array:
       aggregation: See `learner.objective.Objective`.
     """
     mask_PxNxR = mask_PxNxR.astype(jnp.float32)
-    num_problems, num_samples, _ = mask_PxNxR.shape
     if aggregation == "token-mean":
         return mask_PxNxR / jnp.maximum(jnp.sum(mask_PxNxR), 1.0)
     if aggregation == "seq-mean-token-mean":
         mask_PxNxR /= jnp.maximum(jnp.sum(mask_PxNxR, axis=-1, keepdims=True), 1.0)
-    return mask_PxNxR / (num_problems * num_samples)
+    kept = jnp.any(mask_PxNxR > 0, axis=-1)  # all of them, unless cut-off ones are masked
+    return mask_PxNxR / jnp.maximum(jnp.sum(kept), 1.0)
 
 
 def importance_weights(
@@ -124,7 +131,8 @@ def reference_kl(
     gradient 0 where the two policies agree. For tokens sampled from pi its expectation is KL(pi ||
     ref). But its gradient, (1 - exp(r)) grad log pi, has the gradient of KL(ref || pi) as its
     expectation (Tang & Munos 2025, arXiv 2506.09477). Near the reference the two gradients agree to
-    first order; far from it this one grows where pi has lost what the reference still does.
+    first order; far from it this one grows where pi has lost what the reference still does. r is
+    at most 20: beyond, the term is constant, and cannot overflow.
 
     "k1": -r, with the same expectation and more variance. Its own gradient is 0 in expectation; the
     one given here, -r grad log pi, has the gradient of KL(pi || ref) as expectation.
@@ -143,6 +151,7 @@ def reference_kl(
     r = jax.lax.stop_gradient(reference_logp_PxNxR) - logp_PxNxR
     r = jnp.where(mask_PxNxR, r, 0.0)  # before exp: padding may hold anything
     if estimator == "k3":
+        r = jnp.minimum(r, _MAX_LOG_RATIO)
         return masked_mean(jnp.expm1(r) - r, mask_PxNxR, num_tokens)
     half_square = r**2 / 2  # its gradient is -r grad log pi
     kl = jax.lax.stop_gradient(-r - half_square) + half_square

@@ -22,6 +22,9 @@ class Objective:
         1707.06347, eq. 7); `None` for no bound. Above 0, at most 1.
       clip_high: Upper bound 1 + clip_high of the ratio (DAPO's clip-higher, arXiv 2503.14476, eq.
         10: 0.28 beside clip_low = 0.2). Above 0.
+      clip_dual: Where the advantage A is negative, a token's gain is at least clip_dual A: a ratio
+        that grows then has a bound too (dual-clip PPO, arXiv 1912.09729: 3.0). Above 1; `None` for
+        no bound.
       aggregation: How token losses are combined, by verl's names. "seq-mean-token-sum": the sum
         over a sample's tokens, the mean over samples: the policy gradient itself (Dr. GRPO's is a
         constant times it). "seq-mean-token-mean": each sample's mean first (GRPO). "token-mean":
@@ -42,6 +45,7 @@ class Objective:
     minibatches: int = 1
     clip_low: float | None = None
     clip_high: float | None = None
+    clip_dual: float | None = None
     aggregation: str = "seq-mean-token-sum"
     importance_cap: float | None = None
     kl_coefficient: float | None = None
@@ -54,18 +58,21 @@ class Objective:
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name, allowed in (("aggregation", AGGREGATIONS), ("kl_estimator", KL_ESTIMATORS)):
             self._check(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
-        for name in ("clip_low", "clip_high", "importance_cap", "kl_coefficient"):
+        for name in ("clip_low", "clip_high", "clip_dual", "importance_cap", "kl_coefficient"):
             value = getattr(self, name)
             if value is not None:
                 self._check(name, 0 < value < math.inf, "a positive number, or None")
         if self.clip_low is not None:
             self._check("clip_low", self.clip_low <= 1, "in (0, 1], or None")
+        if self.clip_dual is not None:
+            self._check("clip_dual", self.clip_dual > 1, "above 1, or None")
         if self.entropy_coefficient is not None:
             fine = math.isfinite(self.entropy_coefficient) and self.entropy_coefficient != 0
             self._check("entropy_coefficient", fine, "a number other than 0, or None")
-        if self.updates_per_step == 1 and not self.clip_low is self.clip_high is None:
+        if self.updates_per_step == 1 and self.clip != (None, None, None):
             raise ConfigError(
-                f"objective.clip_low = {self.clip_low}, clip_high = {self.clip_high}: with one "
+                f"objective.clip_low = {self.clip_low}, clip_high = {self.clip_high}, "
+                f"clip_dual = {self.clip_dual}: with one "
                 "update for each sampling (epochs = 1, minibatches = 1) the ratio is 1 and nothing "
                 "is ever clipped; None is allowed"
             )
@@ -73,6 +80,11 @@ class Objective:
     def _check(self, name: str, fine: bool, allowed: str) -> None:
         if not fine:
             raise ConfigError(f"objective.{name} = {getattr(self, name)!r}: must be {allowed}")
+
+    @property
+    def clip(self) -> tuple[float | None, float | None, float | None]:
+        """The bounds of the probability ratio, as `loss.policy_gradient_loss` takes them."""
+        return self.clip_low, self.clip_high, self.clip_dual
 
     @property
     def updates_per_step(self) -> int:

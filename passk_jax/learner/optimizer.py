@@ -24,13 +24,44 @@ def adafactor(learning_rate: optax.ScalarOrSchedule, weight_decay: float):
     return optax.chain(
         optax.scale_by_factored_rms(),
         optax.clip_by_block_rms(1.0),
-        optax.add_decayed_weights(weight_decay),
+        decayed_weights(weight_decay),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
+def adamw(learning_rate: optax.ScalarOrSchedule, b1: float, b2: float, eps: float, decay: float):
+    """AdamW (arXiv 1711.05101), with the weight decay of `decayed_weights`."""
+    return optax.chain(
+        optax.scale_by_adam(b1, b2, eps),
+        decayed_weights(decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def decayed_weights(weight_decay: float) -> optax.GradientTransformation:
+    """Adds `weight_decay` times the parameter to the update, except for norms and biases.
+
+    These are few and do not overfit. A norm's scale would go to 0 in Llama and Qwen, or to the
+    identity in Gemma, which stores its distance from 1.
+    """
+
+    def decayed(path, update, param):
+        name = str(getattr(path[-1], "key", "")) if path else ""
+        return update if name.endswith(("scale", "bias")) else update + weight_decay * param
+
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(decayed, updates, params)
+    )
+
+
+DECAYS = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
+}
+
 OPTIMIZERS = {
-    "adamw": lambda lr, c: optax.adamw(lr, c.b1, c.b2, c.eps, weight_decay=c.weight_decay),
+    "adamw": lambda lr, c: adamw(lr, c.b1, c.b2, c.eps, c.weight_decay),
     "adafactor": lambda lr, c: adafactor(lr, c.weight_decay),
     "sgd": lambda lr, c: optax.sgd(lr),
 }
@@ -39,14 +70,27 @@ MOMENT_DTYPES = ("float32", "bfloat16")
 
 
 def learning_rate_schedule(
-    learning_rate: float | Schedule, warmup_steps: int, updates_per_step: int = 1
+    learning_rate: float | Schedule,
+    warmup_steps: int,
+    updates_per_step: int = 1,
+    *,
+    decay: str = "constant",
+    end: float = 0.0,
+    steps: int = 0,
 ) -> optax.Schedule:
-    """Returns the learning rate of each update, counted from 0: constant per phase after a warm-up.
+    """Returns the learning rate of each update, counted from 0.
+
+    It rises in a warm-up of w steps. Step t >= w of T then has the phase's rate times
+    end + (1 - end) f((t - w) / (T - w)), where f(x) is 1 ("constant"), 1 - x ("linear") or
+    (1 + cos(pi x)) / 2 ("cosine": SGDR, arXiv 1608.03983, eq. 5).
 
     Args:
       learning_rate: A number, or ((first step, number), ...).
       warmup_steps: Number of steps of a linear rise, from 1 / warmup_steps of the learning rate.
       updates_per_step: Number of parameter updates in a training step.
+      decay: A name in `DECAYS`.
+      end: The share of the learning rate that is left at the end, step T.
+      steps: T, the number of steps.
 
     >>> schedule = learning_rate_schedule(((0, 0.5), (4, 0.25)), warmup_steps=2)
     >>> [float(schedule(count)) for count in range(6)]
@@ -58,35 +102,49 @@ def learning_rate_schedule(
     def schedule(count):
         step = count // updates_per_step
         rate = jnp.float32(rates)[jnp.searchsorted(firsts, step, side="right") - 1]
+        progress = jnp.clip((step - warmup_steps) / max(steps - warmup_steps, 1), 0.0, 1.0)
+        rate *= end + (1.0 - end) * DECAYS[decay](progress)
         return rate * jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
 
     return schedule
 
 
+def configured_schedule(
+    config, learning_rate: float | Schedule, updates_per_step: int = 1, steps: int | None = None
+) -> optax.Schedule:
+    """Returns `learning_rate_schedule` by the keys of `config.optimizer`; see `make_optimizer`."""
+    decay = {} if steps is None else {"decay": config.decay, "end": config.end, "steps": steps}
+    return learning_rate_schedule(learning_rate, config.warmup_steps, updates_per_step, **decay)
+
+
 def make_optimizer(
-    config, learning_rate: float | Schedule | None = None, updates_per_step: int = 1
+    config,
+    learning_rate: float | Schedule | None = None,
+    updates_per_step: int = 1,
+    steps: int | None = None,
 ) -> optax.GradientTransformation:
     """Builds clipping by global norm, then the named optimizer with its warm-up.
 
     Equal settings return the same object, so that the runs of one process share compiled updates.
 
     Args:
-      config: `config.optimizer` with `name`, `learning_rate`, `warmup_steps`, `clip_gradient_norm`
-        (`None` for off), `b1`, `b2`, `eps`, `weight_decay`, `moment_dtype`.
+      config: `config.optimizer` with `name`, `learning_rate`, `warmup_steps`, `decay`, `end`,
+        `clip_gradient_norm` (`None` for off), `b1`, `b2`, `eps`, `weight_decay`, `moment_dtype`.
       learning_rate: Replaces the config's learning rate (the warm start has its own).
       updates_per_step: See `learning_rate_schedule`.
+      steps: The number of steps over which the learning rate decays; `None` for no decay.
 
     Returns:
       An optax transformation; see `stored_moments` for its state and its updates.
 
     Raises:
-      ConfigError: The name or the dtype is unknown; the message lists the known ones.
+      ConfigError: A name or the dtype is unknown, or `end` is not in [0, 1].
     """
-    return _make_optimizer(FrozenConfigDict(config), learning_rate, updates_per_step)
+    return _make_optimizer(FrozenConfigDict(config), learning_rate, updates_per_step, steps)
 
 
 @functools.cache
-def _make_optimizer(config, learning_rate, updates_per_step):
+def _make_optimizer(config, learning_rate, updates_per_step, steps):
     if config.name not in OPTIMIZERS:
         close = difflib.get_close_matches(config.name, OPTIMIZERS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -97,8 +155,12 @@ def _make_optimizer(config, learning_rate, updates_per_step):
         raise ConfigError(
             f"optimizer.moment_dtype = {config.moment_dtype!r}: allowed are {MOMENT_DTYPES}"
         )
+    if config.decay not in DECAYS:
+        raise ConfigError(f"optimizer.decay = {config.decay!r}: must be one of {', '.join(DECAYS)}")
+    if not 0 <= config.end <= 1:
+        raise ConfigError(f"optimizer.end = {config.end}: must be in [0, 1]")
     rate = config.learning_rate if learning_rate is None else learning_rate
-    schedule = learning_rate_schedule(rate, config.warmup_steps, updates_per_step)
+    schedule = configured_schedule(config, rate, updates_per_step, steps)
     update = OPTIMIZERS[config.name](schedule, config)
     if config.clip_gradient_norm is not None:
         update = optax.chain(optax.clip_by_global_norm(config.clip_gradient_norm), update)

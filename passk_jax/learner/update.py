@@ -67,7 +67,8 @@ def policy_gradient_update(
       objective: The terms of the loss.
 
     Returns:
-      The new state and metrics: loss, entropy (nats per token), gradient_norm (before clipping) and
+      The new state and metrics: loss, entropy (nats per token), gradient_norm (before clipping),
+      skipped_updates (1 if loss or gradient is not finite: the state is then the old one) and
       sampling_kl, the mean over tokens of sampling minus training log-probability. Without top-k
       and top-p, sampling_kl is 0 up to rounding (and up to what was learned since); otherwise it
       measures how much sampling cut off. With a reference also reference_kl, nats per token. With
@@ -77,7 +78,7 @@ def policy_gradient_update(
     """
     chex.assert_rank(advantages_PxN, 2)
     num_tokens = jnp.sum(rollout.mask)
-    clip = (objective.clip_low, objective.clip_high)
+    clip = objective.clip
     weighted = old_logp_PxNxR is not None or objective.importance_cap is not None
 
     def loss_fn(params, prompts, arrays):
@@ -143,7 +144,8 @@ def policy_gradient_updates(
 
     The log-probabilities of the reference and of the policy before its updates are computed first,
     where the objective needs them. Arguments and results are those of `policy_gradient_update`; the
-    metrics are means over the updates. `sizes` are its decoder, chunk_tokens and micro_batch.
+    metrics are means over the updates, but skipped_updates is their number. `sizes` are its
+    decoder, chunk_tokens and micro_batch.
     """
     reference_logp_PxNxR = old_logp_PxNxR = None
     if objective.keeps_reference:
@@ -163,12 +165,16 @@ def policy_gradient_updates(
             optimizer=optimizer, objective=objective, **sizes,
         )  # fmt: skip
         metrics.append(each)
-    return state, metrics[0] if len(metrics) == 1 else _mean(metrics)
+    return state, metrics[0] if len(metrics) == 1 else _joined(metrics)
 
 
 @jax.jit
-def _mean(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
+def _joined(metrics: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
+    sums = jax.tree.map(lambda *each: sum(each), *metrics)
+    return {
+        name: total if name == "skipped_updates" else total / len(metrics)
+        for name, total in sums.items()
+    }
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")
@@ -196,7 +202,7 @@ def supervised_update(
       micro_batch: The number of examples that run at once; the result does not depend on it.
 
     Returns:
-      The new state and metrics: loss (nats per token) and gradient_norm.
+      The new state and metrics: loss (nats per token), gradient_norm and skipped_updates.
     """
     chex.assert_rank([tokens_BxR, mask_BxR], 2)
     num_tokens = jnp.sum(mask_BxR)
@@ -248,7 +254,10 @@ def rollout_logprobs(
 
 
 def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch):
-    """Sums the gradient over the micro-batches and applies one optimizer update."""
+    """Sums the gradient over the micro-batches and applies one optimizer update.
+
+    If the loss or the gradient is not finite, the state stays as it was, the counters too.
+    """
 
     def loss_and_gradients(prompts, arrays):
         return jax.value_and_grad(loss_fn, has_aux=True)(state.params, prompts, arrays)
@@ -261,7 +270,9 @@ def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch):
         gradients, state.optimizer_state, params, key=moments_key
     )
     params = round_like(params_key, optax.apply_updates(params, updates), state.params)
-    metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients), **metrics}
+    norm = optax.global_norm(gradients)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    metrics = {"loss": loss, "gradient_norm": norm, "skipped_updates": ~finite, **metrics}
     metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
-    state = state.replace(params=params, optimizer_state=optimizer_state, updates=state.updates + 1)
-    return state, metrics
+    new = state.replace(params=params, optimizer_state=optimizer_state, updates=state.updates + 1)
+    return jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state), metrics

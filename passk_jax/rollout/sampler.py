@@ -53,6 +53,11 @@ def ended(rollout: Rollout, stop_ids: tuple[int, ...]) -> jax.Array:
     return jnp.any(jnp.isin(rollout.tokens, jnp.array(stop_ids)) & rollout.mask, axis=-1)
 
 
+def without_truncated(rollout: Rollout, stop_ids: tuple[int, ...]) -> Rollout:
+    """Masks all tokens of the completions that were cut off."""
+    return rollout.replace(mask=rollout.mask & ended(rollout, stop_ids)[..., None])
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
     """How completions are drawn: the keys of `config.sampling` that the compiled loop depends on.
@@ -64,12 +69,14 @@ class SamplingConfig:
         ones. Each bucket adds a loop to the compiled program.
       top_k: Number of most probable tokens to keep; `None` keeps all.
       top_p: Keep the smallest set of tokens whose probability reaches top_p; `None` keeps all.
+      num_tokens: The tokenizer's number of ids; those from it on are never drawn. `None`: all are.
     """
 
     max_response_tokens: int
     top_k: int | None = None
     top_p: float | None = None
     response_buckets: tuple[int, ...] = ()
+    num_tokens: int | None = None
 
     def __post_init__(self):
         """Checks the ranges before anything is compiled."""
@@ -89,22 +96,32 @@ def keep_most_probable(logits: jax.Array, top_k: int | None, top_p: float | None
 
     The nucleus is as in arXiv 1904.09751: the smallest set of most probable tokens whose
     probability reaches `top_p`. The most probable token always stays. Of the two, top-k cuts first.
+    Of equal logits, those of the smaller ids count as more probable.
     """
     if top_k is not None and top_k < logits.shape[-1]:
-        threshold = jax.lax.top_k(logits, top_k)[0][..., -1:]
-        logits = jnp.where(logits >= threshold, logits, -jnp.inf)
+        logits = _keep(logits, jax.lax.top_k(logits, top_k)[0][..., -1:], top_k)
     if top_p is not None and top_p < 1.0:
         descending = -jnp.sort(-logits, axis=-1)
         p = jax.nn.softmax(descending, axis=-1)
         before = jnp.cumsum(p, axis=-1) - p  # probability of all more probable tokens
-        threshold = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits >= threshold, logits, -jnp.inf)
+        inside = before < top_p
+        threshold = jnp.min(jnp.where(inside, descending, jnp.inf), axis=-1, keepdims=True)
+        logits = _keep(logits, threshold, jnp.sum(inside, axis=-1, keepdims=True))
     return logits
+
+
+def _keep(logits, threshold, count):
+    """Keeps `count` logits: those above the threshold, and the first ones that are equal to it."""
+    above, equal = logits > threshold, logits == threshold
+    room = count - jnp.sum(above, axis=-1, keepdims=True)
+    return jnp.where(above | (equal & (jnp.cumsum(equal, axis=-1) <= room)), logits, -jnp.inf)
 
 
 def _draw(keys_PxN, t, logits_PxNxV, temperature, config: SamplingConfig):
     """Draws one token for each sequence and returns it with its two log-probabilities."""
     scaled = logits_PxNxV / jnp.maximum(temperature, 1e-6)
+    if config.num_tokens is not None and config.num_tokens < scaled.shape[-1]:
+        scaled = jnp.where(jnp.arange(scaled.shape[-1]) < config.num_tokens, scaled, -jnp.inf)
     scaled = keep_most_probable(scaled, config.top_k, config.top_p)
 
     def gumbel(key):

@@ -27,6 +27,7 @@ _LEAST = {
     "checkpoints_to_keep": 1,
     "log_samples_every_steps": 1,
     "log_samples_problems": 0,
+    "max_skipped_steps": 1,
     "logprob_chunk_tokens": 1,
     "seed": 0,
     "warm_start.steps": 0,
@@ -56,6 +57,10 @@ def check_counts(config: ConfigDict) -> None:
     for name, least in _LEAST.items():
         if _value(config, name) < least:
             raise ConfigError(f"config.{name} = {_value(config, name)}: must be at least {least}")
+    if config.seed >= 2**32:
+        raise ConfigError(
+            f"config.seed = {config.seed}: must be below 2^32, beyond which seeds repeat"
+        )
     for name in ("sampling.temperature", "warm_start.learning_rate"):
         if not 0 < _value(config, name) < float("inf"):
             raise ConfigError(f"config.{name} = {_value(config, name)}: must be a positive number")

@@ -14,7 +14,14 @@ from typing import Any, NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
-from passk_jax.errors import CheckpointError, ConfigError, Stopped, WorkdirError, writing
+from passk_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    Stopped,
+    WorkdirError,
+    writing,
+)
 from passk_jax.run import overrides
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -143,7 +150,7 @@ def status(command: Callable[[], int | None]) -> int:
     """Runs a command and returns its exit status; see `main`."""
     try:
         return command() or 0
-    except (ConfigError, CheckpointError) as error:
+    except (ConfigError, CheckpointError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except WorkdirError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,14 @@ class Trained:
     params: Any
 
     def score(self, num_samples: int, temperature: float, seed: int) -> Scores:
-        """Samples and scores the problems: N completions of each."""
+        """Samples and scores the problems: N completions of each.
+
+        Raises:
+          ConfigError: Other processes were asked for something else.
+        """
+        problems = zlib.crc32("\n".join(problem.id for problem in self.problems).encode())
+        asked = {"n": num_samples, "temperature": temperature, "seed": seed, "problems": problems}
+        workdir.check_same({"asked": asked})
         return sample_and_score(
             self.parts,
             self.params,

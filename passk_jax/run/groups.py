@@ -15,11 +15,13 @@ from passk_jax.rollout.sampler import Rollout
 class Scores:
     """The scores of a batch: host arrays (P, N), and P lists of N texts and final answers.
 
-    They are the same on every process. A text that was not asked for is `None`.
+    They are the same on every process. A text that was not asked for is `None`. Where `failed_PxN`,
+    the scoring failed, not the completion.
     """
 
     rewards_PxN: np.ndarray
     correct_PxN: np.ndarray
+    failed_PxN: np.ndarray
     texts: list[list[str | None]]
     final_answers: list[list[str | None]]
 
@@ -28,6 +30,7 @@ class Scores:
         return Scores(
             self.rewards_PxN[rows_P],
             self.correct_PxN[rows_P],
+            self.failed_PxN[rows_P],
             [self.texts[row] for row in rows_P],
             [self.final_answers[row] for row in rows_P],
         )
@@ -38,6 +41,7 @@ def joined(scores: Sequence[Scores]) -> Scores:
     return Scores(
         np.concatenate([each.rewards_PxN for each in scores]),
         np.concatenate([each.correct_PxN for each in scores]),
+        np.concatenate([each.failed_PxN for each in scores]),
         [row for each in scores for row in each.texts],
         [row for each in scores for row in each.final_answers],
     )

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import math
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from passk_jax import processes, tasks, tracking
-from passk_jax.errors import ConfigError, Stopped, writing
+from passk_jax.errors import ConfigError, DivergedError, Stopped, writing
 from passk_jax.learner.checkpoint import Checkpoints, fingerprints
 from passk_jax.learner.train_state import begin_training
 from passk_jax.run import state, workdir
@@ -69,6 +70,7 @@ class Loop:
         self.base_fingerprints = fingerprints(self.run.state.frozen)
         self.writer = processes.together(lambda: self._make_writer(cursor))
         self.stop_signal: signal.Signals | None = None
+        self.skipped: list[str] = []  # of the latest steps without an update: what was not finite
 
     def run_all(self) -> None:
         """Makes the warm start and all steps, with an evaluation before, between and after."""
@@ -79,6 +81,7 @@ class Loop:
             while self.run.step < self.config.steps:
                 row = self._step()
                 bar.update(self.run.step, row)
+                self._stop_if_diverged(self.run.step, row, "train")
                 self._save_if_due(self.run.step, self.config.steps)
 
     def describe(self) -> str:
@@ -147,6 +150,7 @@ class Loop:
         )
         self.writer.write_evaluation(self.run.step, self.held_out, scores.correct_PxN)
         metrics = {"eval/time_s": time.perf_counter() - start}
+        metrics["eval/scoring_errors"] = int(scores.failed_PxN.sum())
         logged = self.held_out[: config.log_samples_problems]
         no_weights = [[None] * config.samples_per_prompt] * len(logged)
         self._write_samples(config.split, logged, scores, no_weights)
@@ -182,6 +186,7 @@ class Loop:
                 row = {"warm_start/step": step, **row}
                 self.writer.write(0, row, tensorboard_step=step - steps)
                 bar.update(step, row)
+                self._stop_if_diverged(step, row, "warm_start")
                 if step == steps:
                     trained = begin_training(trained, parts.decoder, parts.optimizer)
                 self.run = dataclasses.replace(self.run, state=trained, warm_start_step=step)
@@ -199,6 +204,24 @@ class Loop:
             self.save()
         if stop_signal is not None:
             raise Stopped(stop_signal)
+
+    def _stop_if_diverged(self, step: int, row: dict[str, Any], phase: str) -> None:
+        """Raises a DivergedError if too many steps in a row had a skipped update."""
+        if not row[f"{phase}/skipped_updates"]:
+            self.skipped.clear()
+            return
+        # In the order in which they are computed.
+        names = "entropy sampling_kl ratio old_kl reference_kl loss gradient_norm".split()
+        figures = {name: row.get(f"{phase}/{name}", 0.0) for name in names}
+        first = next((name for name in names if not math.isfinite(figures[name])), "loss")
+        self.skipped.append(f"{phase}/{first} = {figures[first]} in step {step}")
+        if len(self.skipped) == self.config.max_skipped_steps:
+            raise DivergedError(
+                f"the updates of {len(self.skipped)} steps in a row were skipped, because their "
+                f"loss or gradient was not finite. First: {self.skipped[0]}. The parameters are "
+                "those before it, and so is the latest checkpoint. A lower learning rate may help, "
+                "or a smaller clip_gradient_norm"
+            )
 
     def _write_samples(
         self, split: str, problems: Sequence[tasks.Problem], scores: Scores, weights_PxN: list

@@ -15,7 +15,7 @@ from passk_jax import tasks
 from passk_jax.errors import ConfigError
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.objective import Objective
-from passk_jax.learner.optimizer import learning_rate_schedule, make_optimizer
+from passk_jax.learner.optimizer import configured_schedule, make_optimizer
 from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import policy_gradient_updates, supervised_update
 from passk_jax.policy.config import DecoderConfig, RopeScaling
@@ -23,7 +23,7 @@ from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.sharding import make_layout, make_mesh
 from passk_jax.policy.tokenizer import Tokenizer, check_vocabulary, make_tokenizer
 from passk_jax.rollout.prompts import Prompts, check_buckets, encode_prompts, encode_responses
-from passk_jax.rollout.sampler import Rollout, SamplingConfig, trimmed
+from passk_jax.rollout.sampler import Rollout, SamplingConfig, trimmed, without_truncated
 from passk_jax.run import checks
 from passk_jax.run.advantages import Transformation, make_transformation
 from passk_jax.run.checks import section
@@ -99,9 +99,12 @@ class Parts:
         self, state: TrainState, rollout: Rollout, advantages_PxN: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """Makes the policy-gradient updates of one step; `state` is donated."""
+        rollout = trimmed(rollout, self.sampling)
+        if self.config.estimator.mask_truncated:
+            rollout = without_truncated(rollout, self.tokenizer.stop_ids)
         return policy_gradient_updates(
             state,
-            trimmed(rollout, self.sampling),
+            rollout,
             advantages_PxN,
             self.config.sampling.temperature,
             decoder=self.decoder,
@@ -199,10 +202,13 @@ def build_policy(
             settings.top_k,
             settings.top_p,
             tuple(settings.response_buckets or ()),
+            num_tokens,
         )
         check_buckets("prompt", settings.prompt_buckets or (), settings.max_prompt_tokens)
         objective = Objective(**config.objective.to_dict())
-        optimizer = make_optimizer(config.optimizer, phases, objective.updates_per_step)
+        optimizer = make_optimizer(
+            config.optimizer, phases, objective.updates_per_step, config.steps
+        )
         warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
     with section("policy"):
@@ -225,7 +231,7 @@ def build_policy(
         objective=objective,
         optimizer=optimizer,
         warm_start_optimizer=warm_start_optimizer,
-        learning_rate=jax.jit(learning_rate_schedule(phases, config.optimizer.warmup_steps)),
+        learning_rate=jax.jit(configured_schedule(config.optimizer, phases, steps=config.steps)),
         micro_batch=MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
     )
 

@@ -1,6 +1,7 @@
 """Samples completions of problems and scores them, for a step and for an evaluation."""
 
 import functools
+import logging
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
@@ -14,6 +15,8 @@ from passk_jax.rollout.sampler import Rollout
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts
 from passk_jax.tasks import Problem
+
+_logger = logging.getLogger(__name__)
 
 
 def sample(
@@ -113,11 +116,11 @@ def sample_and_score(
 def _score_own(
     parts: Parts, problems: Sequence[Problem], rollout: Rollout, num_texts: int | None
 ) -> list[list]:
-    """Scores what this process holds: [p, n, reward, correct, answer, text or None] each."""
+    """Scores what this process holds: [p, n, reward, correct, failed, answer, text or None]."""
     own = processes.own_rows(rollout.tokens)
     asked = [problems[p] for p, _ in own]
     texts = [parts.tokenizer.decode(ids.tolist()) for ids in own.values()]
-    rows = []
+    rows, failures = [], []
     for (p, n), problem, text, score in zip(
         own, asked, texts, parts.task.score(asked, texts), strict=True
     ):
@@ -127,8 +130,16 @@ def _score_own(
                 f"problem {problem.id!r}: rewards must be finite numbers. The completion was "
                 f"{text[:200]!r}"
             )
+        if score.failed:
+            failures.append(score.error)
         text = text if num_texts is None or p < num_texts else None
-        rows.append([p, n, float(score.reward), bool(score.correct), score.final_answer, text])
+        found = [float(score.reward), bool(score.correct), bool(score.failed), score.final_answer]
+        rows.append([p, n, *found, text])
+    if failures:
+        _logger.warning(
+            "%d of %d completions could not be scored, and count as wrong: %s",
+            *(len(failures), len(rows), failures[0]),
+        )
     return rows
 
 
@@ -137,7 +148,7 @@ def _merge(shape: tuple[int, int], shares: Sequence[list[list]]) -> Scores:
     rows = sorted((row for share in shares for row in share), key=lambda row: row[:2])
     if [row[:2] for row in rows] != [list(place) for place in np.ndindex(shape)]:
         raise AssertionError(f"{len(rows)} scores are not one for each of {shape} completions")
-    _, _, rewards, correct, answers, texts = zip(*rows, strict=True)
+    _, _, rewards, correct, failed, answers, texts = zip(*rows, strict=True)
 
     def groups(values):
         return [list(values[i : i + shape[1]]) for i in range(0, len(values), shape[1])]
@@ -145,6 +156,7 @@ def _merge(shape: tuple[int, int], shares: Sequence[list[list]]) -> Scores:
     return Scores(
         rewards_PxN=np.asarray(rewards, np.float32).reshape(shape),
         correct_PxN=np.asarray(correct, bool).reshape(shape),
+        failed_PxN=np.asarray(failed, bool).reshape(shape),
         texts=groups(texts),
         final_answers=groups(answers),
     )

@@ -83,6 +83,7 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
         "train/cumulative_solve_rate": solve_record.cumulative_solve_rate(run.solve_record),
         "train/samples_drawn": solve_record.samples_drawn(run.solve_record),
         "train/response_tokens": counts["response_tokens"] / scores.rewards_PxN.size,
+        "train/scoring_errors": int(scores.failed_PxN.sum()),
         "train/truncated": 1.0 - counts["ended"] / scores.rewards_PxN.size,
         "train/learning_rate": float(parts.learning_rate(run.step)),
     }

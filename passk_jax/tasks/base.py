@@ -13,6 +13,10 @@ TEMPLATES = {
 }
 
 
+class KilledError(Exception):
+    """What was scoring an item was killed from outside: this says nothing about the item."""
+
+
 class Part(NamedTuple):
     """A part of a mixture.
 
@@ -52,13 +56,16 @@ class Score:
       reward: A finite number, in [0, 1] or any real number: the task's page in docs/tasks says.
       correct: Whether the completion counts as a solution.
       final_answer: The answer in normal form, so that equal answers compare equal, or None.
-      error: Why the completion could not be scored normally (such as a time limit), or None.
+      error: Why the completion earns less than the full reward, if there is more to say, or None.
+      failed: Whether the scoring failed (a time limit, a worker that died): the reward then says
+        nothing about the completion.
     """
 
     reward: float
     correct: bool
     final_answer: str | None
     error: str | None = None
+    failed: bool = dataclasses.field(default=False, repr=False)
 
 
 @runtime_checkable

@@ -87,6 +87,8 @@ def judge(
         limits=limits,
         mode=mode,
     )
+    if (result.error or "").endswith(isolation.KILLED):
+        raise base.KilledError(result.error)
     correct = result.total > 0 and result.passed == result.total
     share = result.passed / max(result.total, 1)
     value = share if reward == "share" else float(correct)

@@ -9,17 +9,16 @@ import atexit
 import difflib
 import functools
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
 import pickle
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from passk_jax.errors import ConfigError
+from passk_jax.tasks import child
+
+# The slowest datasets draw a batch in some seconds.
+_ANSWER_S = 300.0
 
 
 class Item(NamedTuple):
@@ -45,7 +44,7 @@ def ask(function: str, *arguments: object) -> object:
 
     Raises:
       ValueError: The function raised it.
-      RuntimeError: The process died.
+      RuntimeError: The process died, or did not answer in 5 minutes.
     """
     return _generator().ask(function, arguments)
 
@@ -55,36 +54,21 @@ class _Generator:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.connection, theirs = multiprocessing.Pipe()
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # the trainer handles Ctrl-C
-                env=os.environ
-                | {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
+        self.child = child.Child(__name__, env={"PYTHONHASHSEED": "0"})
 
     def ask(self, function: str, arguments: tuple) -> object:
         with self.lock:
             try:
-                self.connection.send((function, arguments))
-                raised, result = self.connection.recv()
+                self.child.send((function, arguments), _ANSWER_S)
+                raised, result = self.child.receive(_ANSWER_S)
             except (EOFError, OSError) as error:
                 stop()
                 raise RuntimeError(
-                    f"the process that generates puzzles died in {function}{arguments!r}"
+                    f"the process that generates puzzles died, or hung, in {function}{arguments!r}"
                 ) from error
         if raised:
             raise ConfigError(result)
         return result
-
-    def stop(self) -> None:
-        self.connection.close()
-        self.process.kill()
-        self.process.wait()
 
 
 _generator = functools.cache(_Generator)
@@ -94,7 +78,7 @@ _generator = functools.cache(_Generator)
 def stop() -> None:
     """Ends the process. The next call of `ask` starts a new one."""
     if _generator.cache_info().currsize:
-        _generator().stop()
+        _generator().child.end()
         _generator.cache_clear()
 
 
@@ -174,7 +158,8 @@ def _check_known(what: str, name: str, known: Sequence[str]) -> None:
         raise ConfigError(f"unknown {what}: {name!r}{hint}; known: {', '.join(known) or 'none'}")
 
 
-def _serve(connection: multiprocessing.connection.Connection) -> None:
+def _serve() -> None:
+    connection = child.connect()
     functions = {"check": check, "items": items}
     while True:
         try:
@@ -192,4 +177,4 @@ if __name__ == "__main__":
     # Import this module by its own name: objects that are pickled here are unpickled there.
     from passk_jax.tasks import puzzle_generation as own
 
-    own._serve(multiprocessing.connection.Connection(int(sys.argv[1])))
+    own._serve()

@@ -49,16 +49,66 @@ def test_clipping_by_hand():
     # A bound of 1.2 on both sides, or one that ignored the sign, gives other numbers.
     logp = jnp.log(jnp.array([[[2.0, 0.5, 1.0], [2.0, 0.5, 1.0]]]))
     old, weights = jnp.zeros_like(logp), jnp.full(logp.shape, 0.25)
-    arguments = (jnp.array([[1.0, -1.0]]), weights, old, (0.2, 0.28))
+    arguments = (jnp.array([[1.0, -1.0]]), weights, old, (0.2, 0.28, None))
     loss, by_logp = jax.value_and_grad(policy_gradient_loss)(logp, *arguments)
     assert loss == pytest.approx(-0.25 * (1.28 + 0.5 + 1 - 2 - 0.8 - 1))
     np.testing.assert_allclose(by_logp, -0.25 * np.array([[[0, 0.5, 1], [-2, 0, -1]]]), atol=1e-7)
-    clipped = is_clipped(jnp.exp(logp), jnp.array([[1.0, -1.0]]), (0.2, 0.28))
+    clipped = is_clipped(jnp.exp(logp), jnp.array([[1.0, -1.0]]), (0.2, 0.28, None))
     np.testing.assert_array_equal(clipped, [[[True, False, False], [False, True, False]]])
     # Either bound alone, and none.
-    for clip, gain in (((None, 0.28), 1.28 - 0.5), ((0.2, None), 2 - 0.8), ((None, None), 2 - 0.5)):
+    for clip, gain in (
+        ((None, 0.28, None), 1.28 - 0.5),
+        ((0.2, None, None), 2 - 0.8),
+        ((None,) * 3, 2 - 0.5),
+    ):
         loss = policy_gradient_loss(logp, *arguments[:3], clip)
         assert loss == pytest.approx(-0.25 * (gain + 0.5 - 2)), clip
+
+
+@pytest.mark.parametrize("bounds", [(0.2, 0.28), (None, None), (0.2, None)])
+def test_dual_clipping_is_that_of_the_paper(bounds):
+    """Ye et al. 2020: max(min(r A, clip(r) A), c A) where A < 0; PPO's minimum elsewhere."""
+    low, high = bounds
+    ratios = np.array([0.1, 0.5, 0.9, 1.0, 1.2, 1.5, 2.9, 3.1, 50.0])
+    advantages = np.array([-2.0, -0.5, 0.0, 0.5, 2.0])
+    total, slopes = 0.0, np.zeros((5, 1, 9))
+    for (p, advantage), (t, r) in itertools.product(enumerate(advantages), enumerate(ratios)):
+        clipped = min(max(r, 1 - low if low else 0), 1 + high if high else np.inf)
+        gain = min(r * advantage, clipped * advantage)
+        if advantage < 0:
+            gain = max(gain, 3.0 * advantage)
+        total += gain
+        if gain == r * advantage:  # else a bound is active
+            slopes[p, 0, t] = gain  # by the log-probability
+    logp = jnp.log(jnp.tile(jnp.float32(ratios), (5, 1, 1)))
+    ones, clip = jnp.ones((5, 1, 9)), (*bounds, 3.0)
+    arguments = jnp.float32(advantages)[:, None], ones, 0 * ones, clip
+    loss, by_logp = jax.value_and_grad(policy_gradient_loss)(logp, *arguments)
+    assert loss == pytest.approx(-total, rel=1e-5)
+    np.testing.assert_allclose(by_logp, -slopes, rtol=1e-5)
+    active = is_clipped(jnp.exp(logp), arguments[0], clip)
+    np.testing.assert_array_equal(active, (slopes == 0) & (advantages != 0)[:, None, None])
+    assert active[:2, 0, -2:].all() and not active[3:, 0, 2].any()
+
+
+def test_k3_is_exact_up_to_its_bound_and_finite_beyond():
+    r = np.array([-200.0, -3.0, 0.5, 19.0, 20.5, 95.0, 100.0, np.inf])
+    mask = jnp.ones((1, 1, 1), bool)
+    for each in r:
+        of = lambda logp, each=each: reference_kl(logp, jnp.full((1, 1, 1), each), mask)  # noqa: E731
+        kl, by_logp = jax.value_and_grad(of)(jnp.zeros((1, 1, 1)))
+        bounded = min(each, 20.0)
+        assert kl == pytest.approx(np.expm1(bounded) - bounded, rel=1e-5)
+        slope = 1 - np.exp(each) if each < 20 else 0.0  # by log pi
+        assert float(by_logp[0, 0, 0]) == pytest.approx(slope, rel=1e-5)
+
+
+def test_completions_without_a_token_are_in_no_mean():
+    # Two of 2 tokens, and two that are masked as a whole: as if these were not there.
+    mask = jnp.zeros((2, 2, 8), bool).at[:, 0, :2].set(True)
+    expected = {"seq-mean-token-sum": 1 / 2, "seq-mean-token-mean": 1 / 4, "token-mean": 1 / 4}
+    for name, weight in expected.items():
+        np.testing.assert_allclose(aggregation_weights(mask, name), weight * mask, rtol=1e-6)
 
 
 def test_at_the_old_policy_the_clipped_loss_has_the_plain_gradient():
@@ -71,7 +121,7 @@ def test_at_the_old_policy_the_clipped_loss_has_the_plain_gradient():
     )
     for aggregation in AGGREGATIONS:
         weights = aggregation_weights(mask, aggregation)
-        clipped = jax.grad(policy_gradient_loss)(logp, advantages, weights, logp, (0.2, 0.28))
+        clipped = jax.grad(policy_gradient_loss)(logp, advantages, weights, logp, (0.2, 0.28, None))
         np.testing.assert_array_equal(clipped, -weights * advantages[..., None])
 
 

@@ -1,18 +1,28 @@
 """Optimizer, warm-up and the schedule of k."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
-from passk_jax.learner.optimizer import learning_rate_schedule, make_optimizer
+from passk_jax.learner.optimizer import decayed_weights, learning_rate_schedule, make_optimizer
+from passk_jax.learner.train_state import init_state
+from passk_jax.policy.decoder import Decoder
+from tests.policy.models import LLAMA, QWEN
+from tests.rollout.test_sampler import CONFIG as GEMMA
 
 CONFIG = ConfigDict(
     dict(
         name="sgd",
         learning_rate=0.5,
         warmup_steps=4,
+        decay="constant",
+        end=0.0,
         clip_gradient_norm=1.0,
         b1=0.9,
         b2=0.95,
@@ -39,6 +49,71 @@ def test_the_learning_rate_changes_with_the_step_and_not_with_the_update():
     schedule = learning_rate_schedule(((0, 0.8), (3, 0.4)), 2, updates_per_step=2)
     rates = [float(schedule(count)) for count in range(8)]
     np.testing.assert_allclose(rates, [0.4, 0.4, 0.8, 0.8, 0.8, 0.8, 0.4, 0.4])
+
+
+@pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])
+def test_the_decay_is_that_of_the_formula(decay):
+    # SGDR's eq. 5 from the end of the warm-up, step 3, to the run's end, step 13; two updates each.
+    config = optimizer_config(warmup_steps=3, decay=decay, end=0.1, clip_gradient_norm=None)
+    optimizer, gradient = make_optimizer(config, 0.5, 2, 13), jnp.ones(1)
+    state = optimizer.init(gradient)
+    for count in range(30):
+        updates, state = optimizer.update(gradient, state, gradient)
+        step = count // 2
+        left = {
+            "constant": 1.0,
+            "linear": 1 - (step - 3) / 10,
+            "cosine": (1 + np.cos(np.pi * (step - 3) / 10)) / 2,
+        }[decay]
+        if step < 3:
+            rate = 0.5 * (step + 1) / 3
+        elif step < 13 or decay == "constant":
+            rate = 0.5 * (0.1 + 0.9 * left)
+        else:
+            rate = 0.05
+        assert -updates[0] == pytest.approx(rate, rel=1e-5), count
+    # A phase's rate is what decays.
+    phases = learning_rate_schedule(((0, 0.8), (5, 0.4)), 0, decay="linear", steps=10)
+    np.testing.assert_allclose([float(phases(t)) for t in (0, 4, 5)], [0.8, 0.48, 0.2], rtol=1e-6)
+    # The warm start, which has no number of steps here, does not decay.
+    assert float(make_optimizer(config, 0.5).update(gradient, state, gradient)[0][0]) == -0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decay": "cos"}, "optimizer.decay = 'cos': must be one of constant, linear, cosine"),
+        ({"end": 1.5}, r"optimizer.end = 1.5: must be in \[0, 1\]"),
+    ],
+)
+def test_a_decay_out_of_range_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        make_optimizer(optimizer_config(**change))
+
+
+def test_norms_and_biases_do_not_decay():
+    """In every family's tree; all else does, LoRA's matrices too."""
+    kept, decayed = set(), set()
+    for config in (GEMMA, LLAMA, QWEN, dataclasses.replace(GEMMA, lora_rank=2)):
+        init = functools.partial(init_state, Decoder(config), make_optimizer(CONFIG), 0)
+        params = jax.tree.map(lambda x: np.full(x.shape, 2.0), jax.eval_shape(init).params)
+        zeros = jax.tree.map(np.zeros_like, params)
+        updates, _ = decayed_weights(0.1).update(zeros, optax.EmptyState(), params)
+        for path, update in jax.tree_util.tree_leaves_with_path(updates):
+            (decayed if update.any() else kept).add(path[-1].key)
+            assert not update.any() or np.allclose(update, 0.2)
+    assert kept == {"scale", "query_bias", "key_bias", "value_bias"}, kept
+    assert not kept & decayed and {"embedding", "query", "down", "head"} <= decayed, decayed
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_these_optimizers_decay_so(name):
+    optimizer = make_optimizer(optimizer_config(name=name, weight_decay=0.1))
+    params = {"query": np.full(2, 2.0, np.float32), "scale": np.full(2, 2.0, np.float32)}
+    zeros = jax.tree.map(np.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["query"], -0.5 * 0.1 * 2.0)
+    assert not updates["scale"].any()
 
 
 def test_clips_by_the_global_norm_before_the_update():

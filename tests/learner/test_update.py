@@ -133,11 +133,63 @@ def test_the_step_is_the_gradient_and_the_figures_are_those_of_brute_force(whole
             "loss": -np.sum(np.asarray(advantages) * mask.sum(axis=-1)) / (P * N),
             "entropy": np.asarray(exact["entropy"])[mask].mean(),
             "gradient_norm": norm,
+            "skipped_updates": 0.0,
             "sampling_kl": np.asarray(rollout.sampling_logp - exact["logp"])[mask].mean(),
         },
         rel=1e-4,
     )
     assert new.updates == 1
+
+
+@pytest.mark.parametrize("advantage", [np.nan, 1e30])
+def test_a_step_that_is_not_finite_changes_nothing(whole, advantage):
+    # At 1e30 the loss is finite, and the gradient's norm is not.
+    state, _, rollout, advantages = whole
+    new, figures = policy_gradient_update(
+        state(), rollout, advantages.at[0, 0].set(advantage), 0.7,
+        decoder=DECODER, optimizer=SGD, chunk_tokens=50,
+    )  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, new, state())
+    assert figures["skipped_updates"] == 1.0 and not np.isfinite(figures["gradient_norm"])
+    assert np.isfinite(figures["loss"]) == np.isfinite(advantage)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_skipped_update_is_as_if_it_never_was(dtype):
+    """With moments, a warm-up that counts, and the rounding's randomness."""
+    optimizer = make_optimizer(
+        optimizer_config(name="adamw", moment_dtype=dtype, warmup_steps=4, weight_decay=0.1)
+    )
+
+    @jax.jit
+    def step(state, scale):
+        loss_fn = lambda params, prompts, arrays: (  # noqa: E731
+            jnp.sum(params.astype(jnp.float32) ** 2) * scale, {})  # fmt: skip
+        return update_lib._step(state, loss_fn, jnp.zeros(1), jnp.zeros((1, 1)), optimizer, WHOLE)
+
+    def run(scales):
+        params = jnp.arange(1.0, 9.0).astype(dtype)
+        state = TrainState(
+            params=params,
+            optimizer_state=optimizer.init(params),
+            key=jax.random.key_data(jax.random.key(3)),
+            updates=jnp.int32(0),
+        )
+        skipped = []
+        for scale in scales:
+            state, figures = step(state, scale)
+            skipped.append(float(figures["skipped_updates"]))
+        return state, skipped
+
+    # At 1e25 the loss is finite, and the gradient's norm is not.
+    state, skipped = run([1.0, np.nan, 2.0, np.inf, 1e25, 3.0])
+    assert skipped == [0, 1, 0, 1, 1, 0] and state.updates == 3
+    jax.tree.map(np.testing.assert_array_equal, state, run([1.0, 2.0, 3.0])[0])
+
+
+def test_skipped_updates_of_a_step_are_counted_and_its_figures_are_means():
+    each = [{"loss": jnp.float32(x), "skipped_updates": jnp.float32(1)} for x in (1, 2, 6)]
+    assert update_lib._joined(each) == {"loss": 3.0, "skipped_updates": 3.0}
 
 
 def test_the_step_on_worked_examples_is_the_gradient_of_their_likelihood(whole):
@@ -296,6 +348,7 @@ EVERYTHING = Objective(
     epochs=2,
     clip_low=0.2,
     clip_high=0.28,
+    clip_dual=3.0,
     aggregation="token-mean",
     importance_cap=1.5,
     kl_coefficient=0.5,

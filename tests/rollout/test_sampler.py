@@ -17,12 +17,14 @@ from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import (
     Rollout,
     SamplingConfig,
+    _draw,
     _no_tokens,
     _with_room,
     ended,
     keep_most_probable,
     sample,
     trimmed,
+    without_truncated,
 )
 from tests.policy.models import LLAMA, QWEN, big_params, on_a_mesh, splits, whole_logits
 
@@ -318,6 +320,32 @@ def test_settings_out_of_range_are_refused(change, message):
     SamplingConfig(max_response_tokens=3, response_buckets=(1, 2))
 
 
+@pytest.mark.parametrize(("top_k", "top_p"), [(2, None), (5, None), (None, 0.53), (6, 0.81)])
+def test_of_equal_logits_no_more_stay_than_are_asked_for(top_k, top_p):
+    """The definition: the first k of a stable sort, then the first that reach top_p."""
+    rng = np.random.default_rng(0)
+    logits = np.concatenate([np.zeros((1, 12)), rng.integers(0, 3, (40, 12))]).astype(np.float32)
+    kept = np.isfinite(keep_most_probable(jnp.asarray(logits), top_k, top_p))
+    for row, found in zip(logits.astype(np.float64), kept, strict=True):
+        order = np.argsort(-row, kind="stable")[:top_k]
+        p = np.exp(row[order]) / np.exp(row[order]).sum()
+        count = len(order) if top_p is None else int(np.sum(np.cumsum(p) - p < top_p))
+        assert set(np.flatnonzero(found)) == set(order[:count])
+
+
+def test_ids_that_the_tokenizer_lacks_are_never_drawn():
+    logits = jnp.zeros((1, 1, VOCAB)).at[..., 9:].set(5.0).at[..., 4].set(1.0)
+    keys = jax.random.split(jax.random.key(0), (500, 1))
+    for temperature in (0.0, 1.0):
+        token, logp, policy_logp = _draw(
+            keys, 0, jnp.tile(logits, (500, 1, 1)), temperature, SamplingConfig(4, num_tokens=9)
+        )
+        assert set(np.ravel(token)) == ({4} if temperature == 0 else set(range(9)))
+    drawn = jax.nn.log_softmax(logits[0, 0, :9])
+    np.testing.assert_allclose(logp, drawn[token], rtol=1e-5)
+    np.testing.assert_allclose(policy_logp, jax.nn.log_softmax(logits[0, 0])[token], rtol=1e-5)
+
+
 def test_trimmed_leaves_out_padding_beyond_the_bucket_that_is_needed(params):
     rollout = draw(params, pad(PROMPTS, 6), length=2000)
     longest = int(rollout.mask.sum(axis=-1).max())
@@ -342,3 +370,5 @@ def test_a_completion_has_ended_if_it_holds_a_token_that_ends_it():
     rollout = Rollout(prompts=None, tokens=tokens, mask=mask, sampling_logp=None, policy_logp=None)
     assert ended(rollout, (3, 7)).tolist() == [[True, True, False, False]]
     assert ended(rollout, (7,)).tolist() == [[False, True, False, False]]
+    kept = without_truncated(rollout, (3, 7)).mask
+    np.testing.assert_array_equal(kept, mask & jnp.array([True, True, False, False])[:, None])

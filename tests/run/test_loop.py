@@ -7,18 +7,22 @@ import pathlib
 import signal
 import subprocess
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from passk_jax import tracking
-from passk_jax.errors import Stopped
+from passk_jax.errors import DivergedError, Stopped
 from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import abstract_state
+from passk_jax.run import loop as loop_lib
+from passk_jax.run.groups import Scores
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.state import restore_variables
+from passk_jax.tasks import Problem
 from tests.tiny import ROOT, command, environment, run, tiny_config, train_command
 
 
@@ -231,6 +235,66 @@ def test_each_evaluation_draws_random_numbers_of_its_own(tmp_path):
     }
     assert list(texts) == [0, 1, 2]
     assert len({tuple(each) for each in texts.values()}) == 3
+
+
+def test_a_run_stops_after_so_many_skipped_steps_in_a_row_and_names_the_first_figure():
+    loop = types.SimpleNamespace(skipped=[], config=tiny_config(max_skipped_steps=3))
+
+    def see(step, skipped, phase="train", **figures):
+        row = {f"{phase}/skipped_updates": skipped, f"{phase}/loss": 1.0} | {
+            f"{phase}/{name}": value for name, value in figures.items()
+        }
+        Loop._stop_if_diverged(loop, step, row, phase)
+
+    nan = dict(reference_kl=float("inf"), loss=float("nan"), gradient_norm=float("nan"))
+    for step in (1, 2):
+        see(step, 1.0, **nan)
+    see(3, 0.0)  # a step that is fine between them
+    see(4, 2.0, gradient_norm=float("inf"))
+    see(5, 1.0, **nan)
+    with pytest.raises(DivergedError, match=r"3 steps.*First: train/gradient_norm = inf in step 4"):
+        see(6, 1.0, **nan)
+    loop = types.SimpleNamespace(skipped=[], config=tiny_config(max_skipped_steps=1))
+    with pytest.raises(DivergedError, match="First: warm_start/reference_kl = inf in step 7"):
+        see(7, 1.0, "warm_start", **nan)
+
+
+def test_an_evaluation_counts_what_could_not_be_scored(monkeypatch):
+    none, nothing = [[None] * 4] * 2, lambda *_: None
+    failed = np.array([[0, 1, 0, 1], [1, 0, 0, 0]], bool)
+    scores = Scores(np.zeros((2, 4)), np.zeros((2, 4), bool), failed, none, none)
+    monkeypatch.setattr(loop_lib, "sample_and_score", lambda *_, **__: scores)
+    loop = types.SimpleNamespace(
+        config=tiny_config(),
+        parts=types.SimpleNamespace(sampling_params=nothing),
+        run=types.SimpleNamespace(
+            state=types.SimpleNamespace(variables=lambda: None), key=nothing, step=3
+        ),
+        held_out=[Problem(name, "", None) for name in "ab"],
+        writer=types.SimpleNamespace(write_evaluation=nothing),
+        _write_samples=nothing,
+    )
+    assert Loop._evaluate(loop)["eval/scoring_errors"] == 3
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
+    # The first update takes the parameters to 1e30, where the loss is nan.
+    config = tiny_config(
+        checkpoint_every_steps=1, checkpoints_to_keep=2, optimizer__clip_gradient_norm=None,
+        optimizer__learning_rate=((0, 1e-3), (2, 1e30)), optimizer__warmup_steps=0,
+        estimator__name="reinforce", estimator__k=None, steps=50,
+        objective__entropy_coefficient=0.01,
+    )  # fmt: skip
+    with pytest.raises(DivergedError, match=r"First: train/[a-z_]+ = (nan|inf) in step 4"):
+        train(config, tmp_path)
+    rows = without_clock(tmp_path)
+    steps = [row for row in rows if "train/loss" in row]
+    assert [row["train/skipped_updates"] for row in steps] == [0, 0, 0, 1, 1, 1]
+    step, arrays = final_arrays(tmp_path, config)
+    assert step == config.warm_start.steps + 5
+    for leaf in jax.tree.leaves(arrays["state"]):
+        assert np.isfinite(np.asarray(leaf, np.float64)).all()
 
 
 @pytest.mark.slow

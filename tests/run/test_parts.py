@@ -15,6 +15,7 @@ from passk_jax import tracking, transforms
 from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import init_state
 from passk_jax.learner.update import rollout_logprobs
+from passk_jax.rollout.sampler import ended
 from passk_jax.run.advantages import make_transformation
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
@@ -119,6 +120,23 @@ def test_completions_that_were_cut_off_weigh_nothing_or_cost_something(sampled):
     expected = transforms.make("sloo_minus_one")(rewards_PxN - [0, 0, 0.5, 0.5], 2)
     found = penalised.transform(rewards_PxN, rollout, KEY, 0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_update_sees_no_completion_that_was_cut_off(sampled, monkeypatch):
+    from passk_jax.run import parts as parts_lib
+
+    parts, rollout, _ = sampled
+    ends = np.asarray(ended(rollout, parts.tokenizer.stop_ids))
+    assert 0 < ends.sum() < ends.size
+    seen = []
+    monkeypatch.setattr(
+        parts_lib, "policy_gradient_updates", lambda state, rollout, *_, **__: seen.append(rollout)
+    )
+    for masked in (False, True):
+        config = tiny_config(estimator__mask_truncated=masked)
+        having(parts, config).update(None, rollout, None)
+    np.testing.assert_array_equal(seen[0].mask, rollout.mask)
+    np.testing.assert_array_equal(seen[1].mask, rollout.mask & ends[..., None])
 
 
 def test_rewards_that_the_estimator_does_not_take(sampled):

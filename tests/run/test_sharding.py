@@ -26,7 +26,8 @@ def refilled(parts, params, rollout):
     # The last three groups say nothing: those of other problems take their places.
     def scored(rollout, rewards):
         texts = [[""] * 4] * 8
-        return Groups(np.arange(8), rollout, Scores(rewards, rewards > 0, texts, texts))
+        scores = Scores(rewards, rewards > 0, rewards > 9, texts, texts)
+        return Groups(np.arange(8), rollout, scores)
 
     more = sample(parts, params, parts.task.split("train")[8:16], jax.random.key(3))
     mixed = np.tile(np.float32([0, 1, 1, 0]), (8, 1))

@@ -169,6 +169,26 @@ def test_the_parts_of_a_step_are_timed_and_counted():
     assert 0 < metrics["train/scoring_time_s"] + sampling < metrics["train/step_time_s"]
 
 
+def test_completions_that_could_not_be_scored_are_counted_and_named(caplog):
+    failed = Score(0.0, False, None, "the worker died", failed=True)
+    parts, run = begin(dynamic_sampling_batches=2)
+    silent = {problem.id for problem in parts.problems[:30]}
+
+    def score(problems, completions):
+        right = Score(1.0, True, "1")
+        return [
+            failed if problem.id in silent and n % 4 == 3 else right
+            for n, problem in enumerate(problems)
+        ]
+
+    parts.task.score = score
+    ((_, step),) = steps(parts, run, 1)
+    ids = [parts.problems[i].id for i in parts.order.batch(0, 8, run.solve_record.last_rate)]
+    wanted = sum(each in silent for each in ids)  # one of four completions each
+    assert 0 < wanted < 8 and step.metrics["train/scoring_errors"] == wanted
+    assert "could not be scored, and count as wrong: the worker died" in caplog.text
+
+
 def test_texts_are_kept_of_as_many_problems_as_are_asked_for():
     parts, run = begin()
     for asked, kept in ((0, 0), (2, 2), (None, 4)):

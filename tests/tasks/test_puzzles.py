@@ -2,10 +2,12 @@
 
 import importlib.metadata
 import inspect
+import os
 import pathlib
 import pickle
 import random
 import re
+import signal
 import subprocess
 import sys
 
@@ -693,13 +695,14 @@ def test_without_the_library(monkeypatch, found):
         small("dice")
 
 
-def test_a_process_that_died_is_named_and_started_again():
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_died_or_hangs_is_named_and_started_again(ended_by, monkeypatch):
     small("dice")
-    generator = puzzle_generation._generator()
-    generator.process.kill()
-    generator.process.wait()
-    with pytest.raises(RuntimeError, match="the process that generates puzzles died in check"):
+    monkeypatch.setattr(puzzle_generation, "_ANSWER_S", 0.5)
+    os.kill(puzzle_generation._generator().child.process.pid, ended_by)
+    with pytest.raises(RuntimeError, match="puzzles died, or hung, in check"):
         small("dice")
+    monkeypatch.undo()
     assert small("dice").split("test")
 
 

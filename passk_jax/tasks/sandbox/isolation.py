@@ -46,6 +46,10 @@ class SandboxError(RuntimeError):
     """No program can be run safely on this machine. The message says what to install."""
 
 
+# An end that says nothing about the program: the machine may have had no memory left.
+KILLED = "the program was killed: it used more than its processor time, or memory"
+
+
 class Stopped(Exception):
     """The program ended, or was ended, before it answered. The message says why."""
 
@@ -205,7 +209,7 @@ class Process:
         except subprocess.TimeoutExpired:
             return "the program closed its pipes"
         if status in (-9, 137, -24, 152):
-            return "the program was killed: it used more than its processor time, or memory"
+            return KILLED
         return f"the program ended with status {status} before it answered"
 
     def close(self) -> None:
