@@ -99,6 +99,7 @@ def run(
     setup: str = "",
     limits: Limits,
     mode: str,
+    container: Sequence[str] = (),
 ) -> Result:
     """Runs a program's tests and counts those that pass.
 
@@ -110,12 +111,13 @@ def run(
       setup: Trusted source that runs here after the program is loaded, with access to its names.
       limits: The program's limits.
       mode: One of `isolation.MODES`.
+      container: The command of the mode "container".
     """
     counted = [_count_assertions(test, number) for number, test in enumerate(tests)]
     total = sum(count for _, count in counted)
     record = _Record()
     try:
-        process = Process(program, limits, mode)
+        process = Process(program, limits, mode, container)
     except ProgramError as error:
         return Result(0, total, f"the program raised {error}")
     except (Stopped, wire.WireError) as error:
