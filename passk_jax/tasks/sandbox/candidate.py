@@ -13,15 +13,6 @@ import os
 import resource
 import sys
 
-# Modules that programs import often.
-PRELOADED = """
-    abc array ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy
-    csv dataclasses datetime decimal difflib enum fractions functools hashlib heapq html inspect io
-    itertools json keyword math numbers operator pprint queue random re secrets statistics string
-    struct sys textwrap time traceback types typing unicodedata uuid warnings zlib
-""".split()
-
-
 def guard(seconds):
     """Goes on in a child process, and ends it after some seconds, or when it has ended."""
     import signal
@@ -76,7 +67,7 @@ def preload(modules, packages):
     """Imports what the program may import, before the filter may forbid opening files."""
     sys.path.append(packages)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each thread reserves memory
-    for name in PRELOADED + modules:
+    for name in modules:
         try:
             __import__(name)
         except ImportError:

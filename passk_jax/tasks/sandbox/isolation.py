@@ -46,12 +46,18 @@ WARNINGS = {
 # dynamic ones. Each judge has another, so that no program can use up another one's threads.
 _USERS = range(60578, 61184)
 _THREADS = 64
-# Imported before the filter if the program names them, because without namespaces it cannot read
-# them later.
+# Without namespaces a program cannot open files, so what it may import is imported before. These
+# are the usual modules; the others only if its text names them.
+_USUAL = """
+    abc array ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy
+    csv dataclasses datetime decimal difflib enum fractions functools hashlib heapq html inspect io
+    itertools json keyword math numbers operator pprint queue random re secrets statistics string
+    struct sys textwrap time traceback types typing unicodedata uuid warnings zlib
+""".split()
 _IF_NAMED = """
     argparse bz2 cProfile concurrent.futures.thread contextvars doctest fileinput getopt graphlib
-    gzip ipaddress locale logging lzma numpy optparse pickle platform sched shlex statistics tempfile
-    threading timeit unittest urllib.parse weakref xml.etree.ElementTree zoneinfo
+    gzip ipaddress locale logging lzma numpy optparse pickle platform sched shlex tempfile threading
+    timeit unittest urllib.parse weakref xml.etree.ElementTree zoneinfo
 """.split()
 
 
@@ -189,7 +195,8 @@ class Process:
             "cpu_s": limits.cpu_s,
             "memory_mb": limits.memory_mb,
             "guard_s": limits.wall_s if mode == "container" else 0,
-            "modules": [name for name in _IF_NAMED if name.partition(".")[0] in source],
+            "modules": (_USUAL if mode == "seccomp" else [])
+            + [name for name in _IF_NAMED if name.partition(".")[0] in source],
         }
         try:
             try:
