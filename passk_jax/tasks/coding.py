@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import os
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from passk_jax.tasks.sandbox import isolation, unit_tests
 
 MAX_PROGRAM_CHARS = 100_000
 REWARDS = ("share", "all")
+PINNED = ("bubblewrap", "seccomp", "container")
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.S | re.M)
 
 
@@ -65,7 +67,12 @@ def _source(tests: Tests, completion: str) -> str:
 
 
 def judge(
-    tests: Tests, completion: str, reward: str, limits: isolation.Limits, mode: str
+    tests: Tests,
+    completion: str,
+    reward: str,
+    limits: isolation.Limits,
+    mode: str,
+    container: Sequence[str] = (),
 ) -> base.Score:
     """Scores one completion by running its problem's tests. Called in a worker of the pool."""
     source = _source(tests, completion)
@@ -86,6 +93,7 @@ def judge(
         setup=tests.setup,
         limits=limits,
         mode=mode,
+        container=container,
     )
     correct = result.total > 0 and result.passed == result.total
     share = result.passed / max(result.total, 1)
@@ -105,11 +113,17 @@ class CodingTask(base.Splits):
       time_limit_s: Wall-clock seconds for one program with all its tests.
       memory_limit_mb: The address space of one program, in MiB.
       template: The chat template of the prompt, see `base.render`.
-      unsafe_execution: Run programs without isolation. They can then do whatever the user can.
+      sandbox: What isolates programs: "bubblewrap", "seccomp" or "container", see SECURITY.md. None
+        takes bubblewrap, or else seccomp, and says so.
+      sandbox_command: For "container": the words that start a Python interpreter in a container,
+        which reads its program from the words behind them and talks over stdin and stdout. Each
+        program gets a container of its own.
+      unsafe_execution: Run programs without isolation. They can then do whatever the user can, who
+        must not be root.
 
     Raises:
       ConfigError: An option is out of range.
-      SandboxError: Programs cannot be isolated on this machine, and unsafe_execution is not set.
+      SandboxError: Programs cannot be isolated on this machine in this way; a ConfigError.
     """
 
     data_dir: str | None = None
@@ -117,6 +131,8 @@ class CodingTask(base.Splits):
     time_limit_s: float = 10.0
     memory_limit_mb: int = 512
     template: str | None = None
+    sandbox: str | None = None
+    sandbox_command: Sequence[str] = ()
     unsafe_execution: bool = False
 
     def __post_init__(self) -> None:
@@ -131,7 +147,23 @@ class CodingTask(base.Splits):
         self.limits = isolation.Limits(
             self.time_limit_s, max(1, round(self.time_limit_s + 0.5)), self.memory_limit_mb
         )
-        self.mode = "unsafe" if self.unsafe_execution else isolation.best_mode()
+        self.container = tuple(self.sandbox_command)
+        self.mode = self._mode()
+
+    def _mode(self) -> str:
+        """Returns the mode of the sandbox, and says what a weaker one lets through."""
+        if self.sandbox not in (None, *PINNED):
+            allowed = ", ".join(map(repr, PINNED))
+            raise ConfigError(f"unknown sandbox {self.sandbox!r}; allowed: None, {allowed}")
+        if self.unsafe_execution and self.sandbox:
+            raise ConfigError("unsafe_execution and sandbox exclude each other")
+        if self.container and self.sandbox != "container":
+            raise ConfigError(f"sandbox_command needs sandbox='container', got {self.sandbox!r}")
+        pinned = "unsafe" if self.unsafe_execution else self.sandbox
+        mode = isolation.best_mode(pinned, self.container)
+        if mode in isolation.WARNINGS:
+            print(f"warning: sandbox {mode!r}: {isolation.WARNINGS[mode]}", file=sys.stderr)
+        return mode
 
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
@@ -139,7 +171,7 @@ class CodingTask(base.Splits):
         """Runs each completion in its own sandbox, many at a time."""
         base.check_same_length(problems, completions)
         items = [
-            (problem.reference, completion, self.reward, self.limits, self.mode)
+            (problem.reference, completion, self.reward, self.limits, self.mode, self.container)
             for problem, completion in zip(problems, completions, strict=True)
         ]
         # The program's own time limit strikes first; the pool's is for a harness that is stuck.

@@ -7,11 +7,12 @@ the result as plain data. It knows no test and no expected value, and its replie
 values.
 """
 
-# ruff: noqa: F821  (`wire` is defined before this file's text)
+# ruff: noqa: F821  (`isolation` puts `wire` before this text)
 import builtins
 import os
 import resource
 import sys
+
 
 def guard(seconds):
     """Goes on in a child process, and ends it after some seconds, or when it has ended."""

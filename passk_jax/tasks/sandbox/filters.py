@@ -21,7 +21,8 @@ _ALWAYS = """
     poll ppoll select pselect6
     rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack alarm getitimer setitimer
     gettimeofday time nanosleep times getrusage
-    getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups uname sysinfo getrandom getrlimit getcwd
+    getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups
+    uname sysinfo getrandom getrlimit getcwd
 """.split()
 
 # Where the files are the sandbox's own, and read-only.

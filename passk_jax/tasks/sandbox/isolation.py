@@ -80,14 +80,16 @@ class Limits:
     memory_mb: int = 512
 
 
+@functools.cache
 def _code() -> str:
     """Returns the text that runs inside: `wire` as a module, then `candidate`."""
-    inner, outer = ((HERE / name).read_text(encoding="utf-8") for name in ("wire.py", "candidate.py"))
-    return (
-        f"import types\nwire = types.ModuleType('wire')\nexec({inner!r}, wire.__dict__)\n{outer}"
+    inner, outer = (
+        (HERE / name).read_text(encoding="utf-8") for name in ("wire.py", "candidate.py")
     )
+    return f"import types\nwire = types.ModuleType('wire')\nexec({inner!r}, wire.__dict__)\n{outer}"
 
 
+@functools.cache
 def _packages() -> str:
     """Returns the folder in which numpy lies, or "": programs may import numpy, nothing else."""
     spec = importlib.util.find_spec("numpy")
@@ -101,6 +103,7 @@ def _python() -> list[str]:
     return [str(executable)]
 
 
+@functools.cache
 def _bubblewrap() -> list[str]:
     """Returns the command that makes the namespaces, to be followed by the program's command.
 
@@ -137,7 +140,6 @@ def _bubblewrap() -> list[str]:
     return [*command, "--chdir", "/", "--remount-ro", "/", "--"]
 
 
-@functools.cache
 def _command(mode: str, container: tuple[str, ...]) -> tuple[list[str], dict]:
     """Returns what starts the interpreter in a mode, and the settings that `candidate` gets.
 
@@ -303,9 +305,13 @@ def best_mode(pinned: str | None = None, container: tuple[str, ...] = ()) -> str
     Raises:
       SandboxError: It does not work on this machine, or none does.
     """
+    if pinned is not None:
+        if reason := why_not(pinned, container):
+            raise SandboxError(f"programs cannot be run as you ask. {reason}")
+        return pinned
     reasons = []
-    for mode in MODES[:2] if pinned is None else (pinned,):
-        reason = why_not(mode, container)
+    for mode in MODES[:2]:
+        reason = why_not(mode)
         if reason is None:
             return mode
         reasons.append(reason)
@@ -313,5 +319,6 @@ def best_mode(pinned: str | None = None, container: tuple[str, ...] = ()) -> str
         "programs that nobody has read cannot be run safely on this machine. "
         + "; ".join(reasons)
         + ". Install bubblewrap and libseccomp2 (Debian, Ubuntu: apt install bubblewrap "
-        "libseccomp2); on a machine with nothing to lose, task.options.unsafe_execution = True"
+        "libseccomp2), or set task.options.sandbox = 'container'; as an ordinary user of a "
+        "machine with nothing to lose, task.options.unsafe_execution = True"
     )

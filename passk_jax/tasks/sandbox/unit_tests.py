@@ -105,8 +105,8 @@ def run(
 
     Args:
       program: The program's source, which runs in the sandbox.
-      tests: The sources of the tests, which run here. Every `assert` in them is one test, unless its
-        condition has no name in it.
+      tests: The sources of the tests, which run here. Every `assert` in them is one test, unless
+        its condition has no name in it.
       called: The program's names that the tests may use. It cannot define other names for them.
       before: Trusted source that runs here first, such as imports and helpers of the tests.
       setup: Trusted source that runs here after the program is loaded, with access to its names.

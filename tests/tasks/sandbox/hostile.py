@@ -138,7 +138,8 @@ _PROGRAMS = {
     # kills, and changes the host
     "kills its parent": "os.kill(PARENT, 9)",
     "kills another": "os.kill(VICTIM, 9)",
-    "kills another, by a pipe": LIBC + (
+    "kills another, by a pipe": LIBC
+    + (
         "r, w = os.pipe(); libc.fcntl(r, 8, VICTIM); libc.fcntl(r, 10, 9)\n"
         "libc.fcntl(r, 4, 0x2000); os.write(w, b'x')"
     ),

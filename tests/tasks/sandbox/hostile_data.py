@@ -6,18 +6,20 @@ kernel is what it read there. None of the answers is a right value.
 
 # --- files of the kernel ---
 
-_WRITE_BACK = "fd = os.open({!r}, os.O_RDWR); os.pwrite(fd, os.read(fd, 4096), 0); escaped()"
-_OPEN = "os.open({!r}, os.O_WRONLY); escaped()"
-_READ = "\nif os.read(os.open({!r}, os.O_RDONLY | os.O_NONBLOCK), 1): escaped()"
-_LIST = "\nif os.listdir({!r}): escaped()"
+_HOW = {
+    "writes": "fd = os.open({!r}, os.O_RDWR); os.pwrite(fd, os.read(fd, 4096), 0); escaped()",
+    "opens": "os.open({!r}, os.O_WRONLY); escaped()",
+    "reads": "\nif os.read(os.open({!r}, os.O_RDONLY | os.O_NONBLOCK), 1): escaped()",
+    "lists": "\nif os.listdir({!r}): escaped()",
+}
 _FILES = {
-    _WRITE_BACK: """
+    "writes": """
         /proc/sys/vm/swappiness /proc/sys/kernel/core_pattern /proc/sys/kernel/modprobe
         /proc/sys/kernel/hostname /proc/sys/fs/file-max /proc/sys/net/ipv4/ip_forward
         /proc/sys/kernel/pid_max /proc/irq/default_smp_affinity /proc/self/oom_score_adj
         /proc/self/loginuid /proc/self/coredump_filter
     """,
-    _OPEN: """
+    "opens": """
         /proc/sysrq-trigger /proc/self/mem /proc/self/uid_map /proc/self/clear_refs
         /proc/self/attr/current /sys/power/state /sys/kernel/uevent_helper
         /sys/kernel/mm/transparent_hugepage/enabled /sys/fs/cgroup/cgroup.procs
@@ -25,21 +27,21 @@ _FILES = {
         /dev/mem /dev/kmsg /dev/ptmx /dev/tty /dev/fuse /dev/kvm /dev/net/tun /dev/loop-control
         /dev/vda /dev/sda
     """,
-    _READ: """
+    "reads": """
         /proc/kcore /proc/kmsg /proc/kallsyms /proc/1/environ /proc/1/cmdline /proc/keys
         /proc/self/maps /proc/self/environ /proc/self/mountinfo /proc/net/tcp /proc/net/unix
         /proc/cmdline /proc/version /proc/meminfo /proc/bus/input/devices /proc/timer_list
         /proc/sys/kernel/random/boot_id /sys/devices/system/cpu/online /sys/kernel/vmcoreinfo
         /etc/passwd /etc/hostname /etc/resolv.conf /run/secrets /var/log/dmesg
     """,
-    _LIST: """
+    "lists": """
         /proc /proc/self/fd /proc/self/root /proc/1/root /proc/self/task /proc/sys /proc/bus
         /sys /sys/class/net /sys/fs/cgroup /sys/module /etc /home /var /run /dev/shm /dev/pts
     """,
 }
 KERNEL_FILES = {
-    f"{path}, {code[:10].strip()}": code.format(path)
-    for code, paths in _FILES.items()
+    f"{how} {path}": _HOW[how].format(path)
+    for how, paths in _FILES.items()
     for path in paths.split()
 }
 
@@ -63,7 +65,7 @@ _ANSWERS = {
     "hash collisions in a list": "answer({'list': collide})",
     "hash collisions in a tuple": "answer({'tuple': collide})",
     "hash collisions in keys": "answer({'dict': [[c, 1] for c in collide[:80_000]]})",
-    "hash collisions in values": "answer({'dict': [[i, c] for i, c in enumerate(collide[:80_000])]})",
+    "hash collisions in values": "answer({'dict': [[i, collide[i]] for i in range(80_000)]})",
     "hash collisions of tuples": "answer({'set': [{'tuple': [c]} for c in collide[:80_000]]})",
     "hash collisions of floats": "answer({'set': [{'complex': [1000003.0 * i, -1.0 * i]} "
     "for i in range(60_000)]})",
@@ -79,7 +81,7 @@ _ANSWERS = {
     "an int that is text": "answer({'int': 'five'})",
     "an int that is a list": "answer({'int': [1]})",
     "complex of text": "answer({'complex': ['9' * 10**6, 1]})",
-    "complex of nothing": "answer({'complex': []})",
+    "complex of one": "answer({'complex': [5.0]})",
     "bytes of half a byte": "answer({'bytes': 'abc'})",
     "a type that is none": "answer({'type': 'object'})",
     "a type that is a list": "answer({'type': []})",
@@ -108,7 +110,9 @@ _ANSWERS = {
     "neither error nor value": "reply({'valeu': 5})",
     "a message that is a list": "reply([5])",
     "a message that is null": "reply(None)",
-    "numbers that are not finite": "raw(frame(b'{\"value\": NaN}') + frame(b'{\"value\": Infinity}'))",
+    "numbers that are not finite": (
+        "raw(frame(b'{\"value\": NaN}') + frame(b'{\"value\": Infinity}'))"
+    ),
     "a number of a million digits": "raw(frame(b'{\"value\": ' + b'9' * 10**6 + b'}'))",
     "a fraction of a million digits": "raw(frame(b'{\"value\": 0.' + b'9' * 10**6 + b'}'))",
     "a huge exponent": "raw(frame(b'{\"value\": 1e' + b'9' * 30 + b'}'))",
@@ -116,7 +120,7 @@ _ANSWERS = {
     "a frame of four gigabytes": "raw(b'\\xff\\xff\\xff\\xff' + b'x' * 1000)",
     "a frame one byte too long": "raw((4 * 2**20 + 1).to_bytes(4, 'big'))",
     "half a length": "raw(b'\\0\\0'); os._exit(0)",
-    "not UTF-8": "raw(frame(b'{\"value\": \"\\xff\\xfe\"}'))",
+    "not UTF-8": 'raw(frame(b\'{"value": "\\xff\\xfe"}\'))',
     "UTF-16": "raw(frame('{\"value\": 5}'.encode('utf-16')))",
     "one byte at a time": (
         "import time\nfor byte in b'\\0\\0\\0\\x40' + b' ' * 64:\n"
@@ -127,9 +131,11 @@ _ANSWERS = {
     "the names are a number": "raw(frame(b'{\"defines\": 5}'))",
     "the names are numbers": "raw(frame(b'{\"defines\": [5, null, []]}'))",
     "the names are the harness's": (
-        "raw(frame(b'{\"defines\": [\"__record__\", \"__builtins__\", \"__name__\"]}'))"
+        'raw(frame(b\'{"defines": ["__record__", "__builtins__", "__name__"]}\'))'
     ),
-    "the same name a thousand times": "raw(frame(b'{\"defines\": [' + b'\"add\",' * 999 + b'\"add\"]}'))",
+    "the same name a thousand times": (
+        "raw(frame(b'{\"defines\": [' + b'\"add\",' * 999 + b'\"add\"]}'))"
+    ),
 }
 ANSWERS = {name: _ANSWER + source for name, source in _ANSWERS.items()}
 
@@ -154,7 +160,7 @@ OTHERS = {
     ),
     "is root": "\nif 0 in (*os.getresuid(), *os.getresgid(), *os.getgroups()): escaped()",
     "becomes root": "os.setuid(0); escaped()",
-    "the parent by its number": "\nif os.getppid() == PARENT and os.kill(PARENT, 0) is None: escaped()",
+    "the parent by its number": "os.kill(os.getppid(), 0); escaped()",
     "a signal by alarm to others": "import signal; signal.pidfd_send_signal(0, 0); escaped()",
     "an abstract socket": (
         "import socket; s = socket.socket(socket.AF_UNIX); s.connect('\\0passk'); escaped()"

@@ -2,7 +2,7 @@
 
     python -m tests.tasks.sandbox.on_the_host MODE < names
 
-A process of its own, so that what a program does to its parent harms no test, and so that it can be
+A right program runs too, so that the others' zeros are their own. All is a process of its own, so that what a program does to its parent harms no test, and so that it can be
 started as another user. It prints a JSON object: name -> what went wrong. `names` is a JSON list.
 """
 
@@ -30,11 +30,7 @@ from tests.tasks.sandbox import hostile, hostile_calls
 
 TESTS = ("assert add(2, 3) == 5", "assert add(-4, 4) == 0", "assert add(10, 5) == 15")
 ARCH = getattr(pyseccomp.Arch, filters.MACHINES[platform.machine()])
-# A stand-in for a container: what starts it is another command, chosen by whoever runs this.
-CONTAINER = (
-    *("bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--tmpfs", "/tmp"),
-    *("--proc", "/proc", "--dev", "/dev", "--uid", "65534", "--", *isolation._python()),
-)
+RIGHT = "a right program"
 SYSCTLS = """
     vm/swappiness kernel/core_pattern kernel/modprobe kernel/hostname fs/file-max kernel/pid_max
     net/ipv4/ip_forward kernel/sysrq kernel/domainname
@@ -47,6 +43,11 @@ def numbers():
     names = re.findall(r"call\('(\w+)'", "\n".join(hostile_calls.PROGRAMS.values()))
     found = {name: pyseccomp.resolve_syscall(ARCH, name) for name in names}
     return {name: number for name, number in found.items() if number >= 0}
+
+
+def container():
+    """A stand-in for a container: a command that isolates, as a user would write it."""
+    return (*isolation._bubblewrap(), *isolation._python())
 
 
 def read(path):
@@ -64,9 +65,7 @@ def scheduling(pid):
         "policy": os.sched_getscheduler(pid),
         "affinity": sorted(os.sched_getaffinity(pid)),
         "nice": os.getpriority(os.PRIO_PROCESS, pid),
-        "ioprio": ctypes.CDLL(None).syscall(
-            pyseccomp.resolve_syscall(ARCH, "ioprio_get"), 1, pid
-        ),
+        "ioprio": ctypes.CDLL(None).syscall(pyseccomp.resolve_syscall(ARCH, "ioprio_get"), 1, pid),
         "limits": [resource.prlimit(pid, what) for what in range(16)],
     }
 
@@ -115,21 +114,21 @@ def check(name, mode, port):
             "NR": numbers(),
         }
         source = "".join(f"{key} = {value!r}\n" for key, value in where.items())
-        source += hostile.PRELUDE + hostile.PROGRAMS[name]
-        # A call's program must answer, however busy the machine is: else its zero means nothing.
-        calls = name in hostile_calls.PROGRAMS
+        source += hostile.PRELUDE + hostile.PROGRAMS.get(name, "escaped()")
+        # These must answer, however busy the machine is: else a zero means nothing.
+        calls = name in hostile_calls.PROGRAMS or name == RIGHT
         limits = isolation.Limits(wall_s=60 if calls else 4, cpu_s=2, memory_mb=256)
         before, start, used = state(folder, victim), time.monotonic(), time.thread_time()
         result = unit_tests.run(
-            source, TESTS, called=("add",), limits=limits, mode=mode, container=CONTAINER
+            source, TESTS, called=("add",), limits=limits, mode=mode, container=container()
         )
         seconds, used = time.monotonic() - start, time.thread_time() - used
         after = state(folder, victim)
-        if (result.passed, result.total) != (0, 3):
-            return f"it passed {result.passed} of {result.total}"
-        if not result.error:
+        if (result.passed, result.total) != (3 if name == RIGHT else 0, 3):
+            return f"it passed {result.passed} of {result.total}: {result.error}"
+        if not result.error and name != RIGHT:
             return "it failed without a reason"
-        if calls and "time limit" in result.error:
+        if calls and "time limit" in (result.error or ""):
             return result.error
         if seconds > limits.wall_s + 20 or used > 2:
             return f"it took {seconds:.1f} s, {used:.1f} s of them the harness's"
@@ -158,7 +157,7 @@ def main(mode, names):
     os.environ["PASSK_SECRET"] = "yes"
     with socket.create_server(("127.0.0.1", 0)) as server, futures.ThreadPoolExecutor(6) as pool:
         port = server.getsockname()[1]
-        jobs = {name: pool.submit(check, name, mode, port) for name in names}
+        jobs = {name: pool.submit(check, name, mode, port) for name in [RIGHT, *names]}
         wrong = {name: job.result() for name, job in jobs.items() if job.result()}
     end = time.monotonic() + 5
     while (left := children()) and time.monotonic() < end:
