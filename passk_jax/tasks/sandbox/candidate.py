@@ -34,15 +34,20 @@ def guard(seconds):
 
 
 def drop_root(uid):
-    """Becomes an unprivileged user for good.
+    """Becomes an unprivileged user without capabilities for good; 0 is the user that it is.
 
     Raises:
       PermissionError: The process is still root, or its user is root outside this user namespace.
     """
+    import ctypes
+
     if uid:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+    version_3, own_thread, no_sets = 0x20080522, 0, [0] * 6
+    header = (ctypes.c_uint32 * 2)(version_3, own_thread)
+    ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)(*no_sets))
     try:
         with open("/proc/self/uid_map") as file:
             ranges = [[int(number) for number in line.split()] for line in file]

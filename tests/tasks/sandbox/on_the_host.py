@@ -2,8 +2,9 @@
 
     python -m tests.tasks.sandbox.on_the_host MODE < names
 
-A right program runs too, so that the others' zeros are their own. All is a process of its own, so that what a program does to its parent harms no test, and so that it can be
-started as another user. It prints a JSON object: name -> what went wrong. `names` is a JSON list.
+A right program runs too, so that the others' zeros are their own. All of this is a process of its
+own, so that what a program does to its parent harms no test, and so that it can be started as
+another user. It prints a JSON object: name -> what went wrong. `names` is a JSON list.
 """
 
 import ctypes
@@ -31,6 +32,7 @@ from tests.tasks.sandbox import hostile, hostile_calls
 TESTS = ("assert add(2, 3) == 5", "assert add(-4, 4) == 0", "assert add(10, 5) == 15")
 ARCH = getattr(pyseccomp.Arch, filters.MACHINES[platform.machine()])
 RIGHT = "a right program"
+WORKS = "the mode works on this machine"
 SYSCTLS = """
     vm/swappiness kernel/core_pattern kernel/modprobe kernel/hostname fs/file-max kernel/pid_max
     net/ipv4/ip_forward kernel/sysrq kernel/domainname
@@ -117,7 +119,7 @@ def check(name, mode, port):
         source += hostile.PRELUDE + hostile.PROGRAMS.get(name, "escaped()")
         # These must answer, however busy the machine is: else a zero means nothing.
         calls = name in hostile_calls.PROGRAMS or name == RIGHT
-        limits = isolation.Limits(wall_s=60 if calls else 4, cpu_s=2, memory_mb=256)
+        limits = isolation.Limits(wall_s=60 if calls else 2.5, cpu_s=2, memory_mb=256)
         before, start, used = state(folder, victim), time.monotonic(), time.thread_time()
         result = unit_tests.run(
             source, TESTS, called=("add",), limits=limits, mode=mode, container=container()
@@ -152,6 +154,9 @@ def children():
 
 def main(mode, names):
     """Runs the programs, some at a time."""
+    if reason := isolation.why_not(mode, container()):
+        print(json.dumps({WORKS: reason}))
+        return
     adopt_orphans = 36
     ctypes.CDLL(None).prctl(adopt_orphans, 1)  # so that a program's orphans are found here
     os.environ["PASSK_SECRET"] = "yes"
