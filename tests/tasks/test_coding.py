@@ -152,7 +152,7 @@ def test_the_set_up_builds_objects_of_the_program_s_classes():
 def test_every_assertion_of_a_check_counts_and_must_hold_each_time():
     check = (
         "def check(f):\n    assert f(1) == 1\n    for i in range(4):\n        assert f(i) == i\n"
-        "    if False:\n        assert True\ncheck(f)\n"
+        "    if False:\n        assert f(0) == 0\ncheck(f)\n"
     )
     run = lambda source: unit_tests.run(  # noqa: E731
         source, (check,), called=("f",), limits=LIMITS, mode=a_mode()
@@ -160,6 +160,18 @@ def test_every_assertion_of_a_check_counts_and_must_hold_each_time():
     # the third is never met: it is not passed either
     assert (run("def f(x): return x").passed, run("def f(x): return x").total) == (2, 3)
     assert run("def f(x): return min(x, 2)").passed == 1
+
+
+@needs_sandbox
+def test_an_assertion_that_asks_the_program_nothing_is_no_test():
+    # as 36 of HumanEval's checks have it; it held for a program that always raised
+    check = "assert True, 'for debugging'\nassert 1 + 1 == 2\nassert f() == 1\n"
+    run = lambda source: unit_tests.run(  # noqa: E731
+        source, (check,), called=("f",), limits=LIMITS, mode=a_mode()
+    )
+    raises = run("def f(): raise ValueError")
+    assert (raises.passed, raises.total) == (0, 1)
+    assert run("def f(): return 1") == unit_tests.Result(1, 1)
 
 
 @needs_sandbox
@@ -175,7 +187,7 @@ def test_a_program_cannot_give_a_test_another_name_than_it_is_asked_for():
 def test_a_machine_that_isolates_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(isolation.shutil, "which", lambda name: None)
     monkeypatch.setattr(
-        isolation, "filter_program", lambda namespaces: (_ for _ in ()).throw(
+        isolation.filters, "compiled", lambda files: (_ for _ in ()).throw(
             isolation.SandboxError("no seccomp")
         )
     )  # fmt: skip
@@ -185,7 +197,8 @@ def test_a_machine_that_isolates_nothing_is_refused(monkeypatch):
             isolation.SandboxError, match=r"apt install bubblewrap.*unsafe_execution"
         ):
             coding.CodingTask()
-        assert coding.CodingTask(unsafe_execution=True).mode == "unsafe"
+        if os.geteuid():
+            assert coding.CodingTask(unsafe_execution=True).mode == "unsafe"
     finally:
         isolation.best_mode.cache_clear()
 
@@ -217,6 +230,16 @@ def test_all_references_of_humaneval_and_mbpp_are_right():
     scores = task.score(problems, [problem.worked_example for problem in problems])
     assert [p.id for p, s in zip(problems, scores, strict=True) if not s.correct] == []
     assert all(score.reward == 1 and score.error is None for score in scores)
+
+
+@pytest.mark.slow
+@needs_data
+@needs_sandbox
+def test_a_body_that_raises_earns_no_share_of_humaneval():
+    task = tasks.make("humaneval")
+    problems = task.split("test")
+    scores = task.score(problems, ["    raise ValueError\n"] * len(problems))
+    assert [p.id for p, s in zip(problems, scores, strict=True) if s.reward] == []
 
 
 @needs_data
