@@ -50,9 +50,48 @@ def test_the_last_block_is_the_program(completion, program):
     assert coding.extract_program(completion) == program
 
 
-@given(st.text())
+F = "def f(x):\n    return 4 * x\n"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        F,
+        f"```python\n{F}```",
+        f"```{F}```",  # the language is missing, and the line's end
+        f"```python {F}```",
+        f"\ufeff```python\n{F}```",
+        f"Sure, here it is:\n\n{F}\nThis multiplies by four.",
+        f"[BEGIN]\n{F}[DONE]",
+        f"{F}<|endoftext|>def f(x):\n    return 0\n",
+        f"```python\n{F}```\nTests:\n```python\nassert f(1) == 4\n```",
+        f"```python\n{F}```\nUse it:\n```\nprint(f(3))\n```\n",
+        f"```python\ndef f(x):\n    return 0\n```\nNo:\n```python\n{F}```",
+        f"```python\n{F}",
+        'def f(x):\n    """Doc.\n    ```\n    f(1)\n    ```\n    """\n    return 4 * x\n',
+        '```\ndef f(x):\n    """Doc.\n    ```\n    f(1)\n    ```\n    """\n    return 4 * x\n```',
+        f"The steps are:\n1. Multiply.\n\nimport math\n\n{F}\nDone. It is (quite) short!",
+    ],
+)
+def test_the_program_is_the_part_that_defines_the_name(completion):
+    names = {}
+    exec(coding.extract_program(completion, ["f"]), names)
+    assert names["f"](5) == 20
+
+
+@given(st.text(alphabet=st.sampled_from("`\n def:f()#\ufeff[]x="), max_size=80) | st.text())
 def test_extracting_never_raises(completion):
     coding.extract_program(completion)
+    coding.extract_program(completion, ["f"])
+
+
+def test_extracting_is_fast_whatever_the_completion_is():
+    import time
+
+    start = time.process_time()
+    for line in ("```\n", "def f(:\n", "x = (\n", "``` ```\n", "import x y\n"):
+        coding.extract_program(line * (coding.MAX_PROGRAM_CHARS // len(line)), ["f"])
+    assert time.process_time() - start < 20
 
 
 # --- its score ---
