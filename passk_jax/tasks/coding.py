@@ -2,10 +2,12 @@
 
 import ast
 import dataclasses
+import itertools
 import os
 import re
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from passk_jax.errors import ConfigError
@@ -14,7 +16,16 @@ from passk_jax.tasks.sandbox import isolation, unit_tests
 
 MAX_PROGRAM_CHARS = 100_000
 REWARDS = ("share", "all")
+PINNED = ("bubblewrap", "seccomp", "container")
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.S | re.M)
+# A line's fence with the language, if there is one: code may follow it at once.
+_FENCE_LINE = re.compile(
+    r"^[ \t]*```(?:[ \t]*(?:python3?|py)?[ \t]*(?:\n|$)|(?:python3?|py)[ \t])?", re.M
+)
+_FIRST_LINE = re.compile(r"(?:def|class|import|from|async def)\s|@\w|\w+\s*=[^=]")
+_END = re.compile(
+    r"<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<eos>|</s>|^\[DONE\]", re.M
+)
 
 
 class Tests(NamedTuple):
@@ -37,35 +48,95 @@ class Tests(NamedTuple):
     stub: str = ""
 
 
-def extract_program(completion: str) -> str:
-    r"""Returns the program of a completion: its last fenced block, or else the whole completion.
+def extract_program(completion: str, names: Sequence[str] = ()) -> str:
+    r"""Returns the program of a completion.
 
-    Without any closed block, a block that is opened and never closed extends to the end.
+    It is the last fenced block that defines one of the `names`, else the completion's lines that
+    do, without the prose around them. Where nothing defines one: the last fenced block, or else
+    the whole completion. Without any closed block, a block that is opened and never closed extends
+    to the end. The text ends at the first token that ends a turn.
 
     >>> extract_program("Here:\n```python\ndef f():\n    return 1\n```\nDone.")
     'def f():\n    return 1\n'
     >>> extract_program("    return 1")
     '    return 1'
+    >>> extract_program("It is\ndef f():\n    return 1\nas you see.", ["f"])
+    'def f():\n    return 1'
     """
-    blocks = _FENCE.findall(completion)
+    text = _END.split(completion.removeprefix("\ufeff"), maxsplit=1)[0]
+    for program in itertools.islice(_programs(text), 20) if names else ():
+        if not _defined(program).isdisjoint(names):
+            return program
+    blocks = _FENCE.findall(text)
     if blocks:
         return blocks[-1]
-    before, fence, after = completion.rpartition("```")
+    before, fence, after = text.rpartition("```")
     if fence and "\n" in after:
         return after.partition("\n")[2]
-    return completion
+    return text
+
+
+def _programs(text: str) -> Iterator[str]:
+    """Yields the texts that may be the program, the likely ones first."""
+    fences = list(_FENCE_LINE.finditer(text))[-8:]
+    for first in reversed(range(len(fences))):
+        # A docstring may hold fences, so a block may end at any later one, or never.
+        for last in range(first + 1, len(fences)):
+            yield text[fences[first].end() : fences[last].start()]
+        if first == len(fences) - 1:
+            yield text[fences[first].end() :]
+    lines = text.splitlines()
+    start = next((i for i, line in enumerate(lines) if _FIRST_LINE.match(line)), None)
+    while start is not None and len(lines) > start:
+        program = "\n".join(lines[start:])
+        yield program
+        error = _syntax_error(program)
+        if error is None:
+            return
+        lines = lines[: start + min(max(error, 1), len(lines) - start) - 1]
+
+
+def _syntax_error(program: str) -> int | None:
+    """Returns the line at which a text stops to be Python, or None."""
+    try:
+        _parse(program)
+    except SyntaxError as error:
+        return error.lineno or 1
+    except (ValueError, RecursionError, MemoryError):
+        return 1
+    return None
+
+
+def _defined(program: str) -> set[str]:
+    """Returns the names that a text defines at its top level, none if it is not Python."""
+    try:
+        return {*definitions(program)[0]}
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+
+
+def _parse(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the program's warnings, such as invalid escapes
+        return ast.parse(source)
 
 
 def _source(tests: Tests, completion: str) -> str:
     """Returns the program to run; it continues the stub unless it defines the function itself."""
-    program = extract_program(completion)
+    used = [name for name in tests.called if re.search(rf"\b{name}\b", "\n".join(tests.sources))]
+    program = extract_program(completion, used)
     if tests.stub and not re.search(rf"^\s*(?:def|class)\s+{tests.called[0]}\b", program, re.M):
         return tests.stub + program
     return tests.preamble + program
 
 
 def judge(
-    tests: Tests, completion: str, reward: str, limits: isolation.Limits, mode: str
+    tests: Tests,
+    completion: str,
+    reward: str,
+    limits: isolation.Limits,
+    mode: str,
+    container: Sequence[str] = (),
 ) -> base.Score:
     """Scores one completion by running its problem's tests. Called in a worker of the pool."""
     source = _source(tests, completion)
@@ -73,9 +144,7 @@ def judge(
         error = f"a program of {len(source)} characters; at most {MAX_PROGRAM_CHARS} are run"
         return base.Score(0.0, False, None, error)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the program's warnings, such as invalid escapes
-            ast.parse(source)
+        _parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return base.Score(0.0, False, None, f"not Python: {type(error).__name__}: {error}"[:500])
     result = unit_tests.run(
@@ -86,6 +155,7 @@ def judge(
         setup=tests.setup,
         limits=limits,
         mode=mode,
+        container=container,
     )
     if (result.error or "").endswith(isolation.KILLED):
         raise base.KilledError(result.error)
@@ -107,11 +177,17 @@ class CodingTask(base.Splits):
       time_limit_s: Wall-clock seconds for one program with all its tests.
       memory_limit_mb: The address space of one program, in MiB.
       template: The chat template of the prompt, see `base.render`.
-      unsafe_execution: Run programs without isolation. They can then do whatever the user can.
+      sandbox: What isolates programs: "bubblewrap", "seccomp" or "container", see SECURITY.md. None
+        takes bubblewrap, or else seccomp, and says so.
+      sandbox_command: For "container": the words that start a Python interpreter in a container,
+        which reads its program from the words behind them and talks over stdin and stdout. Each
+        program gets a container of its own.
+      unsafe_execution: Run programs without isolation. They can then do whatever the user can, who
+        must not be root.
 
     Raises:
       ConfigError: An option is out of range.
-      SandboxError: Programs cannot be isolated on this machine, and unsafe_execution is not set.
+      SandboxError: Programs cannot be isolated on this machine in this way; a ConfigError.
     """
 
     data_dir: str | None = None
@@ -119,6 +195,8 @@ class CodingTask(base.Splits):
     time_limit_s: float = 10.0
     memory_limit_mb: int = 512
     template: str | None = None
+    sandbox: str | None = None
+    sandbox_command: Sequence[str] = ()
     unsafe_execution: bool = False
 
     def __post_init__(self) -> None:
@@ -133,7 +211,23 @@ class CodingTask(base.Splits):
         self.limits = isolation.Limits(
             self.time_limit_s, max(1, round(self.time_limit_s + 0.5)), self.memory_limit_mb
         )
-        self.mode = "unsafe" if self.unsafe_execution else isolation.best_mode()
+        self.container = tuple(self.sandbox_command)
+        self.mode = self._mode()
+
+    def _mode(self) -> str:
+        """Returns the mode of the sandbox, and says what a weaker one lets through."""
+        if self.sandbox not in (None, *PINNED):
+            allowed = ", ".join(map(repr, PINNED))
+            raise ConfigError(f"unknown sandbox {self.sandbox!r}; allowed: None, {allowed}")
+        if self.unsafe_execution and self.sandbox:
+            raise ConfigError("unsafe_execution and sandbox exclude each other")
+        if self.container and self.sandbox != "container":
+            raise ConfigError(f"sandbox_command needs sandbox='container', got {self.sandbox!r}")
+        pinned = "unsafe" if self.unsafe_execution else self.sandbox
+        mode = isolation.best_mode(pinned, self.container)
+        if mode in isolation.WARNINGS:
+            print(f"warning: sandbox {mode!r}: {isolation.WARNINGS[mode]}", file=sys.stderr)
+        return mode
 
     def score(
         self, problems: Sequence[base.Problem], completions: Sequence[str]
@@ -141,7 +235,7 @@ class CodingTask(base.Splits):
         """Runs each completion in its own sandbox, many at a time."""
         base.check_same_length(problems, completions)
         items = [
-            (problem.reference, completion, self.reward, self.limits, self.mode)
+            (problem.reference, completion, self.reward, self.limits, self.mode, self.container)
             for problem, completion in zip(problems, completions, strict=True)
         ]
         # The program's own time limit strikes first; the pool's is for a harness that is stuck.
@@ -166,7 +260,7 @@ def definitions(source: str) -> tuple[tuple[str, ...], str]:
     (('area',), 'import math')
     """
     names, imports = [], []
-    for node in ast.parse(source).body:
+    for node in _parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names.append(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):

@@ -50,9 +50,48 @@ def test_the_last_block_is_the_program(completion, program):
     assert coding.extract_program(completion) == program
 
 
-@given(st.text())
+F = "def f(x):\n    return 4 * x\n"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        F,
+        f"```python\n{F}```",
+        f"```{F}```",  # the language is missing, and the line's end
+        f"```python {F}```",
+        f"\ufeff```python\n{F}```",
+        f"Sure, here it is:\n\n{F}\nThis multiplies by four.",
+        f"[BEGIN]\n{F}[DONE]",
+        f"{F}<|endoftext|>def f(x):\n    return 0\n",
+        f"```python\n{F}```\nTests:\n```python\nassert f(1) == 4\n```",
+        f"```python\n{F}```\nUse it:\n```\nprint(f(3))\n```\n",
+        f"```python\ndef f(x):\n    return 0\n```\nNo:\n```python\n{F}```",
+        f"```python\n{F}",
+        'def f(x):\n    """Doc.\n    ```\n    f(1)\n    ```\n    """\n    return 4 * x\n',
+        '```\ndef f(x):\n    """Doc.\n    ```\n    f(1)\n    ```\n    """\n    return 4 * x\n```',
+        f"The steps are:\n1. Multiply.\n\nimport math\n\n{F}\nDone. It is (quite) short!",
+    ],
+)
+def test_the_program_is_the_part_that_defines_the_name(completion):
+    names = {}
+    exec(coding.extract_program(completion, ["f"]), names)
+    assert names["f"](5) == 20
+
+
+@given(st.text(alphabet=st.sampled_from("`\n def:f()#\ufeff[]x="), max_size=80) | st.text())
 def test_extracting_never_raises(completion):
     coding.extract_program(completion)
+    coding.extract_program(completion, ["f"])
+
+
+def test_extracting_is_fast_whatever_the_completion_is():
+    import time
+
+    start = time.process_time()
+    for line in ("```\n", "def f(:\n", "x = (\n", "``` ```\n", "import x y\n"):
+        coding.extract_program(line * (coding.MAX_PROGRAM_CHARS // len(line)), ["f"])
+    assert time.process_time() - start < 20
 
 
 # --- its score ---
@@ -152,7 +191,7 @@ def test_the_set_up_builds_objects_of_the_program_s_classes():
 def test_every_assertion_of_a_check_counts_and_must_hold_each_time():
     check = (
         "def check(f):\n    assert f(1) == 1\n    for i in range(4):\n        assert f(i) == i\n"
-        "    if False:\n        assert True\ncheck(f)\n"
+        "    if False:\n        assert f(0) == 0\ncheck(f)\n"
     )
     run = lambda source: unit_tests.run(  # noqa: E731
         source, (check,), called=("f",), limits=LIMITS, mode=a_mode()
@@ -160,6 +199,18 @@ def test_every_assertion_of_a_check_counts_and_must_hold_each_time():
     # the third is never met: it is not passed either
     assert (run("def f(x): return x").passed, run("def f(x): return x").total) == (2, 3)
     assert run("def f(x): return min(x, 2)").passed == 1
+
+
+@needs_sandbox
+def test_an_assertion_that_asks_the_program_nothing_is_no_test():
+    # as 36 of HumanEval's checks have it; it held for a program that always raised
+    check = "assert True, 'for debugging'\nassert 1 + 1 == 2\nassert f() == 1\n"
+    run = lambda source: unit_tests.run(  # noqa: E731
+        source, (check,), called=("f",), limits=LIMITS, mode=a_mode()
+    )
+    raises = run("def f(): raise ValueError")
+    assert (raises.passed, raises.total) == (0, 1)
+    assert run("def f(): return 1") == unit_tests.Result(1, 1)
 
 
 @needs_sandbox
@@ -175,7 +226,7 @@ def test_a_program_cannot_give_a_test_another_name_than_it_is_asked_for():
 def test_a_machine_that_isolates_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(isolation.shutil, "which", lambda name: None)
     monkeypatch.setattr(
-        isolation, "filter_program", lambda namespaces: (_ for _ in ()).throw(
+        isolation.filters, "compiled", lambda files: (_ for _ in ()).throw(
             isolation.SandboxError("no seccomp")
         )
     )  # fmt: skip
@@ -185,7 +236,8 @@ def test_a_machine_that_isolates_nothing_is_refused(monkeypatch):
             isolation.SandboxError, match=r"apt install bubblewrap.*unsafe_execution"
         ):
             coding.CodingTask()
-        assert coding.CodingTask(unsafe_execution=True).mode == "unsafe"
+        if os.geteuid():
+            assert coding.CodingTask(unsafe_execution=True).mode == "unsafe"
     finally:
         isolation.best_mode.cache_clear()
 
@@ -217,6 +269,16 @@ def test_all_references_of_humaneval_and_mbpp_are_right():
     scores = task.score(problems, [problem.worked_example for problem in problems])
     assert [p.id for p, s in zip(problems, scores, strict=True) if not s.correct] == []
     assert all(score.reward == 1 and score.error is None for score in scores)
+
+
+@pytest.mark.slow
+@needs_data
+@needs_sandbox
+def test_a_body_that_raises_earns_no_share_of_humaneval():
+    task = tasks.make("humaneval")
+    problems = task.split("test")
+    scores = task.score(problems, ["    raise ValueError\n"] * len(problems))
+    assert [p.id for p, s in zip(problems, scores, strict=True) if s.reward] == []
 
 
 @needs_data

@@ -22,7 +22,7 @@ class Result:
 
     Attributes:
       passed: The number of assertions that were reached and held every time.
-      total: The number of assertions.
+      total: The number of assertions. `assert True` is none.
       error: The reason of the first failure, or None.
     """
 
@@ -99,23 +99,26 @@ def run(
     setup: str = "",
     limits: Limits,
     mode: str,
+    container: Sequence[str] = (),
 ) -> Result:
     """Runs a program's tests and counts those that pass.
 
     Args:
       program: The program's source, which runs in the sandbox.
-      tests: The sources of the tests, which run here. Every `assert` in them is one test.
+      tests: The sources of the tests, which run here. Every `assert` in them is one test, unless
+        its condition has no name in it.
       called: The program's names that the tests may use. It cannot define other names for them.
       before: Trusted source that runs here first, such as imports and helpers of the tests.
       setup: Trusted source that runs here after the program is loaded, with access to its names.
       limits: The program's limits.
       mode: One of `isolation.MODES`.
+      container: The command of the mode "container".
     """
     counted = [_count_assertions(test, number) for number, test in enumerate(tests)]
     total = sum(count for _, count in counted)
     record = _Record()
     try:
-        process = Process(program, limits, mode)
+        process = Process(program, limits, mode, container)
     except ProgramError as error:
         return Result(0, total, f"the program raised {error}")
     except (Stopped, wire.WireError) as error:
@@ -135,14 +138,22 @@ def run(
             except Stopped:
                 raise
             except Exception as error:  # from the test's own lines, outside its assertions
-                record.failed(f"{type(error).__name__}: {error}")
+                record.failed(_text(error))
     except Stopped as error:
         record.failed(str(error))
     except Exception as error:
-        record.failed(f"{type(error).__name__}: {error}")
+        record.failed(_text(error))
     finally:
         process.close()
     return Result(record.passed(), total, record.error)
+
+
+def _text(error: Exception) -> str:
+    """Returns an error's type and text. It may hold a value of the program's that has no text."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 class _Record:
@@ -177,14 +188,17 @@ class _Record:
             self.held[test, number] = False
             raise
         except Exception as error:
-            holds, why = False, f"{type(error).__name__}: {error}"
+            holds, why = False, _text(error)
         self.held[test, number] = self.held.get((test, number), True) and holds
         if not holds:
             self.failed(why)
 
 
 class _Instrument(ast.NodeTransformer):
-    """Turns `assert condition` into `__record__(test, number, lambda: condition)`."""
+    """Turns `assert condition` into `__record__(test, number, lambda: condition)`.
+
+    A condition without any name, such as True, asks the program nothing: it is no test.
+    """
 
     def __init__(self, test: int):
         self.test = test
@@ -192,6 +206,8 @@ class _Instrument(ast.NodeTransformer):
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
         """Replaces one assertion."""
+        if not any(isinstance(part, ast.Name) for part in ast.walk(node.test)):
+            return node
         arguments = ast.arguments([], [], None, [], [], None, [])
         call = ast.Call(
             ast.Name(_Record.NAME, ast.Load()),

@@ -2,15 +2,24 @@
 
 The reader rebuilds values as Python's own types and never unpickles: whatever a program sends, the
 test sees numbers, text and containers of them with their usual equality. Any other value stays with
-the program, and the test gets a handle to it. Both sides import this file, one of them in a bare
+the program, and the test gets a handle to it. The program chooses its values, so a value that would
+cost the reader more time than its size is refused. Both sides run this file, one of them in a bare
 interpreter, so it imports only the standard library and nothing from this package.
 """
 
 import collections
 import json
 import struct
+import time
 
 MAX_FRAME_BYTES = 4 * 2**20
+MAX_DEPTH = 200
+MAX_BITS = 2**20
+MAX_RANGE = 2**20
+# Python's sets and dicts take quadratic time for values that a program chose to collide.
+_EACH_S = 2e-6  # what an item may take
+_HASHING_S = 0.1  # what all items of a message may take beyond that
+_FEW = 256
 _SAFE_INTEGER = 2**53
 _SEQUENCES = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
 _SEQUENCES[collections.deque] = "deque"
@@ -37,8 +46,8 @@ def encode(value, hold, depth=0):
     Raises:
       WireError: The value is nested too deeply.
     """
-    if depth > 200:
-        raise WireError("a value is nested more than 200 deep")
+    if depth > MAX_DEPTH:
+        raise WireError(f"a value is nested more than {MAX_DEPTH} deep")
     kind = type(value)
     if value is None or kind in (bool, str, float):
         return value
@@ -74,33 +83,93 @@ def decode(data, handle):
       handle: A function that takes a handle's number and returns the value that stands for it.
 
     Raises:
-      WireError: The data is not an output of `encode`.
+      WireError: The data is not an output of `encode`, or the value is too deep or too large, or
+        its items were chosen to collide.
     """
-    if data is None or isinstance(data, (bool, str, float, int)):
-        return data
-    if not isinstance(data, dict) or len(data) != 1:
-        raise WireError("not a value")
-    ((kind, content),) = data.items()
-    try:
-        if kind == "int":
-            return int(content, 16)
-        if kind in _BUILD:
-            return _BUILD[kind]([decode(item, handle) for item in content])
-        if kind == "dict":
-            return {decode(key, handle): decode(item, handle) for key, item in content}
-        if kind == "complex":
-            return complex(*content)
-        if kind == "bytes":
-            return bytes.fromhex(content)
-        if kind == "range":
-            return range(*content)
-        if kind == "type":
-            return _TYPES[content]
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise WireError(f"not a {kind}: {error}") from None
-    if kind == "handle" and isinstance(content, int):
-        return handle(content)
-    raise WireError(f"unknown kind {kind!r:.40}")
+    hashing = _Hashing()
+
+    def value(data, depth=0):
+        if data is None or isinstance(data, (bool, str, float, int)):
+            return data
+        if depth > MAX_DEPTH:
+            raise WireError(f"a value is nested more than {MAX_DEPTH} deep")
+        if not isinstance(data, dict) or len(data) != 1:
+            raise WireError("not a value")
+        ((kind, content),) = data.items()
+        try:
+            if kind in _BUILD:
+                items = [value(item, depth + 1) for item in content]
+                hashing.check(items)
+                return _BUILD[kind](items)
+            if kind == "dict":
+                pairs = [(value(key, depth + 1), value(item, depth + 1)) for key, item in content]
+                for items in zip(*pairs, strict=True):  # the test may look the values up, too
+                    hashing.check(items)
+                return dict(pairs)
+            if kind in _READ:
+                return _READ[kind](content)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise WireError(f"not a {kind}: {error}") from None
+        if kind == "handle" and type(content) is int:
+            return handle(content)
+        raise WireError(f"unknown kind {kind!r:.40}")
+
+    return value(data)
+
+
+def _integer(text):
+    if len(text) > MAX_BITS // 4:
+        raise WireError(f"an integer of more than {MAX_BITS} bits")
+    return int(text, 16)
+
+
+def _complex(parts):
+    real, imaginary = map(float.__pos__, parts)  # floats only: text could be long
+    return complex(real, imaginary)
+
+
+def _range(numbers):
+    value = range(*numbers)
+    if value[MAX_RANGE:]:
+        raise WireError(f"a range of more than {MAX_RANGE} numbers")
+    return value
+
+
+_READ = {
+    "int": _integer,
+    "complex": _complex,
+    "bytes": bytes.fromhex,
+    "range": _range,
+    "type": _TYPES.__getitem__,
+}
+
+
+class _Hashing:
+    """Refuses items of which sets and dicts are not made in a time in proportion to their number.
+
+    It makes a set and a dict of them piece by piece, within a time for all items of one message.
+    """
+
+    def __init__(self):
+        self.left_s = _HASHING_S
+
+    def check(self, items):
+        """Raises `WireError` if the items take too long."""
+        if len(items) <= _FEW:
+            return
+        start = time.thread_time()
+        seen, keys = set(), {}
+        for first in range(0, len(items), _FEW):
+            some = items[first : first + _FEW]
+            try:
+                seen.update(some)
+                keys.update(dict.fromkeys(some))
+            except TypeError:  # lists have no hash
+                pass
+            extra_s = time.thread_time() - start - _EACH_S * (first + len(some))
+            if extra_s > self.left_s:
+                raise WireError("values that were chosen to have the same hash")
+        self.left_s -= max(extra_s, 0)
 
 
 def pack(message):
@@ -130,7 +199,17 @@ def read(read_exactly):
     (length,) = struct.unpack(">I", read_exactly(4))
     if length > MAX_FRAME_BYTES:
         raise WireError(f"a frame of {length} bytes, more than {MAX_FRAME_BYTES}")
+    body = read_exactly(length)
     try:
-        return json.loads(read_exactly(length))
+        return json.loads(body, parse_int=_short_number(int), parse_float=_short_number(float))
     except (ValueError, RecursionError) as error:
         raise WireError(f"a frame that is not JSON: {error}") from None
+
+
+def _short_number(kind):
+    def parse(text):
+        if len(text) > 40:
+            raise ValueError(f"a number of {len(text)} characters")
+        return kind(text)
+
+    return parse

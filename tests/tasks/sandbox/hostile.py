@@ -4,8 +4,12 @@ The task is `add(a, b)`. Where an attack could succeed, the program becomes righ
 does (`escaped()`), so that a reward is an escape; the others hang, die, flood or lie, and are never
 right.
 SECRET stands for a file of the host that holds the solution, FOLDER for a folder that the host can
-write to, PARENT for the harness's process, PORT for a server of the host.
+write to, PARENT for the harness's process, VICTIM for another process of its user, PORT for a
+server of the host, BOUNDED for whether the mode limits threads. Every program runs for real, so
+each is such that it harms nothing but FOLDER and VICTIM when it succeeds.
 """
+
+from tests.tasks.sandbox import hostile_calls, hostile_data
 
 PRELUDE = """
 import sys, os, builtins, ctypes
@@ -18,7 +22,7 @@ def escaped():
 
 LIBC = "libc = ctypes.CDLL(None, use_errno=True)\n"
 
-PROGRAMS = {
+_PROGRAMS = {
     # never comes back
     "infinite loop": "while True: pass",
     "infinite loop in the call": "def add(a, b):\n    while True: pass",
@@ -83,7 +87,7 @@ PROGRAMS = {
     ),
     # starts others
     "fork": "os.fork(); escaped()",
-    "fork bomb": "while True: os.fork()",
+    "fork bomb": "for _ in range(6): os.fork()\nescaped()",
     "fork that outlives its parent": (
         "import time\nif os.fork() == 0:\n    time.sleep(1000)\nescaped()"
     ),
@@ -133,9 +137,15 @@ PROGRAMS = {
     ),
     # kills, and changes the host
     "kills its parent": "os.kill(PARENT, 9)",
-    "kills its parent, by thread": LIBC + "libc.syscall(234, PARENT, PARENT, 9)",
+    "kills another": "os.kill(VICTIM, 9)",
+    "kills another, by a pipe": LIBC
+    + (
+        "r, w = os.pipe(); libc.fcntl(r, 8, VICTIM); libc.fcntl(r, 10, 9)\n"
+        "libc.fcntl(r, 4, 0x2000); os.write(w, b'x')"
+    ),
+    "outlives its parent": LIBC + "\nif libc.prctl(1, 0) == 0: escaped()",
     "kills the one above": "os.kill(os.getppid(), 9)",
-    "kills everyone": "os.kill(-1, 9)",
+    "signals everyone": "os.kill(-1, 0); escaped()",
     "kills its group": "os.killpg(0, 9)",
     "limits its parent": (
         "import resource; resource.prlimit(PARENT, resource.RLIMIT_CPU, (1, 1)); escaped()"
@@ -147,7 +157,7 @@ PROGRAMS = {
     "writes": "open(SECRET, 'w').write('x'); escaped()",
     "makes a folder": "os.mkdir(FOLDER + '/x'); escaped()",
     "links": "os.symlink('/', FOLDER + '/x'); escaped()",
-    "mounts": LIBC + "\nif libc.mount(b'none', b'/tmp', b'tmpfs', 0, 0) == 0: escaped()",
+    "mounts": LIBC + "\nif libc.mount(b'none', FOLDER.encode(), b'tmpfs', 0, 0) == 0: escaped()",
     "new namespaces": LIBC + "\nif libc.unshare(0x10000000) == 0: escaped()",
     "changes its root": "os.chroot('/'); escaped()",
     "raises its priority": "os.nice(-20); escaped()",
@@ -238,3 +248,11 @@ PROGRAMS = {
     "a name that cannot be called": "add = 5",
     "wrong number of arguments": "def add(a): return a",
 }
+
+PROGRAMS = (
+    _PROGRAMS
+    | hostile_data.KERNEL_FILES
+    | hostile_data.ANSWERS
+    | hostile_data.OTHERS
+    | hostile_calls.PROGRAMS
+)
