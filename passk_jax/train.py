@@ -16,7 +16,8 @@ def main() -> None:
     """Trains: `run.loop` makes the steps, and `run.step` is one of them."""
     from passk_jax.run import loop
 
-    loop.train(flags.FLAGS.config, command.run_folder())
+    given = flags.FLAGS
+    loop.train(given.config, command.run_folder(), restart=given.restart)
 
 
 if __name__ == "__main__":
@@ -24,5 +25,6 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "E.g. configs/arithmetic.py.")
     flags.mark_flag_as_required("config")
     command.define_workdir()
+    flags.DEFINE_bool("restart", False, "Move what the folder holds to earlier/ in it, and begin.")
     command.define_distributed()
     command.main(main)

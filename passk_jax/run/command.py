@@ -13,7 +13,14 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, FieldReference
 
-from passk_jax.errors import CheckpointError, ConfigError, Stopped, WorkdirError, writing
+from passk_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    Stopped,
+    WorkdirError,
+    printable,
+    writing,
+)
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)=(.*)", re.DOTALL)
@@ -24,6 +31,13 @@ _SHIPPED = re.compile(r"((passk_jax/)?configs/)?(\w+)(\.py)?")
 def define_workdir() -> None:
     """Defines `--workdir`, the folder of a run."""
     flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+
+
+def define_trust() -> None:
+    """Defines `--trust_config`, for a command that reads a folder which may be a stranger's."""
+    flags.DEFINE_bool(
+        "trust_config", False, "Execute what the folder's config names: unsafe_execution, modules."
+    )
 
 
 def define_distributed() -> None:
@@ -42,6 +56,7 @@ def define_sampling(split: str) -> None:
     flags.DEFINE_integer("problems", None, "Only the first so many problems.")
     flags.DEFINE_integer("seed", 0, "The seed of the samples, and of the bootstrap.")
     flags.DEFINE_list("mesh", None, "Sizes of data, fsdp, model, such as 1,1,-1, if not the run's.")
+    define_trust()
     define_distributed()
 
 
@@ -60,6 +75,7 @@ def sampling_arguments(**own: Any) -> dict[str, Any]:
         "num_problems": given.problems,
         "seed": given.seed,
         "mesh": numbers("mesh", int) if given.mesh else None,
+        "trust": given.trust_config,
         **own,
     }
     workdir.check_same({"arguments": arguments})
@@ -134,10 +150,13 @@ def status(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except (ConfigError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except WorkdirError as error:
-        print(f"error: {error}. Mend it and run the same command again", file=sys.stderr)
+        print(
+            f"error: {printable(str(error))}. Mend it and run the same command again",
+            file=sys.stderr,
+        )
         return 1
     except Stopped as stopped:
         number = stopped.args[0]

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import signal
 import sys
 import time
@@ -14,10 +13,10 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from passk_jax import processes, tasks, tracking
-from passk_jax.errors import ConfigError, Stopped, writing
+from passk_jax.errors import ConfigError, Stopped, WorkdirError, writing
 from passk_jax.learner.checkpoint import Checkpoints, fingerprints
 from passk_jax.learner.train_state import begin_training
-from passk_jax.run import state, workdir
+from passk_jax.run import record, state, workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -25,8 +24,14 @@ from passk_jax.run.step import train_step
 from passk_jax.tasks.order import Order
 
 
-def train(config: ConfigDict, directory: epath.Path) -> None:
+def train(config: ConfigDict, directory: epath.Path, *, restart: bool = False) -> None:
     """Trains, or goes on training, in a folder; then writes the report and prints the summary.
+
+    Args:
+      config: The config, of which some keys may be others than when the run began
+        (`record.MAY_CHANGE`).
+      directory: The run's folder.
+      restart: Whether to set aside what the folder holds, and begin again.
 
     Raises:
       ConfigError: The config cannot be run, or not in this folder. Nothing was compiled or changed.
@@ -34,10 +39,11 @@ def train(config: ConfigDict, directory: epath.Path) -> None:
       Stopped: A signal asked to stop. A checkpoint was saved.
       WorkdirError: A file cannot be written.
     """
-    workdir.check_same({"config": config.to_dict(), "versions": _versions()})
+    workdir.check_same({"config": config.to_dict(), "versions": record.versions()})
     parts = processes.together(lambda: build(config), (ConfigError,))
-    workdir.check_same({"problems": parts.digest()})
-    with workdir.hold(directory, config) as files:
+    data = parts.data()
+    workdir.check_same({"problems": record.digest(data)})
+    with workdir.hold(directory, config, data, restart=restart) as files:
         loop = Loop(parts, directory, files)
         print(loop.describe(), file=sys.stderr)
         try:
@@ -67,6 +73,10 @@ class Loop:
         )
         self.run, cursor = state.restore_or_begin(parts, self.checkpoints)
         self.base_fingerprints = fingerprints(self.run.state.frozen)
+        self._saved = cursor is not None
+        kinds = (ConfigError, WorkdirError)
+        processes.together(lambda: files.begin(self.run.step), kinds)
+        processes.together(lambda: workdir.check_shared(directory), kinds)
         self.writer = processes.together(lambda: self._make_writer(cursor))
         self.stop_signal: signal.Signals | None = None
 
@@ -102,9 +112,13 @@ class Loop:
     def save(self) -> None:
         """Starts writing a checkpoint of everything that the run needs to go on."""
         cursor = self.writer.cursor()
-        self.writer.write_problems(self.parts.problems, self.run.solve_record)
         processes.together(self.files.publish)  # first: a checkpoint points to what is there
         state.save(self.checkpoints, self.run, cursor=cursor, base=self.base_fingerprints)
+        if not self._saved:
+            # problems.csv tells that there was a checkpoint: without one a run is not begun again.
+            self.checkpoints.wait()
+            self._saved = True
+        self.writer.write_problems(self.parts.problems, self.run.solve_record)
 
     def close(self) -> None:
         """Waits for the checkpoint that is being written, and closes all files."""
@@ -223,14 +237,13 @@ class Loop:
     def _make_writer(self, cursor: dict[str, int] | None) -> tracking.Writer | tracking.NoWriter:
         if not processes.is_first():
             return tracking.NoWriter()
-        return tracking.Writer(self.files.folder, cursor, tensorboard=self.config.tensorboard)
-
-
-def _versions() -> dict[str, str]:
-    """Returns the versions that decide about a run's numbers: all hosts must have the same."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"python": ".".join(map(str, sys.version_info[:2])), **versions}
+        try:
+            writer = tracking.Writer(self.files.folder, cursor, tensorboard=self.config.tensorboard)
+        except ValueError as error:  # a file is not what the checkpoint says
+            raise ConfigError(str(error)) from error
+        if cursor is not None:  # a run that was killed may have saved, and not written this
+            writer.write_problems(self.parts.problems, self.run.solve_record)
+        return writer
 
 
 @writing()
