@@ -17,7 +17,7 @@ def main() -> None:
     from passk_jax.run import loop
 
     given = flags.FLAGS
-    loop.train(given.config, command.run_folder(), restart=given.restart)
+    loop.train(given.config, command.run_folder(), restart=given.restart, fork_from=given.fork_from)
 
 
 if __name__ == "__main__":
@@ -26,5 +26,6 @@ if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     command.define_workdir()
     flags.DEFINE_bool("restart", False, "Move what the folder holds to earlier/ in it, and begin.")
+    flags.DEFINE_string("fork_from", None, "Begin with another run: RUN or RUN@step.")
     command.define_distributed()
     command.main(main)

@@ -33,8 +33,9 @@ def define_workdir() -> None:
     flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 
 
-def define_trust() -> None:
-    """Defines `--trust_config`, for a command that reads a folder which may be a stranger's."""
+def define_checkpoint() -> None:
+    """Defines what a command reads of a folder, which may be a stranger's."""
+    flags.DEFINE_string("checkpoint", "latest", "latest, best (config.keep_best), or a step.")
     flags.DEFINE_bool(
         "trust_config", False, "Execute what the folder's config names: unsafe_execution, modules."
     )
@@ -56,7 +57,7 @@ def define_sampling(split: str) -> None:
     flags.DEFINE_integer("problems", None, "Only the first so many problems.")
     flags.DEFINE_integer("seed", 0, "The seed of the samples, and of the bootstrap.")
     flags.DEFINE_list("mesh", None, "Sizes of data, fsdp, model, such as 1,1,-1, if not the run's.")
-    define_trust()
+    define_checkpoint()
     define_distributed()
 
 
@@ -76,6 +77,7 @@ def sampling_arguments(**own: Any) -> dict[str, Any]:
         "seed": given.seed,
         "mesh": numbers("mesh", int) if given.mesh else None,
         "trust": given.trust_config,
+        "checkpoint": given.checkpoint,
         **own,
     }
     workdir.check_same({"arguments": arguments})

@@ -51,6 +51,7 @@ def load(
     num_problems: int | None = None,
     mesh: Sequence[int] | None = None,
     trust: bool = False,
+    checkpoint: str = "latest",
 ) -> Trained:
     """Loads a run's latest whole checkpoint, and the first problems of a split.
 
@@ -60,6 +61,7 @@ def load(
       num_problems: The number of problems; `None` for all of the split.
       mesh: See `workdir.load_config`, as for `trust`.
       trust: Whether what the folder's config names may be executed.
+      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
 
     Raises:
       ConfigError: The folder holds no run or no checkpoint, or the split has no problems.
@@ -74,7 +76,7 @@ def load(
         raise ConfigError(f"--split: {error}") from error
     if not problems:
         raise ConfigError(f"--split: the task has no problems in {split!r}")
-    step, variables = restore_variables(parts, directory)
+    step, variables = restore_variables(parts, directory, checkpoint)
     return Trained(parts, problems, step, parts.sampling_params(variables))
 
 
@@ -89,6 +91,7 @@ def evaluate(
     seed: int = 0,
     mesh: Sequence[int] | None = None,
     trust: bool = False,
+    checkpoint: str = "latest",
 ) -> dict[str, Any]:
     """Estimates pass@k and more, with confidence intervals.
 
@@ -102,6 +105,7 @@ def evaluate(
       seed: The seed of the samples and of the bootstrap.
       mesh: The mesh of the devices that are here.
       trust: Whether what the folder's config names may be executed.
+      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
 
     Returns:
       {"step", "split", "num_problems", "num_samples", "results": [{"part", "temperature", "metric",
@@ -119,7 +123,7 @@ def evaluate(
         raise ConfigError(
             f"--temperatures = {list(temperatures)}: numbers of at least 0 are allowed"
         )
-    trained = load(directory, split, num_problems, mesh, trust)
+    trained = load(directory, split, num_problems, mesh, trust, checkpoint)
     groups = {"all": list(range(len(trained.problems))), **tasks.by_part(trained.problems)}
     results = []
     for temperature in temperatures:
@@ -155,6 +159,7 @@ def difficulty(
     seed: int = 0,
     mesh: Sequence[int] | None = None,
     trust: bool = False,
+    checkpoint: str = "latest",
 ) -> dict[str, Any]:
     """Returns the solve rate of each problem, and which problems are neither too hard nor done.
 
@@ -169,6 +174,7 @@ def difficulty(
       seed: The seed of the samples.
       mesh: The mesh of the devices that are here.
       trust: Whether what the folder's config names may be executed.
+      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
 
     Returns:
       {"task", "split", "step", "num_samples", "low", "high", "temperature", "rates": {id: rate},
@@ -184,7 +190,7 @@ def difficulty(
         raise ConfigError(f"--low = {low}, --high = {high}: 0 <= low <= high <= 1 is allowed")
     if not 0 < temperature < float("inf"):
         raise ConfigError(f"--temperature = {temperature}: must be a positive number")
-    trained = load(directory, split, num_problems, mesh, trust)
+    trained = load(directory, split, num_problems, mesh, trust, checkpoint)
     scores = trained.score(num_samples, temperature, seed)
     names = [problem.id for problem in trained.problems]
     rates = dict(zip(names, scores.correct_PxN.mean(axis=1).tolist(), strict=True))

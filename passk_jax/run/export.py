@@ -28,8 +28,9 @@ def export(
     dtype: str = "bfloat16",
     lora: str = "merge",
     trust: bool = False,
+    checkpoint: str = "latest",
 ) -> int:
-    """Writes the parameters of a run's latest whole checkpoint.
+    """Writes the parameters of a run's checkpoint.
 
     Args:
       directory: the run's folder.
@@ -40,6 +41,7 @@ def export(
       lora: of a run with LoRA, "merge": the model that it makes; "keep": as the PEFT package reads
         it, to be added to the model that the run began with (format "huggingface" only).
       trust: whether what the folder's config names may be executed.
+      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
 
     Returns:
       The step that they are of.
@@ -68,7 +70,7 @@ def export(
             "is allowed"
         )
     parts = build(config, estimator=False)
-    step, variables = restore_variables(parts, directory)
+    step, variables = restore_variables(parts, directory, checkpoint)
     decoder, tokenizer = parts.decoder.config, parts.tokenizer
     if lora == "keep":
         matrices = jax.tree.map(lambda x: x.astype(dtype), variables["lora"])

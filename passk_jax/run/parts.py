@@ -213,7 +213,7 @@ def build_policy(
         warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
     with section("policy"):
-        policy = _decoder_config(config.policy, num_tokens)
+        policy = decoder_config(config.policy, num_tokens)
     with section("lora"):
         trained = dataclasses.replace(
             policy, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
@@ -237,7 +237,8 @@ def build_policy(
     )
 
 
-def _decoder_config(config: ConfigDict, num_tokens: int | None) -> DecoderConfig:
+def decoder_config(config: ConfigDict, num_tokens: int | None) -> DecoderConfig:
+    """Returns the decoder of `config.policy`; see `build_policy` for `num_tokens`."""
     fields = config.to_dict()
     if fields["rope_scaling"] is not None:
         fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])

@@ -37,6 +37,8 @@ MAY_CHANGE = (
     "steps",
     "*_every_steps",
     "checkpoints_to_keep",
+    "keep_best",
+    "stop_when_flat",
     "log_samples_problems",
     "tensorboard",
     "evaluation.num_problems",
@@ -259,6 +261,7 @@ class Claim:
       workdir: The folder, which need not exist.
       config: The run's config.
       data: `Parts.data()`; `None` for none, in a folder that is only looked at.
+      fork_from: `--fork_from`, the run and step that this run begins with, or `None`.
 
     Attributes:
       changes: A line for each key that this start changes.
@@ -273,16 +276,17 @@ class Claim:
         workdir: epath.Path,
         config: ConfigDict,
         data: Mapping[str, Mapping[str, str]] | None = None,
+        fork_from: str | None = None,
     ):
         workdir = epath.Path(workdir)
         self.workdir, self._config, self._data = workdir, _plain(config), data
         self.changes: dict[str, str] = {}
         self._old: dict[str, Any] | None = None
-        self._record = {"schema": SCHEMA, "starts": []}
+        self._record = {"schema": SCHEMA, "fork_from": fork_from, "starts": []}
         if not (workdir / "config.json").exists():
             self._check_free()
         elif _has_results(workdir):
-            self._check_same()
+            self._check_same(fork_from)
         # Else a start failed before its first row. Nothing is lost where this run takes its place.
 
     def _check_free(self):
@@ -297,8 +301,14 @@ class Claim:
                 f"{', '.join(others[:5])}): give another --workdir"
             )
 
-    def _check_same(self):
+    def _check_same(self, fork_from):
         self._record = read(self.workdir) | {"schema": SCHEMA}
+        begun = self._record.setdefault("fork_from", None)
+        if fork_from != begun and not (fork_from is None and _has_checkpoint(self.workdir)):
+            raise ConfigError(
+                f"--fork_from={fork_from}: the run in {self.workdir} began with {begun}. Give "
+                "that, or another --workdir"
+            )
         self._old = read_config(self.workdir)
         different = differences(self._old, self._config)
         fixed = [line for key, line in different.items() if not may_change(key)]

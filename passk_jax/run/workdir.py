@@ -72,6 +72,7 @@ def hold(
     data: Mapping[str, Mapping[str, str]] | None = None,
     *,
     restart: bool = False,
+    fork_from: str | None = None,
 ) -> Iterator["Files"]:
     """Holds a workdir for this run. All processes call it together.
 
@@ -82,6 +83,7 @@ def hold(
       config: The run's config.
       data: `Parts.data()`.
       restart: Whether to move what the folder holds to `earlier/` in it, and begin again.
+      fork_from: The run and step that this run begins with, if any.
 
     Raises:
       ConfigError: The folder holds another run (see `record.Claim`), or another process trains in
@@ -100,7 +102,7 @@ def hold(
                 stack.enter_context(lock(workdir))
             if restart:
                 _move_aside(workdir)
-            return stack.enter_context(_files(record.Claim(workdir, config, data)))
+            return stack.enter_context(_files(record.Claim(workdir, config, data, fork_from)))
 
         yield processes.together(enter, kinds)
 

@@ -2,13 +2,18 @@
 
 import json
 import pathlib
+import shutil
+import tarfile
+import types
 
+import numpy as np
 import pytest
 
 from passk_jax.errors import CheckpointError, ConfigError
-from passk_jax.run import record, workdir
+from passk_jax.run import evaluation, export, record, workdir
 from passk_jax.run.loop import Loop, train
-from passk_jax.tracking import read_rows
+from passk_jax.run.parts import build
+from passk_jax.tracking import Writer, read_arms, read_rows, solve_record
 from tests.run.test_loop import assert_same_run, without_clock
 from tests.tiny import tiny_config
 
@@ -23,7 +28,13 @@ def starts(folder):
     return json.loads((folder / "record.json").read_text())["starts"]
 
 
-SHORT = {"steps": 2, "warm_start__steps": 0, "evaluation__num_problems": 2, "eval_every_steps": 2}
+SHORT = {
+    "evaluation__prompts_per_batch": 2,
+    "steps": 2,
+    "warm_start__steps": 0,
+    "evaluation__num_problems": 2,
+    "eval_every_steps": 2,
+}
 
 
 def short(**changes):
@@ -48,8 +59,6 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def run(finished, tmp_path):
     """A copy of a run of two steps."""
-    import shutil
-
     return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -61,7 +70,7 @@ def kept(folder, names):
 
 def test_other_problems_under_the_same_command_are_refused(tmp_path):
     """The reproduction: `keep_problems` names the same file, which then names other ids."""
-    every = list(json.loads(record_of_all(tmp_path)))
+    every = list(build(short()).data()["train"])
     old, new = every[:20], every[19:40]
     file = kept(tmp_path, old)
     config = short(keep_problems=file, order="prioritized")
@@ -77,12 +86,6 @@ def test_other_problems_under_the_same_command_are_refused(tmp_path):
     assert contents(tmp_path / "run") == before
     kept(tmp_path, old)
     train(config, tmp_path / "run")
-
-
-def record_of_all(tmp_path):
-    from passk_jax.run.parts import build
-
-    return json.dumps(build(short()).data()["train"])
 
 
 def test_a_changed_answer_and_another_order_are_other_problems():
@@ -127,7 +130,6 @@ def test_a_run_is_raised_and_seen_otherwise_and_this_is_recorded(run):
         "log_samples_problems": 1,
         "tensorboard": True,
         "evaluation__num_problems": 4,
-        "micro_batch__problems": 2,
         "mesh__data": 1,
     }
     train(short(**more), run)
@@ -145,7 +147,6 @@ def test_a_run_is_raised_and_seen_otherwise_and_this_is_recorded(run):
         "log_samples_problems": [2, 1],
         "tensorboard": [False, True],
         "evaluation.num_problems": [2, 4],
-        "micro_batch.problems": [None, 2],
         "mesh.data": [-1, 1],
     }
     assert json.loads((run / "config.json").read_text())["steps"] == 4
@@ -154,6 +155,13 @@ def test_a_run_is_raised_and_seen_otherwise_and_this_is_recorded(run):
         train(short(**more | {"steps": 3}), run)
     after = contents(run)
     assert {name: after[name] for name in before} == before
+
+
+def test_the_keys_that_may_change():
+    yes = "micro_batch.samples sharding.training.embed mesh.fsdp task.options.num_workers "
+    yes += "task.options.mbpp.num_workers evaluation.samples_per_prompt log_samples_every_steps"
+    no = "policy.dtype objective.minibatches evaluation.temperature warm_start.steps sampling.top_k"
+    assert all(map(record.may_change, yes.split())) and not any(map(record.may_change, no.split()))
 
 
 @pytest.mark.parametrize(
@@ -176,8 +184,6 @@ def test_what_may_not_change_is_named_and_nothing_else(changes, line, run):
 
 
 def test_results_without_a_checkpoint_are_refused_and_restart_keeps_them(run):
-    import shutil
-
     shutil.rmtree(run / "checkpoints")
     before = contents(run)
     with pytest.raises(ConfigError, match=r"no checkpoint to go on from.*--restart"):
@@ -206,6 +212,19 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 3
     train(short(), tmp_path)
     assert len(read_rows(tmp_path / "metrics.jsonl")) == 3
+
+
+def test_the_table_is_first_written_when_there_is_a_checkpoint(tmp_path, monkeypatch):
+    """Before that it would refuse a killed run, which has to begin again."""
+    write, whole = Writer.write_problems, []
+
+    def spy(writer, *arguments):
+        whole.append([path for path in (tmp_path / "checkpoints").iterdir() if path.name == "1"])
+        write(writer, *arguments)
+
+    monkeypatch.setattr(Writer, "write_problems", spy)
+    train(short(checkpoint_every_steps=1), tmp_path)
+    assert len(whole) == 2 and whole[0]
 
 
 def test_a_run_that_saved_and_was_killed_at_once_has_its_table(run):
@@ -288,4 +307,131 @@ def test_the_commit_is_that_of_the_checkout():
     done = subprocess.run(git, capture_output=True, text=True)
     if done.returncode:
         pytest.skip("no checkout")
-    assert record.versions()["commit"].removesuffix("-dirty") == done.stdout.strip()
+    assert record._commit().removesuffix("-dirty") == done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"task": {"options": {"unsafe_execution": True}}}, "task.options.unsafe_execution = True"),
+        ({"task": {"name": "stranger:task"}}, "task.name = 'stranger:task'"),
+        ({"task": {"options": {"rates": ["stranger:task"]}}}, "task.options.rates"),
+    ],
+)
+def test_nothing_that_a_strangers_folder_names_is_executed(changes, said, run, monkeypatch):
+    imported = []
+    monkeypatch.setattr("importlib.import_module", lambda name: imported.append(name))
+    config = json.loads((run / "config.json").read_text())
+    config["task"] = config["task"] | changes["task"]
+    (run / "config.json").write_text(json.dumps(config))
+    commands = [
+        lambda: evaluation.evaluate(
+            run, split="test", num_samples=2, ks=[1], temperatures=[1.0], num_problems=1
+        ),
+        lambda: evaluation.difficulty(run, num_samples=2),
+        lambda: export.export(run, run / "out", file_format="huggingface"),
+    ]
+    for each in commands:
+        with pytest.raises(ConfigError, match="--trust_config") as caught:
+            each()
+        assert said in str(caught.value)
+    assert not imported
+    assert workdir.load_config(run, trust=True).task.name == config["task"]["name"]
+
+
+def test_the_estimator_of_a_strangers_folder_is_not_imported(run, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text("raise SystemExit('executed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = json.loads((run / "config.json").read_text())
+    config["estimator"]["name"] = "stranger:surrogate"
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit, match="executed"):  # the name is one that would be imported
+        build(workdir.load_config(run))
+    found = evaluation.evaluate(
+        run, split="validation", num_samples=4, ks=[1], temperatures=[1.0], num_problems=2
+    )
+    assert found["step"] == 2
+    assert export.export(run, tmp_path / "out", file_format="orbax") == 2
+    assert len(read_arms([run])) == 1
+
+
+OLD_RUNS = sorted(pathlib.Path(__file__).parent.glob("old_runs/*.tar.gz"))
+
+
+def test_a_run_of_this_schema_is_kept():
+    """`python -m tests.run.old_runs.make tests/run/old_runs/schema1.tar.gz` makes it."""
+    names = [f"schema{number}.tar.gz" for number in range(record.SCHEMA + 1)]
+    assert [file.name for file in OLD_RUNS] == names
+
+
+@pytest.mark.parametrize("file", OLD_RUNS, ids=lambda file: file.name)
+def test_a_run_of_an_older_version_goes_on_and_is_evaluated(file, tmp_path):
+    with tarfile.open(file) as archive:
+        archive.extractall(tmp_path, filter="data")
+    assert file.stat().st_size < 200_000
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    arguments = {"split": "validation", "num_samples": 4, "ks": [1], "temperatures": [1.0]}
+    found = evaluation.evaluate(tmp_path, num_problems=2, **arguments)
+    assert found["step"] == 2
+    config = workdir.load_config(tmp_path)
+    config.steps = 3
+    train(config, tmp_path)
+    after = (tmp_path / "metrics.jsonl").read_bytes()
+    assert after.startswith(before) and [row["step"] for row in without_clock(tmp_path)][-1] == 3
+    assert starts(tmp_path)[-1]["changed"] == {"steps": [2, 3]}
+    assert evaluation.evaluate(tmp_path, num_problems=2, **arguments)["step"] == 3
+    (arm,) = read_arms([tmp_path])
+    assert arm.runs[0].step == 3
+
+
+def test_the_best_checkpoint_is_that_of_the_held_out_figure(tmp_path):
+    name = "eval/distinct@4_n4"
+    config = short(
+        steps=4, eval_every_steps=1, checkpoint_every_steps=9, checkpoints_to_keep=1, keep_best=name
+    )
+    train(config, tmp_path)
+    values = {row["step"]: row[name] for row in without_clock(tmp_path) if row["step"]}
+    best = max(values, key=lambda step: (values[step], step))
+    assert best < 4  # else this shows nothing
+    arguments = {"split": "validation", "num_samples": 4, "ks": [1], "temperatures": [1.0]}
+    for which, step in (("best", best), (str(best), best), ("latest", 4), ("4", 4)):
+        found = evaluation.evaluate(tmp_path, num_problems=2, checkpoint=which, **arguments)
+        assert found["step"] == step
+    assert export.export(tmp_path, tmp_path / "o", file_format="orbax", checkpoint="best") == best
+    for which in ("9", "worst"):
+        with pytest.raises(ConfigError, match=rf"--checkpoint: .* are latest, best, {best}, 4"):
+            evaluation.difficulty(tmp_path, num_samples=4, checkpoint=which)
+
+
+def test_a_figure_that_there_is_not_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"keep_best = 'eval/pass@16_n16': .* eval/pass@4_n4"):
+        train(short(keep_best="eval/pass@16_n16"), tmp_path)
+
+
+def test_a_run_ends_when_nothing_new_is_solved(tmp_path, capsys):
+    """An untrained policy solves nothing."""
+    config = short(steps=50, stop_when_flat=3, eval_every_steps=50)
+    train(config, tmp_path)
+    assert "ended at step 3: no problem was solved for the first time" in capsys.readouterr().err
+    rows = without_clock(tmp_path)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert "eval/pass@1_n4" in rows[-1]
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    train(config, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    train(short(steps=4, eval_every_steps=50), tmp_path)
+    assert without_clock(tmp_path)[-1]["step"] == 4
+
+
+def test_news_put_the_end_off():
+    """Solved for the first time at step 5: with 3 steps the end is at step 8."""
+    solved = solve_record.update(
+        solve_record.empty(2), np.array([0, 1]), np.array([[True], [False]]), 5
+    )
+    again = solve_record.update(solved, np.array([0]), np.array([[True]]), 7)
+    loop = types.SimpleNamespace(config=short(steps=50, stop_when_flat=3))
+    for step, done in ((7, False), (8, True), (50, True)):
+        loop.run = types.SimpleNamespace(step=step, solve_record=again)
+        assert Loop._done(loop) == done
+    with pytest.raises(ConfigError, match="stop_when_flat = 0: must be at least 1, or None"):
+        build(short(stop_when_flat=0))
