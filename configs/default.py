@@ -34,6 +34,12 @@ def get_config() -> config_dict.ConfigDict:
     config.eval_every_steps = 50  # held-out evaluation, also before the first step and at the end
     config.checkpoint_every_steps = 50  # of the warm start and of training
     config.checkpoints_to_keep = 3  # the latest ones; more than 1, in case one is damaged
+    # A held-out figure, such as "eval/pass@16_n16": each evaluation then saves a checkpoint, and
+    # the one with the highest value is kept beside the latest ones. None: off.
+    config.keep_best = optional(None, str)
+    # Training ends early after so many steps in which no training problem was solved for the first
+    # time (PKPO takes 1000). None: off.
+    config.stop_when_flat = optional(None, int)
     config.log_samples_every_steps = 10  # how often training completions go to samples.jsonl
     config.log_samples_problems = 2  # how many problems' completions are written each time
 

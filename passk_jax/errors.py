@@ -1,7 +1,11 @@
 """The errors that a command prints as one line. All others keep their traceback."""
 
 import contextlib
+import re
 from collections.abc import Iterator
+
+# C0 (without tab and line feed) and C1, what turns the direction of writing, and lone surrogates.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class ConfigError(ValueError):
@@ -22,6 +26,16 @@ class DivergedError(RuntimeError):
 
 class Stopped(Exception):
     """A signal (the argument) stopped the run, after a checkpoint was saved."""
+
+
+def printable(text: str) -> str:
+    r"""Returns a text of somebody else's that a terminal or a page only shows.
+
+    >>> print(printable("a\nb\x1b[2J"))
+    a
+    b\x1b[2J
+    """
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 @contextlib.contextmanager

@@ -21,12 +21,15 @@ def main() -> None:
         file_format=given.format,
         dtype=given.dtype,
         lora=given.lora,
+        trust=given.trust_config,
+        checkpoint=given.checkpoint,
     )
     print(f"the policy of step {step}: {given.out}")
 
 
 if __name__ == "__main__":
     command.define_workdir()
+    command.define_checkpoint()
     flags.DEFINE_string("out", None, "A new folder.", required=True)
     flags.DEFINE_string("format", "huggingface", "One of huggingface, gemma, orbax.")
     flags.DEFINE_string("lora", "merge", "With LoRA: merge it, or keep it apart (PEFT's form).")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax
 
 from passk_jax import tracking
+from passk_jax.errors import printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,11 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arms = tracking.read_arms(arguments.runs, arguments.labels)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     for run in (run for arm in arms for run in arm.runs):
         if run.step < run.config["steps"]:
             print(f"warning: {run.folder} is unfinished: {run.progress}", file=sys.stderr)
+    for key, values in tracking.differences(arms).items():
+        if key.startswith("version of "):
+            print(f"warning: the arms differ in the {key}: {' | '.join(values)}", file=sys.stderr)
     print(tracking.summary_table(arms))
     try:
         print(f"\nreport: {tracking.write_report(arms, output)}")

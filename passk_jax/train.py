@@ -15,12 +15,15 @@ def main() -> None:
     """Trains: `run.loop` makes the steps, and `run.step` is one of them."""
     from passk_jax.run import loop
 
-    loop.train(flags.FLAGS.config, command.run_folder())
+    given = flags.FLAGS
+    loop.train(given.config, command.run_folder(), restart=given.restart, fork_from=given.fork_from)
 
 
 if __name__ == "__main__":
     # Defined here and not at import: two commands imported by one process may share flag names.
     command.define_config("configs/arithmetic.py")
     command.define_workdir()
+    flags.DEFINE_bool("restart", False, "Move what the folder holds to earlier/ in it, and begin.")
+    flags.DEFINE_string("fork_from", None, "Begin with another run: RUN or RUN@step.")
     command.define_distributed()
     command.main(main)

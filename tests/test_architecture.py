@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "rollout": {"errors", "policy"},
     "learner": {"errors", "policy", "processes", "rollout"},
     "tracking": {"errors", "transforms", "tasks"},
-    "run": {*"errors transforms tasks policy processes rollout learner tracking".split()},
+    "run": {*"errors configs transforms tasks policy processes rollout learner tracking".split()},
     "planning": {"errors", "policy", "rollout", "learner", "run"},
     "integrations": {"errors", "transforms"},
 }

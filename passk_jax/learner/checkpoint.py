@@ -19,9 +19,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from etils import epath
+from orbax.checkpoint import checkpoint_managers
 
 from passk_jax import processes
 from passk_jax.errors import CheckpointError
+from passk_jax.policy.formats.orbax import check_links
 
 _logger = logging.getLogger(__name__)
 
@@ -34,18 +36,34 @@ class Checkpoints:
     Args:
       directory: Folder of the checkpoints; created if it is missing, unless `read_only`.
       keep: Number of latest checkpoints to keep.
+      keep_best: Whether the one that was saved with the highest value is kept too.
       read_only: For evaluation: nothing is created, moved or deleted.
     """
 
-    def __init__(self, directory: str | pathlib.Path, keep: int = 3, read_only: bool = False):
+    def __init__(
+        self,
+        directory: str | pathlib.Path,
+        keep: int = 3,
+        *,
+        keep_best: bool = False,
+        read_only: bool = False,
+    ):
         # Orbax takes URLs such as gs://bucket/run as they are, and local paths absolute.
         text = str(directory)
         self.directory = text if "://" in text else str(pathlib.Path(text).absolute())
         self._read_only = read_only
+        policies = [checkpoint_managers.LatestN(n=None if read_only else keep)]
+        if keep_best:
+            policies.append(
+                checkpoint_managers.BestN(
+                    get_metric_fn=_value, n=1, keep_checkpoints_without_metrics=False
+                )
+            )
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=None if read_only else keep,
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+                best_fn=_value if keep_best or read_only else None,
                 create=not read_only,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,
@@ -58,13 +76,20 @@ class Checkpoints:
         """Returns the progress numbers of the existing checkpoints, rising."""
         return sorted(self._manager.all_steps())
 
-    def save(self, progress: int, arrays: Any, metadata: dict[str, Any]) -> None:
+    def best(self) -> int | None:
+        """Returns the number of the checkpoint with the highest value; `None` if none has one."""
+        return self._manager.best_step()
+
+    def save(
+        self, progress: int, arrays: Any, metadata: dict[str, Any], value: float | None = None
+    ) -> None:
         """Starts writing a checkpoint; training goes on meanwhile.
 
         Args:
           progress: The checkpoint's number.
           arrays: A tree of jax or numpy arrays.
           metadata: JSON content: counters, positions, cursors.
+          value: How good it is, if that is known; see `keep_best`.
 
         Raises:
           CheckpointError: This or the previous checkpoint could not be written (the disk is full,
@@ -80,6 +105,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(arrays), figures=ocp.args.JsonSave(metadata)
                 ),
+                metrics=None if value is None else {"value": value},
             )
         except Exception as error:
             raise self._not_written(error) from error
@@ -92,22 +118,28 @@ class Checkpoints:
         except Exception as error:
             raise self._not_written(error) from error
 
-    def restore_latest(self, template: Any) -> tuple[int, Any, dict[str, Any]] | None:
+    def restore_latest(
+        self, template: Any, at: int | None = None
+    ) -> tuple[int, Any, dict[str, Any]] | None:
         """Reads the latest intact checkpoint; skips damaged ones and logs that.
 
         Args:
           template: A tree like the saved one. jax arrays (or `ShapeDtypeStruct`s with shardings)
             say where the arrays go, on any mesh. numpy arrays stay on the host. `LEFT_OUT` leaves
             are not read.
+          at: The number of the only checkpoint that will do; `None` for any.
 
         Returns:
           (progress, arrays, metadata), or `None` if there is no checkpoint.
 
         Raises:
-          CheckpointError: There are checkpoints, but none can be read.
+          CheckpointError: There are checkpoints, but none can be read, or one has a link that leads
+            out of it.
         """
         steps = processes.gather(self.steps()[::-1])[0]
+        steps = steps if at is None else [step for step in steps if step == at]
         for progress in steps:
+            check_links(epath.Path(self.directory) / str(progress))
             try:
                 arrays, metadata = self._restore(progress, template)
             except Exception as error:
@@ -177,6 +209,10 @@ class Checkpoints:
             f"{self.steps()} are intact; fix the cause (is the disk full?) and run the same "
             "command again to resume from the latest"
         )
+
+
+def _value(metrics: dict[str, float]) -> float:
+    return metrics["value"]
 
 
 def quiet_logs() -> None:

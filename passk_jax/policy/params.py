@@ -5,6 +5,7 @@ arrays a host holds only the parts of that tensor that its devices need.
 """
 
 import functools
+import logging
 import math
 import pathlib
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from passk_jax.errors import CheckpointError
 from passk_jax.policy.config import GEMMA2_2B, DecoderConfig
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.formats import config_json, layouts, orbax, safetensors
+
+_logger = logging.getLogger(__name__)
 
 # Rows of Gemma 2's embedding: Hugging Face's, and with the rows that the gemma package adds.
 _PIECES, _PACKAGE_ROWS = 256_000, 256_128
@@ -58,7 +61,18 @@ def load(
     parameters = {}
     for entry in layout:
         parameters |= _read(files, entry, targets)
+    wrong = [leaf for leaf, finite in jax.device_get(_finite(parameters)).items() if not finite]
+    if wrong:
+        _logger.warning(
+            "%s: %d of %d parameters hold values that are not finite, such as %s",
+            folder, len(wrong), len(parameters), wrong[0],
+        )  # fmt: skip
     return layouts.unflatten(parameters)
+
+
+@jax.jit
+def _finite(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: jnp.isfinite(array).all() for name, array in arrays.items()}
 
 
 def read_config(folder: str | pathlib.Path) -> DecoderConfig:

@@ -69,6 +69,10 @@ def check_counts(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.dynamic_sampling_batches = {batches}: must be at least 2, or None for off"
         )
+    if config.stop_when_flat is not None and config.stop_when_flat < 1:
+        raise ConfigError(
+            f"config.stop_when_flat = {config.stop_when_flat}: must be at least 1, or None for off"
+        )
     if not 0 <= config.evaluation.temperature < float("inf"):
         raise ConfigError(
             f"config.evaluation.temperature = {config.evaluation.temperature}: must be a number of "

@@ -20,6 +20,7 @@ from passk_jax.errors import (
     DivergedError,
     Stopped,
     WorkdirError,
+    printable,
     writing,
 )
 from passk_jax.run import overrides
@@ -32,6 +33,14 @@ _SHIPPED = re.compile(r"((passk_jax/)?configs/)?(\w+)(\.py)?")
 def define_workdir() -> None:
     """Defines `--workdir`, the folder of a run."""
     flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+
+
+def define_checkpoint() -> None:
+    """Defines what a command reads of a folder, which may be a stranger's."""
+    flags.DEFINE_string("checkpoint", "latest", "latest, best (config.keep_best), or a step.")
+    flags.DEFINE_bool(
+        "trust_config", False, "Execute what the folder's config names: unsafe_execution, modules."
+    )
 
 
 def define_distributed() -> None:
@@ -50,6 +59,7 @@ def define_sampling(split: str) -> None:
     flags.DEFINE_integer("problems", None, "Only the first so many problems.")
     flags.DEFINE_integer("seed", 0, "The seed of the samples, and of the bootstrap.")
     flags.DEFINE_list("mesh", None, "Sizes of data, fsdp, model, such as 1,1,-1, if not the run's.")
+    define_checkpoint()
     define_distributed()
 
 
@@ -68,6 +78,8 @@ def sampling_arguments(**own: Any) -> dict[str, Any]:
         "num_problems": given.problems,
         "seed": given.seed,
         "mesh": numbers("mesh", int) if given.mesh else None,
+        "trust": given.trust_config,
+        "checkpoint": given.checkpoint,
         **own,
     }
     workdir.check_same({"arguments": arguments})
@@ -151,10 +163,13 @@ def status(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except (ConfigError, CheckpointError, DivergedError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except WorkdirError as error:
-        print(f"error: {error}. Mend it and run the same command again", file=sys.stderr)
+        print(
+            f"error: {printable(str(error))}. Mend it and run the same command again",
+            file=sys.stderr,
+        )
         return 1
     except Stopped as stopped:
         number = stopped.args[0]

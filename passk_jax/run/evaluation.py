@@ -11,7 +11,7 @@ from etils import epath
 
 from passk_jax import processes, tasks, tracking
 from passk_jax.errors import ConfigError
-from passk_jax.run import workdir
+from passk_jax.run import record, workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -58,6 +58,8 @@ def load(
     split: str,
     num_problems: int | None = None,
     mesh: Sequence[int] | None = None,
+    trust: bool = False,
+    checkpoint: str = "latest",
 ) -> Trained:
     """Loads a run's latest whole checkpoint, and the first problems of a split.
 
@@ -65,22 +67,24 @@ def load(
       directory: The run's folder.
       split: A split of the task.
       num_problems: The number of problems; `None` for all of the split.
-      mesh: See `workdir.load_config`.
+      mesh: See `workdir.load_config`, as for `trust`.
+      trust: Whether what the folder's config names may be executed.
+      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
 
     Raises:
       ConfigError: The folder holds no run or no checkpoint, or the split has no problems.
       CheckpointError: No checkpoint can be read.
     """
-    config = workdir.load_config(directory, mesh)
-    parts = processes.together(lambda: build(config), (ConfigError,))
-    workdir.check_same({"problems": parts.digest()})
+    config = workdir.load_config(directory, mesh, trust=trust)
+    parts = processes.together(lambda: build(config, estimator=False), (ConfigError,))
+    workdir.check_same({"problems": record.digest(parts.data())})
     try:
         problems = parts.task.split(split)[:num_problems]
     except ConfigError as error:
         raise ConfigError(f"--split: {error}") from error
     if not problems:
         raise ConfigError(f"--split: the task has no problems in {split!r}")
-    step, variables = restore_variables(parts, directory)
+    step, variables = restore_variables(parts, directory, checkpoint)
     return Trained(parts, problems, step, parts.sampling_params(variables))
 
 
@@ -94,11 +98,13 @@ def evaluate(
     num_problems: int | None = None,
     seed: int = 0,
     mesh: Sequence[int] | None = None,
+    trust: bool = False,
+    checkpoint: str = "latest",
 ) -> dict[str, Any]:
     """Estimates pass@k and more, with confidence intervals.
 
     Args:
-      directory: See `load`, as for `split`, `num_problems` and `mesh`.
+      directory: See `load`, as for `split`, `num_problems`, `mesh` and `trust`.
       split: A split of the task.
       num_samples: N, the number of samples of each problem.
       ks: The k of pass@k, distinct@k and majority@k, each at most N.
@@ -106,6 +112,8 @@ def evaluate(
       num_problems: The number of problems; `None` for all of the split.
       seed: The seed of the samples and of the bootstrap.
       mesh: The mesh of the devices that are here.
+      trust: Whether what the folder's config names may be executed.
+      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
 
     Returns:
       {"step", "split", "num_problems", "num_samples", "results": [{"part", "temperature", "metric",
@@ -123,7 +131,7 @@ def evaluate(
         raise ConfigError(
             f"--temperatures = {list(temperatures)}: numbers of at least 0 are allowed"
         )
-    trained = load(directory, split, num_problems, mesh)
+    trained = load(directory, split, num_problems, mesh, trust, checkpoint)
     groups = {"all": list(range(len(trained.problems))), **tasks.by_part(trained.problems)}
     results = []
     for temperature in temperatures:
@@ -158,11 +166,13 @@ def difficulty(
     num_problems: int | None = None,
     seed: int = 0,
     mesh: Sequence[int] | None = None,
+    trust: bool = False,
+    checkpoint: str = "latest",
 ) -> dict[str, Any]:
     """Returns the solve rate of each problem, and which problems are neither too hard nor done.
 
     Args:
-      directory: See `load`, as for `split`, `num_problems` and `mesh`.
+      directory: See `load`, as for `split`, `num_problems`, `mesh` and `trust`.
       split: A split of the task.
       num_samples: N, the number of samples of each problem.
       low: The smallest rate that is kept.
@@ -171,6 +181,8 @@ def difficulty(
       num_problems: The number of problems; `None` for all of the split.
       seed: The seed of the samples.
       mesh: The mesh of the devices that are here.
+      trust: Whether what the folder's config names may be executed.
+      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
 
     Returns:
       {"task", "split", "step", "num_samples", "low", "high", "temperature", "rates": {id: rate},
@@ -186,7 +198,7 @@ def difficulty(
         raise ConfigError(f"--low = {low}, --high = {high}: 0 <= low <= high <= 1 is allowed")
     if not 0 < temperature < float("inf"):
         raise ConfigError(f"--temperature = {temperature}: must be a positive number")
-    trained = load(directory, split, num_problems, mesh)
+    trained = load(directory, split, num_problems, mesh, trust, checkpoint)
     scores = trained.score(num_samples, temperature, seed)
     names = [problem.id for problem in trained.problems]
     rates = dict(zip(names, scores.correct_PxN.mean(axis=1).tolist(), strict=True))

@@ -27,8 +27,10 @@ def export(
     file_format: str,
     dtype: str = "bfloat16",
     lora: str = "merge",
+    trust: bool = False,
+    checkpoint: str = "latest",
 ) -> int:
-    """Writes the parameters of a run's latest whole checkpoint.
+    """Writes the parameters of a run's checkpoint.
 
     Args:
       directory: the run's folder.
@@ -38,6 +40,8 @@ def export(
       dtype: of the parameters that are written; training keeps them in float32.
       lora: of a run with LoRA, "merge": the model that it makes; "keep": as the PEFT package reads
         it, to be added to the model that the run began with (format "huggingface" only).
+      trust: whether what the folder's config names may be executed.
+      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
 
     Returns:
       The step that they are of.
@@ -59,14 +63,14 @@ def export(
     if out.exists():
         raise CheckpointError(f"{out} exists already: name a new folder")
     # Whatever devices are here: the parameters are the same.
-    config = workdir.load_config(directory, mesh=(1, 1, -1))
+    config = workdir.load_config(directory, mesh=(1, 1, -1), trust=trust)
     if lora == "keep" and config.lora.rank is None:
         raise ConfigError(
             f"--lora = 'keep': {directory} is a run without LoRA (config.lora.rank = None); merge "
             "is allowed"
         )
-    parts = build(config)
-    step, variables = restore_variables(parts, directory)
+    parts = build(config, estimator=False)
+    step, variables = restore_variables(parts, directory, checkpoint)
     decoder, tokenizer = parts.decoder.config, parts.tokenizer
     if lora == "keep":
         matrices = jax.tree.map(lambda x: x.astype(dtype), variables["lora"])

@@ -2,23 +2,23 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from passk_jax import processes, tasks, tracking
-from passk_jax.errors import ConfigError, DivergedError, Stopped, writing
+from passk_jax.errors import ConfigError, DivergedError, Stopped, WorkdirError, writing
 from passk_jax.learner.checkpoint import Checkpoints, fingerprints
 from passk_jax.learner.train_state import begin_training
-from passk_jax.run import state, workdir
+from passk_jax.run import fork, record, state, workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -26,8 +26,21 @@ from passk_jax.run.step import train_step
 from passk_jax.tasks.order import Order
 
 
-def train(config: ConfigDict, directory: epath.Path) -> None:
+def train(
+    config: ConfigDict,
+    directory: epath.Path,
+    *,
+    restart: bool = False,
+    fork_from: str | None = None,
+) -> None:
     """Trains, or goes on training, in a folder; then writes the report and prints the summary.
+
+    Args:
+      config: The config, of which some keys may be others than when the run began
+        (`record.MAY_CHANGE`).
+      directory: The run's folder.
+      restart: Whether to set aside what the folder holds, and begin again.
+      fork_from: A run's folder, or folder@step, to begin with; see `fork.fork`.
 
     Raises:
       ConfigError: The config cannot be run, or not in this folder. Nothing was compiled or changed.
@@ -35,11 +48,13 @@ def train(config: ConfigDict, directory: epath.Path) -> None:
       Stopped: A signal asked to stop. A checkpoint was saved.
       WorkdirError: A file cannot be written.
     """
-    workdir.check_same({"config": config.to_dict(), "versions": _versions()})
+    workdir.check_same({"config": config.to_dict(), "versions": record.versions()})
     parts = processes.together(lambda: build(config), (ConfigError,))
-    workdir.check_same({"problems": parts.digest()})
-    with workdir.hold(directory, config) as files:
-        loop = Loop(parts, directory, files)
+    data = parts.data()
+    workdir.check_same({"problems": record.digest(data)})
+    with workdir.hold(directory, config, data, restart=restart, fork_from=fork_from) as files:
+        begin = None if fork_from is None else lambda: fork.fork(parts, fork_from, data)
+        loop = Loop(parts, directory, files, begin)
         print(loop.describe(), file=sys.stderr)
         try:
             with contextlib.closing(loop), _stop_on_signals(loop):
@@ -59,15 +74,29 @@ class Loop:
       stop_signal: The signal that asked this process to stop, if any.
     """
 
-    def __init__(self, parts: Parts, directory: epath.Path, files: workdir.Files):
+    def __init__(
+        self,
+        parts: Parts,
+        directory: epath.Path,
+        files: workdir.Files,
+        begin: Callable[[], state.RunState] | None = None,
+    ):
         self.parts, self.config, self.files = parts, parts.config, files
         evaluation = self.config.evaluation
         self.held_out = parts.task.split(evaluation.split)[: evaluation.num_problems]
         self.checkpoints = Checkpoints(
-            directory / "checkpoints", keep=self.config.checkpoints_to_keep
+            directory / "checkpoints",
+            keep=self.config.checkpoints_to_keep,
+            keep_best=self.config.keep_best is not None,
         )
-        self.run, cursor = state.restore_or_begin(parts, self.checkpoints)
+        self._value: float | None = None  # of the policy as it is, where it was evaluated
+        self.run, cursor = state.restore_or_begin(parts, self.checkpoints, begin)
+        self._begins = self.run.step == 0 or cursor is None
         self.base_fingerprints = fingerprints(self.run.state.frozen)
+        self._saved = cursor is not None
+        kinds = (ConfigError, WorkdirError)
+        processes.together(lambda: files.begin(self.run.step), kinds)
+        processes.together(lambda: workdir.check_shared(directory), kinds)
         self.writer = processes.together(lambda: self._make_writer(cursor))
         self.stop_signal: signal.Signals | None = None
         self.skipped: list[str] = []  # of the latest steps without an update: what was not finite
@@ -76,13 +105,25 @@ class Loop:
         """Makes the warm start and all steps, with an evaluation before, between and after."""
         self._warm_start()
         with tracking.Progress(self.config.steps, initial=self.run.step) as bar:
-            if self.run.step == 0:
-                self.writer.write(0, self._evaluate())
-            while self.run.step < self.config.steps:
+            if self._begins:
+                self.writer.write(self.run.step, self._evaluate())
+            while not self._done():
                 row = self._step()
                 bar.update(self.run.step, row)
                 self._stop_if_diverged(self.run.step, row, "train")
-                self._save_if_due(self.run.step, self.config.steps)
+                self._save_if_due(self.run.step, self.run.step if self._done() else -1)
+        if self.run.step < self.config.steps:
+            print(
+                f"ended at step {self.run.step}: no problem was solved for the first time in "
+                f"config.stop_when_flat = {self.config.stop_when_flat} steps",
+                file=sys.stderr,
+            )
+
+    def _done(self) -> bool:
+        """Whether this is the last step: of the config, or since new problems are solved."""
+        step, flat = self.run.step, self.config.stop_when_flat
+        last_news = max(0, int(np.max(self.run.solve_record.first_solved_step)))
+        return step >= self.config.steps or (flat is not None and step - last_news >= flat)
 
     def describe(self) -> str:
         """Returns what is trained, on what and from where: the first line of a run."""
@@ -105,9 +146,19 @@ class Loop:
     def save(self) -> None:
         """Starts writing a checkpoint of everything that the run needs to go on."""
         cursor = self.writer.cursor()
-        self.writer.write_problems(self.parts.problems, self.run.solve_record)
         processes.together(self.files.publish)  # first: a checkpoint points to what is there
-        state.save(self.checkpoints, self.run, cursor=cursor, base=self.base_fingerprints)
+        state.save(
+            self.checkpoints,
+            self.run,
+            value=self._value,
+            cursor=cursor,
+            base=self.base_fingerprints,
+        )
+        if not self._saved:
+            # problems.csv tells that there was a checkpoint: without one a run is not begun again.
+            self.checkpoints.wait()
+            self._saved = True
+        self.writer.write_problems(self.parts.problems, self.run.solve_record)
 
     def close(self) -> None:
         """Waits for the checkpoint that is being written, and closes all files."""
@@ -130,7 +181,8 @@ class Loop:
             problems = [self.parts.problems[i] for i in indices_P]
             weights_PxN = processes.fetch(step.advantages_PxN).tolist()
             self._write_samples("train", problems, step.groups.scores, weights_PxN)
-        if number % config.eval_every_steps == 0 or number == config.steps:
+        self._value = None
+        if number % config.eval_every_steps == 0 or self._done():
             row |= self._evaluate()
         self.writer.write(number, row)
         return row
@@ -165,7 +217,19 @@ class Loop:
                 prefix=prefix,
                 stderr=True,
             )
+        self._value = self._held_out_value(metrics)
         return metrics
+
+    def _held_out_value(self, metrics: Mapping[str, float]) -> float | None:
+        """Returns the figure that `config.keep_best` names; `None` without it."""
+        name = self.config.keep_best
+        if name is None:
+            return None
+        if name not in metrics:
+            known = ", ".join(key for key in metrics if not key.endswith(("_stderr", "_s")))
+            raise ConfigError(f"config.keep_best = {name!r}: the held-out figures are {known}")
+        value = float(metrics[name])
+        return value if np.isfinite(value) else None
 
     def _warm_start(self) -> None:
         """Makes supervised updates on worked examples; training then has a fresh optimizer."""
@@ -200,6 +264,7 @@ class Loop:
         received = [number for number in processes.gather(self.stop_signal) if number is not None]
         stop_signal = signal.Signals(received[0]) if received else None
         due = step % self.config.checkpoint_every_steps == 0 or step == last
+        due = due or self._value is not None
         if due or stop_signal is not None:
             self.save()
         if stop_signal is not None:
@@ -246,14 +311,13 @@ class Loop:
     def _make_writer(self, cursor: dict[str, int] | None) -> tracking.Writer | tracking.NoWriter:
         if not processes.is_first():
             return tracking.NoWriter()
-        return tracking.Writer(self.files.folder, cursor, tensorboard=self.config.tensorboard)
-
-
-def _versions() -> dict[str, str]:
-    """Returns the versions that decide about a run's numbers: all hosts must have the same."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"python": ".".join(map(str, sys.version_info[:2])), **versions}
+        try:
+            writer = tracking.Writer(self.files.folder, cursor, tensorboard=self.config.tensorboard)
+        except ValueError as error:  # a file is not what the checkpoint says
+            raise ConfigError(str(error)) from error
+        if cursor is not None:  # a run that was killed may have saved, and not written this
+            writer.write_problems(self.parts.problems, self.run.solve_record)
+        return writer
 
 
 @writing()

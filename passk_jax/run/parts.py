@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from passk_jax.policy.sharding import make_layout, make_mesh
 from passk_jax.policy.tokenizer import Tokenizer, check_vocabulary, make_tokenizer
 from passk_jax.rollout.prompts import Prompts, check_buckets, encode_prompts, encode_responses
 from passk_jax.rollout.sampler import Rollout, SamplingConfig, trimmed, without_truncated
-from passk_jax.run import checks
+from passk_jax.run import checks, record
 from passk_jax.run.advantages import Transformation, make_transformation
 from passk_jax.run.checks import section
 from passk_jax.tasks import subset
@@ -136,15 +135,20 @@ class Parts:
     def _put_problems(self, array: np.ndarray) -> jax.Array:
         return self.decoder.layout.put(array, "problems")
 
-    def digest(self) -> int:
-        """Returns a number that changes with the problems: hosts with other data have another."""
-        splits = (self.problems, self.task.split(self.config.evaluation.split))
-        asked = "\n".join(f"{p.id} {p.prompt!r}" for problems in splits for p in problems)
-        return zlib.crc32(asked.encode(errors="surrogatepass"))
+    def data(self) -> dict[str, dict[str, str]]:
+        """Returns a digest of each problem that the run reads, by split and id."""
+        held_out = self.config.evaluation.split
+        splits = {held_out: self.task.split(held_out), "train": self.problems}
+        return {split: record.digests(problems) for split, problems in splits.items()}
 
 
-def build(config: ConfigDict) -> Parts:
+def build(config: ConfigDict, *, estimator: bool = True) -> Parts:
     """Makes the parts that a config names, and checks them. Nothing is compiled.
+
+    Args:
+      config: The run's config.
+      estimator: Whether its estimator is made, which may import a user's module. Evaluation and
+        export need none.
 
     Raises:
       ConfigError: The config cannot be run.
@@ -152,8 +156,10 @@ def build(config: ConfigDict) -> Parts:
     with section("tokenizer"):
         tokenizer = make_tokenizer(config.tokenizer.name, config.tokenizer.path)
     parts = build_policy(config, tokenizer.vocab_size)
-    with section():
-        transformation = make_transformation(config, tokenizer.stop_ids)
+    transformation = None
+    if estimator:
+        with section():
+            transformation = make_transformation(config, tokenizer.stop_ids)
     with section("task"):
         task = tasks.make(
             config.task.name,
@@ -168,7 +174,8 @@ def build(config: ConfigDict) -> Parts:
             )
     if config.drop_long_problems:
         task = _without_long(config, task, tokenizer)
-    checks.check_rewards(config, task, transformation)
+    if transformation is not None:
+        checks.check_rewards(config, task, transformation)
     problems = checks.checked_problems(config, task, tokenizer)
     return dataclasses.replace(
         parts,
@@ -212,7 +219,7 @@ def build_policy(
         warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
     with section("policy"):
-        policy = _decoder_config(config.policy, num_tokens)
+        policy = decoder_config(config.policy, num_tokens)
     with section("lora"):
         trained = dataclasses.replace(
             policy, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
@@ -236,7 +243,8 @@ def build_policy(
     )
 
 
-def _decoder_config(config: ConfigDict, num_tokens: int | None) -> DecoderConfig:
+def decoder_config(config: ConfigDict, num_tokens: int | None) -> DecoderConfig:
+    """Returns the decoder of `config.policy`; see `build_policy` for `num_tokens`."""
     fields = config.to_dict()
     if fields["rope_scaling"] is not None:
         fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])

@@ -1,7 +1,7 @@
 """How far a run is, and what a checkpoint holds of it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -61,23 +61,31 @@ class RunState:
 _COUNTERS = ("warm_start_step", "step", "position")
 
 
-def save(checkpoints: Checkpoints, run: RunState, **metadata: Any) -> None:
-    """Starts writing a checkpoint; `metadata` are its cursor and base.
+def save(
+    checkpoints: Checkpoints, run: RunState, *, value: float | None = None, **metadata: Any
+) -> None:
+    """Starts writing a checkpoint; `metadata` are its cursor and base, `value` says how good it is.
 
     Raises:
       CheckpointError: This checkpoint, or the one before, cannot be written.
     """
     checkpoints.save(
         run.warm_start_step + run.step,
-        _arrays(run.state.replace(frozen=None), run.solve_record),
+        of_checkpoint(run.state.replace(frozen=None), run.solve_record),
         {name: getattr(run, name) for name in _COUNTERS} | metadata,
+        value,
     )
 
 
 def restore_or_begin(
-    parts: Parts, checkpoints: Checkpoints
+    parts: Parts, checkpoints: Checkpoints, begin: Callable[[], RunState] | None = None
 ) -> tuple[RunState, Mapping[str, int] | None]:
     """Returns the run at its latest whole checkpoint, with its cursor, or at its beginning.
+
+    Args:
+      parts: The parts of the run.
+      checkpoints: Its checkpoints, if any.
+      begin: Returns the beginning, where that is not `config.init_from`.
 
     Raises:
       CheckpointError: There are checkpoints and none can be read, or `config.init_from` cannot.
@@ -87,12 +95,14 @@ def restore_or_begin(
     template = abstract_state(
         parts.decoder, parts.warm_start_optimizer, keep_reference=keep_reference
     )
-    restored = checkpoints.restore_latest(_arrays(template, record))
+    restored = checkpoints.restore_latest(of_checkpoint(template, record))
     if restored is not None:
         _, arrays, metadata = restored
         state = arrays["state"].replace(frozen=base(parts, metadata["base"]))
         counters = {name: metadata[name] for name in _COUNTERS}
         return RunState(state, arrays["solve_record"], **counters), metadata["cursor"]
+    if begin is not None:
+        return begin(), None
     config, params, frozen = parts.config, None, base(parts)
     optimizer = parts.warm_start_optimizer if config.warm_start.steps else parts.optimizer
     if frozen is None and config.init_from is not None:
@@ -102,24 +112,61 @@ def restore_or_begin(
     return RunState(state.replace(frozen=frozen), record), None
 
 
-def restore_variables(parts: Parts, directory: epath.Path) -> tuple[int, Any]:
-    """Returns the step and `TrainState.variables` of a run's latest whole checkpoint.
+def numbered(which: str, checkpoints: Checkpoints, warm_start_steps: int) -> int | None:
+    """Returns the number of a run's checkpoint; `None` for the latest one that is whole.
+
+    Args:
+      which: "latest", "best", or a training step.
+      checkpoints: The run's checkpoints.
+      warm_start_steps: The run's `config.warm_start.steps`.
+
+    Raises:
+      ConfigError: There is no such checkpoint.
+    """
+    if which == "latest":
+        return None
+    best, there = checkpoints.best(), checkpoints.steps()
+    number = best if which == "best" else None
+    if which.isdecimal():
+        number = warm_start_steps + int(which)
+    if number not in there:
+        steps = [str(each - warm_start_steps) for each in there if each >= warm_start_steps]
+        known = ["latest", *(["best"] if best is not None else []), *steps]
+        hint = "" if which != "best" else "; config.keep_best makes one"
+        raise ConfigError(f"checkpoint {which!r}: there are {', '.join(known)}{hint}")
+    return number
+
+
+def restore_variables(
+    parts: Parts, directory: epath.Path, which: str = "latest"
+) -> tuple[int, Any]:
+    """Returns the step and `TrainState.variables` of a whole checkpoint of a run.
 
     Nothing else is read: the optimizer's state takes twice the memory of the parameters.
 
+    Args:
+      parts: The parts of the run.
+      directory: The run's folder.
+      which: See `numbered`.
+
     Raises:
-      ConfigError: There is no checkpoint yet.
+      ConfigError: There is no such checkpoint.
       CheckpointError: No checkpoint can be read, or not what LoRA adds to.
     """
     state = abstract_state(
         parts.decoder, parts.optimizer, keep_reference=parts.objective.keeps_reference
     )
-    arrays = _arrays(state, solve_record.empty(1))  # of any length: it is not read
+    arrays = of_checkpoint(state, solve_record.empty(1))  # of any length: it is not read
     template = jax.tree.map(lambda _: LEFT_OUT, arrays)
     template["state"] = template["state"].replace(params=state.params)
     folder, restored = directory / "checkpoints", None
     if folder.is_dir():
-        restored = Checkpoints(folder, read_only=True).restore_latest(template)
+        checkpoints = Checkpoints(folder, read_only=True)
+        try:
+            at = numbered(which, checkpoints, parts.config.warm_start.steps)
+        except ConfigError as error:
+            raise ConfigError(f"--checkpoint: {error}") from error
+        restored = checkpoints.restore_latest(template, at)
     if restored is None:
         raise ConfigError(f"{directory} holds no checkpoint yet")
     _, arrays, metadata = restored
@@ -162,5 +209,6 @@ def base(parts: Parts, expected: Mapping[str, int] | None = None) -> Any:
     return params
 
 
-def _arrays(state: TrainState, record: SolveRecord) -> dict[str, Any]:
+def of_checkpoint(state: TrainState, record: SolveRecord) -> dict[str, Any]:
+    """Returns the arrays of a checkpoint, or the template of a restore."""
     return {"state": state, "solve_record": record}

@@ -6,10 +6,10 @@ the bucket as a whole: before each checkpoint, which holds their sizes, and at t
 
 import contextlib
 import fcntl
-import json
 import pathlib
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from passk_jax import processes
 from passk_jax.errors import ConfigError, WorkdirError, writing
 from passk_jax.policy.sharding import MESH_AXES
+from passk_jax.run import record
 
 # The files that a run reads again when it goes on.
 _READ_AGAIN = ("config.json", "metrics.jsonl", "samples.jsonl", "evaluation.csv")
@@ -56,39 +57,97 @@ def check_same(settings: dict[str, Any]) -> None:
     """
     first, *others = processes.gather(settings)
     for process, other in enumerate(others, start=1):
-        different = differences(first, other, there="on process 0", here=f"on process {process}")
+        different = record.differences(
+            first, other, there="on process 0", here=f"on process {process}"
+        )
         if different:
-            raise ConfigError("the processes differ, and must not:\n" + "\n".join(different))
+            lines = "\n".join(different.values())
+            raise ConfigError(f"the processes differ, and must not:\n{lines}")
 
 
 @contextlib.contextmanager
-def hold(workdir: epath.Path, config: ConfigDict) -> Iterator["Files"]:
-    """Makes a workdir if it is missing, and holds it for this run. All processes call it together.
+def hold(
+    workdir: epath.Path,
+    config: ConfigDict,
+    data: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    restart: bool = False,
+    fork_from: str | None = None,
+) -> Iterator["Files"]:
+    """Holds a workdir for this run. All processes call it together.
+
+    Nothing is written in it before `Files.begin`: a start that fails leaves the folder as it was.
+
+    Args:
+      workdir: The folder; it is made if it is missing.
+      config: The run's config.
+      data: `Parts.data()`.
+      restart: Whether to move what the folder holds to `earlier/` in it, and begin again.
+      fork_from: The run and step that this run begins with, if any.
 
     Raises:
-      ConfigError: The folder holds a run of another config, another process trains in it, or it is
-        not the same folder on all hosts.
+      ConfigError: The folder holds another run (see `record.Claim`), or another process trains in
+        it.
       WorkdirError: The folder cannot be written.
     """
     kinds = (ConfigError, WorkdirError)
     with contextlib.ExitStack() as stack:
 
         @writing()
-        def begin():
+        def enter():
             if not processes.is_first():
-                return Files(pathlib.Path(workdir))  # and writes none
+                return Files(pathlib.Path(workdir), None)  # and writes none
             if not _in_bucket(workdir):
-                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_made(pathlib.Path(workdir)))
                 stack.enter_context(lock(workdir))
-            claim(workdir, config)
-            return stack.enter_context(_files(workdir))
+            if restart:
+                _move_aside(workdir)
+            return stack.enter_context(_files(record.Claim(workdir, config, data, fork_from)))
 
-        files = processes.together(begin, kinds)
-        processes.together(lambda: _check_shared(workdir), kinds)
-        yield files
+        yield processes.together(enter, kinds)
 
 
-def _check_shared(workdir):
+@contextlib.contextmanager
+def _made(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes a folder, and in the end removes what is in it if no run began there."""
+    missing = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    new = [workdir / name for name in (".lock", "checkpoints") if not (workdir / name).exists()]
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if not (workdir / "config.json").exists():
+            with contextlib.suppress(OSError):  # such as a checkpoint in it
+                for path in new:
+                    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+                for folder in missing:
+                    folder.rmdir()
+
+
+def _move_aside(workdir: epath.Path) -> None:
+    if _in_bucket(workdir):
+        raise ConfigError(
+            f"--restart: {workdir} is in a bucket, where moving is copying: do so by `gcloud "
+            "storage mv`, or give another --workdir"
+        )
+    if not (workdir / "config.json").exists():
+        return  # it is empty, or no run's folder
+    earlier = workdir / "earlier"
+    target = earlier / str(1 + len(list(earlier.iterdir())) if earlier.exists() else 1)
+    target.mkdir(parents=True)
+    # The config last: until then a killed restart can be repeated.
+    items = [item for item in workdir.iterdir() if item.name not in (".lock", "earlier")]
+    for item in sorted(items, key=lambda item: item.name == "config.json"):
+        item.rename(target / item.name)
+    print(f"moved the run in {workdir} to {target}", file=sys.stderr)
+
+
+def check_shared(workdir: epath.Path) -> None:
+    """Checks that this process sees the folder that process 0 made a run's.
+
+    Raises:
+      ConfigError: It does not.
+    """
     if not (workdir / "config.json").exists():
         raise ConfigError(
             f"--workdir={workdir} is not the folder that process 0 writes to: many hosts need one "
@@ -103,8 +162,16 @@ class Files:
       folder: A local folder: the workdir itself, unless the workdir is in a bucket.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        self.folder = folder
+    def __init__(self, folder: pathlib.Path, claim: record.Claim | None):
+        self.folder, self._claim = folder, claim
+
+    @writing()
+    def begin(self, step: int) -> None:
+        """Makes the workdir this run's; from here on it is written. See `record.Claim.write`."""
+        if self._claim is not None:
+            for line in self._claim.changes.values():
+                print(f"from step {step} on:{line}", file=sys.stderr)
+            self._claim.write(step)
 
     def publish(self) -> None:
         """Copies to the workdir what was written since the last call.
@@ -117,8 +184,8 @@ class Files:
 class _Copied(Files):
     """A local folder whose files are copied to a bucket."""
 
-    def __init__(self, folder: pathlib.Path, bucket: epath.Path):
-        super().__init__(folder)
+    def __init__(self, folder: pathlib.Path, bucket: epath.Path, claim: record.Claim | None):
+        super().__init__(folder, claim)
         self._bucket = bucket
         for name in _READ_AGAIN:
             if (bucket / name).exists():
@@ -143,68 +210,46 @@ class _Copied(Files):
 
 
 @contextlib.contextmanager
-def _files(workdir: epath.Path) -> Iterator[Files]:
-    if not _in_bucket(workdir):
-        yield Files(pathlib.Path(workdir))
+def _files(claim: record.Claim) -> Iterator[Files]:
+    if not _in_bucket(claim.workdir):
+        yield Files(pathlib.Path(claim.workdir), claim)
         return
     with tempfile.TemporaryDirectory(prefix="passk_jax-") as folder:
-        yield _Copied(pathlib.Path(folder), workdir)
+        yield _Copied(pathlib.Path(folder), claim.workdir, claim)
 
 
 def _in_bucket(path: epath.Path) -> bool:
     return "://" in str(path)
 
 
-def claim(workdir: epath.Path, config: ConfigDict) -> None:
-    """Writes the config to a new workdir, or compares it with the config that is there.
-
-    Raises:
-      ConfigError: The workdir holds a run of another config. The message shows the differences.
-    """
-    path = workdir / "config.json"
-    text = json.dumps(json.loads(config.to_json()), indent=2) + "\n"
-    if path.exists():
-        different = differences(json.loads(path.read_text()), json.loads(text))
-        if different:
-            raise ConfigError(
-                f"{workdir} holds a run of another config. Give another --workdir, or the same "
-                "config to go on with it. The differences:\n" + "\n".join(different)
-            )
-        return
-    # A run that was killed while it began leaves these and nothing else.
-    partial = path.with_suffix(".partial")
-    begun = {".lock", partial.name}
-    there = workdir.iterdir() if workdir.exists() else ()
-    others = sorted(item.name for item in there if item.name not in begun)
-    if others:
-        raise ConfigError(
-            f"{workdir} is not empty and is no run's folder (it has no config.json, but "
-            f"{', '.join(others[:5])}): give another --workdir"
-        )
-    if _in_bucket(workdir):  # where an object is written whole or not at all
-        path.write_text(text)
-        return
-    # Renamed into place, so that a killed run leaves no half-written config.
-    partial.write_text(text)
-    partial.rename(path)
-
-
-def load_config(workdir: epath.Path, mesh: Sequence[int] | None = None) -> ConfigDict:
+def load_config(
+    workdir: epath.Path, mesh: Sequence[int] | None = None, *, trust: bool = False
+) -> ConfigDict:
     """Returns the config of a run, for the devices that are here.
 
     Without a TPU, attention does not use the kernels for TPU: its results differ by rounding only.
 
     Args:
-      workdir: The run's folder.
+      workdir: The run's folder, which may be a stranger's.
       mesh: The sizes of data, fsdp and model; `None` for the run's own.
+      trust: Whether what the config names may be executed.
 
     Raises:
-      ConfigError: The folder holds no run, or the mesh does not have three sizes.
+      ConfigError: The folder holds no run, or one of a newer version; or its config names code and
+        is not trusted; or the mesh does not have three sizes.
     """
-    path = workdir / "config.json"
-    if not path.exists():
+    if not (workdir / "config.json").exists():
         raise ConfigError(f"{workdir} holds no run: there is no config.json in it")
-    config = ConfigDict(json.loads(path.read_text()))
+    record.read(workdir)
+    settings = record.read_config(workdir)
+    code = [] if trust else record.code_in(settings)
+    if code:
+        raise ConfigError(
+            f"{workdir / 'config.json'} has {', '.join(code)}: this would execute what the folder "
+            "names or its policy writes, on this machine and without a sandbox. If you trust the "
+            "folder, say --trust_config"
+        )
+    config = ConfigDict(settings)
     if mesh is not None:
         if len(mesh) != len(MESH_AXES):
             raise ConfigError(
@@ -233,23 +278,3 @@ def lock(workdir: epath.Path) -> Iterator[None]:
                 f"another process is training in {workdir}: wait for it, or give another --workdir"
             ) from None
         yield
-
-
-def differences(
-    old: dict, new: dict, prefix: str = "config", *, there: str = "there", here: str = "here"
-) -> list[str]:
-    """Returns a line for each key whose value differs between two nested dicts.
-
-    >>> differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": None})
-    ['  config.b.c: 2 there, 3 here', '  config.d: missing there, None here']
-    """
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        name, left, right = f"{prefix}.{key}", old.get(key), new.get(key)
-        if isinstance(left, dict) and isinstance(right, dict):
-            lines += differences(left, right, name, there=there, here=here)
-        elif key not in old or key not in new or left != right:
-            one = repr(left) if key in old else "missing"
-            other = repr(right) if key in new else "missing"
-            lines.append(f"  {name}: {one} {there}, {other} {here}")
-    return lines

@@ -11,7 +11,7 @@ from passk_jax.tracking.metrics import (
 )
 from passk_jax.tracking.progress import Progress
 from passk_jax.tracking.report import write_report
-from passk_jax.tracking.runs import Arm, Run, RunError, read_arms
+from passk_jax.tracking.runs import Arm, Run, RunError, differences, read_arms
 from passk_jax.tracking.solve_record import SolveRecord
 from passk_jax.tracking.summary import summary_table
 from passk_jax.tracking.writers import NoWriter, Writer, read_rows
@@ -28,6 +28,7 @@ __all__ = [
     "Writer",
     "bootstrap",
     "bootstrap_pass_at_k",
+    "differences",
     "group_metrics",
     "metrics_by_problem",
     "read_arms",

@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
+from passk_jax.errors import printable
 from passk_jax.tracking import runs, summary
 
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
@@ -241,4 +242,4 @@ def _choose_samples(samples: Sequence[Mapping]) -> dict:
 def _shorten(text: str) -> str:
     if len(text) > _LONGEST_TEXT:
         text = f"{text[:_LONGEST_TEXT]} … ({len(text) - _LONGEST_TEXT} characters more)"
-    return text.translate(_VISIBLE)
+    return printable(text.translate(_VISIBLE))

@@ -6,10 +6,12 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
 
+from passk_jax.errors import printable
 from passk_jax.tracking import metrics, tables, writers
 from passk_jax.tracking.series import series
 
@@ -44,6 +46,8 @@ class Run:
       rows: The rows of metrics.jsonl.
       samples: The rows of samples.jsonl.
       counts: The counts of evaluation.csv, or None if there is no such file.
+      versions: The version of each package that it ran with; "a, then b" where it changed. Empty
+        for a run without a record.json.
     """
 
     folder: str
@@ -51,6 +55,7 @@ class Run:
     rows: list[dict]
     samples: list[dict]
     counts: Counts | None
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -205,26 +210,33 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         raise RunError(f"{folder}: there is no such folder")
     if not (path / "config.json").exists():
         raise RunError(f"{folder} holds no run: there is no config.json in it")
-    config = dict(_flatten(_read_config(path / "config.json")))
+    config = dict(_flatten(_read_object(path / "config.json")))
     missing = [key for key in _NEEDED if key not in config]
     if missing:
         raise RunError(f"{path / 'config.json'} is not a run's config: it has no {missing[0]}")
-    rows = writers.read_rows(path / "metrics.jsonl")
+    rows = _shown(writers.read_rows(path / "metrics.jsonl"))
     if not rows:
         raise RunError(f"{folder} has nothing to report: its metrics.jsonl has no rows")
     samples = writers.read_rows(path / "samples.jsonl")
-    run = Run(os.fspath(folder), config, rows, samples, _read_counts(path / "evaluation.csv"))
+    counts, versions = _read_counts(path / "evaluation.csv"), _read_versions(path / "record.json")
+    run = Run(os.fspath(folder), config, rows, samples, counts, versions)
     if not run.evaluated:
         raise RunError(f"{folder} has no evaluation yet ({run.progress}): let it run on")
     return run
 
 
 def differences(arms: Sequence[Arm]) -> dict[str, list[str]]:
-    """Returns the config keys that differ between arms, each with its value in every arm."""
+    """Returns what differs, config keys and "version of jax", each with its value in every arm."""
     keys = _differing([arm.runs[0] for arm in arms])
-    return {
+    found = {
         key: [say(arm.config[key]) if key in arm.config else "–" for arm in arms] for key in keys
     }
+    for name in dict.fromkeys(name for arm in arms for run in arm.runs for name in run.versions):
+        each = [{run.versions.get(name): None for run in arm.runs} for arm in arms]
+        known = [[version for version in versions if version] for versions in each]
+        if len(set(itertools.chain(*known))) > 1:
+            found[f"version of {name}"] = ["; ".join(versions) or "–" for versions in known]
+    return found
 
 
 def last_phase(value: object) -> object:
@@ -317,14 +329,38 @@ def _check_comparable(one: Run, other: Run) -> None:
         )
 
 
-def _read_config(path: epath.Path) -> Mapping:
+def _read_object(path: epath.Path) -> Mapping:
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(config, dict):
+    if not isinstance(found, dict):
         raise ValueError(f"{path}: not a JSON object")
-    return config
+    return _shown(found)
+
+
+def _shown(value: Any) -> Any:
+    """Returns JSON content whose texts can be shown, whoever wrote them."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_shown(each) for each in value]
+    if isinstance(value, dict):
+        return {printable(key): _shown(each) for key, each in value.items()}
+    return value
+
+
+def _read_versions(path: epath.Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    try:
+        every = [dict(start["versions"]) for start in _read_object(path)["starts"]]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not a record of a run's starts: {error!r}") from error
+    found: dict[str, dict[str, None]] = {}
+    for name, version in itertools.chain(*(versions.items() for versions in every)):
+        found.setdefault(name, {})[str(version)] = None
+    return {name: ", then ".join(versions) for name, versions in found.items()}
 
 
 def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -354,9 +390,10 @@ def _read_counts(path: epath.Path) -> Counts | None:
     if not evaluations:
         return None
     first, last = (evaluations[choose(evaluations)] for choose in (min, max))
-    if len(evaluations) == 1 or first.keys() != last.keys():
+    sizes = [[(problem, n) for problem, (n, _) in each.items()] for each in (first, last)]
+    if len(evaluations) == 1 or sizes[0] != sizes[1]:  # a run may change what it evaluates
         first = {}
     return Counts(
-        (problem, (n, correct, first[problem][1] if first else None))
+        (printable(problem), (n, correct, first[problem][1] if first else None))
         for problem, (n, correct) in last.items()
     )

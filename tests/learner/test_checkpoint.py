@@ -123,3 +123,35 @@ def test_a_fingerprint_sees_any_changed_element_and_any_swap():
     assert fingerprints({"x": x.at[3, 4].add(1e-6)})["['x']"] != original
     assert fingerprints({"x": x[::-1]})["['x']"] != original
     assert fingerprints({"x": x.T})["['x']"] != original
+
+
+def test_the_best_is_kept_beside_the_latest(tmp_path):
+    directory = tmp_path / "checkpoints"
+    values = {1: 0.2, 2: 0.9, 3: None, 4: 0.5, 5: 0.1}
+    for steps in ((1, 2, 3), (4, 5)):  # the values are read again when a run goes on
+        checkpoints = Checkpoints(directory, keep=1, keep_best=True)
+        for step in steps:
+            checkpoints.save(step, arrays(step), {"step": step}, values[step])
+        checkpoints.close()
+    checkpoints = Checkpoints(directory, read_only=True)
+    assert checkpoints.steps() == [2, 5] and checkpoints.best() == 2
+    step, found, _ = checkpoints.restore_latest(arrays(), at=2)
+    assert step == 2
+    jax.tree.map(np.testing.assert_array_equal, found, arrays(2))
+    assert checkpoints.restore_latest(arrays())[0] == 5
+
+
+def test_without_values_none_is_the_best(tmp_path):
+    save(tmp_path, steps=(1, 2))
+    assert Checkpoints(tmp_path, read_only=True).best() is None
+
+
+def test_a_link_out_of_a_checkpoint_is_refused(tmp_path):
+    directory = tmp_path / "checkpoints"
+    save(directory)
+    file = largest_file(directory / "3")
+    file.unlink()
+    file.symlink_to("/dev/zero")  # reading it would never end
+    with pytest.raises(CheckpointError, match="is a link that leads out of the checkpoint"):
+        Checkpoints(directory).restore_latest(arrays())
+    assert (directory / "3").exists()

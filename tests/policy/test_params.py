@@ -529,3 +529,12 @@ def test_eight_devices_get_what_one_gets_tensor_by_tensor(tmp_path):
             # not see.
             assert row["total"] > 37e6
             assert row["peak"] < 9e6, row
+
+
+def test_weights_that_are_not_finite_are_a_warning(damaged, caplog):
+    file = damaged / "huggingface" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-4:] = np.float32(np.nan).tobytes()
+    file.write_bytes(data)
+    params_lib.load(file.parent, TINY, template(TINY))
+    assert "1 of " in caplog.text and "not finite" in caplog.text

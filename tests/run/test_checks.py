@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from passk_jax.errors import ConfigError
-from passk_jax.run import workdir
+from passk_jax.run import record, workdir
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
 from passk_jax.tasks.base import Score
@@ -168,12 +168,16 @@ def test_a_misspelt_key_in_a_config_file():
         tiny_config().prompts_per_stepp = 3
 
 
+def contents(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
 def test_a_workdir_of_another_run_shows_the_difference(tmp_path):
     train(tiny_config(steps=0, warm_start__steps=0), tmp_path)
-    before = sorted(tmp_path.rglob("*"))
+    before = contents(tmp_path)
     with pytest.raises(ConfigError, match=r"config.estimator.k: 2 there, 3 here"):
         train(tiny_config(steps=0, warm_start__steps=0, estimator__k=3), tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before
+    assert contents(tmp_path) == before
 
 
 def test_a_workdir_that_is_no_run_is_left_alone(tmp_path):
@@ -185,7 +189,7 @@ def test_a_workdir_that_is_no_run_is_left_alone(tmp_path):
 def test_a_run_killed_while_it_began_can_begin_again(tmp_path):
     for name in (".lock", "config.partial"):
         (tmp_path / name).write_text("{")
-    workdir.claim(tmp_path, tiny_config())
+    record.Claim(tmp_path, tiny_config()).write(0)
     assert workdir.load_config(tmp_path).estimator.k == 2
     assert not (tmp_path / "config.partial").exists()
 

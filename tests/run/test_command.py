@@ -109,6 +109,7 @@ def test_an_unknown_config_is_told_which_there_are(name, tmp_path):
     [
         (errors.ConfigError("config.k = 9: at most 4"), 2, "error: config.k = 9: at most 4\n"),
         (errors.CheckpointError("3 is damaged"), 1, "error: 3 is damaged\n"),
+        (errors.CheckpointError("\x1b[2J\x9b\r"), 1, "error: \\x1b[2J\\x9b\\r\n"),
         (errors.WorkdirError(28, "No space left", "x.csv"), 1, "same command again\n"),
         (errors.Stopped(signal.SIGTERM), 128 + 15, "stopped by SIGTERM"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from passk_jax.errors import CheckpointError, ConfigError, Stopped
 from passk_jax.learner.train_state import init_state
 from passk_jax.policy.formats import layouts, orbax
-from passk_jax.run import evaluation, workdir
+from passk_jax.run import evaluation, record, workdir
 from passk_jax.run import state as state_lib
 from passk_jax.run.export import export
 from passk_jax.run.loop import Loop, train
@@ -214,7 +214,7 @@ def test_mistakes(trained, tmp_path):
         export(trained, tmp_path / "out", file_format="gemma", lora="keep")
     with pytest.raises(ConfigError, match=r"--lora = 'drop': allowed are merge, keep"):
         export(trained, tmp_path / "out", file_format="gemma", lora="drop")
-    workdir.claim(tmp_path, tiny_config())
+    record.Claim(tmp_path, tiny_config()).write(0)
     with pytest.raises(ConfigError, match=r"--lora = 'keep': .*config.lora.rank = None"):
         export(tmp_path, tmp_path / "out", file_format="huggingface", lora="keep")
     with pytest.raises(CheckpointError, match="For a run with LoRA use its export"):

@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from passk_jax.errors import ConfigError
-from passk_jax.run import workdir
+from passk_jax.run import record, workdir
 from passk_jax.run.parts import build
 from tests import fake_gcs
 from tests.run.test_loop import without_clock
@@ -106,7 +106,7 @@ def test_only_what_has_changed_is_copied(tmp_path):
     there.mkdir()
     here.mkdir()
     (there / "metrics.jsonl").write_text("1\n2\n")
-    files = workdir._Copied(here, epath.Path(there))
+    files = workdir._Copied(here, epath.Path(there), None)
     assert (here / "metrics.jsonl").read_text() == "1\n2\n"
     (here / "samples.jsonl").write_text("a\n")
     (here / "tensorboard").mkdir()
@@ -124,7 +124,7 @@ def test_only_what_has_changed_is_copied(tmp_path):
 def test_an_upload_that_fails_is_an_os_error_that_names_the_file(tmp_path):
     (tmp_path / "here").mkdir()
     (tmp_path / "file").write_text("in the way of a folder")
-    files = workdir._Copied(tmp_path / "here", epath.Path(tmp_path / "file"))
+    files = workdir._Copied(tmp_path / "here", epath.Path(tmp_path / "file"), None)
     pathlib.Path(tmp_path / "here" / "metrics.jsonl").write_text("1\n")
     with pytest.raises(OSError, match=r"file/metrics\.jsonl could not be written"):
         files.publish()
@@ -133,7 +133,7 @@ def test_an_upload_that_fails_is_an_os_error_that_names_the_file(tmp_path):
 def test_a_runs_config_for_other_devices(tmp_path):
     config = tiny_config(mesh__data=16, mesh__model=8)
     config.policy.attention = "splash"
-    workdir.claim(epath.Path(tmp_path), config)
+    record.Claim(tmp_path, config).write(0)
     here = workdir.load_config(epath.Path(tmp_path), mesh=(1, 1, -1))
     assert here.mesh.to_dict() == {"data": 1, "fsdp": 1, "model": -1}
     assert here.policy.attention == "reference"  # the devices here are no TPU

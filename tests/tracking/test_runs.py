@@ -178,3 +178,64 @@ def test_counts_that_are_of_other_steps_are_not_used(make):
     assert arm.bootstrap(1, first=False) is None
     config = json.loads((folders[0] / "config.json").read_text())
     assert arm.runs[1].step < config["steps"]
+
+
+def with_versions(folder, *starts):
+    record = {"schema": 1, "starts": [{"step": 0, "versions": each} for each in starts]}
+    (folder / "record.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_versions_that_differ_between_arms_are_told(make):
+    one = with_versions(make("a"), {"jax": "1", "commit": None}, {"jax": "2", "commit": None})
+    seed = with_versions(make("b", seed=1), {"jax": "1", "commit": None})
+    other = with_versions(make("c", estimator__k=3), {"jax": "1", "commit": None})
+    unknown = make("d", estimator__k=5)
+    arms = tracking.read_arms([one, seed, other, unknown])
+    assert len(arms) == 3
+    differing = tracking.differences(arms)
+    assert differing.pop("estimator.k") and list(differing) == ["version of jax"]
+    assert differing["version of jax"] == ["1, then 2; 1", "1", "–"]
+    assert list(tracking.differences(arms[1:])) == ["estimator.k"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"starts": [3]}', "[" * 100_000])
+def test_a_damaged_record_is_named(make, content):
+    folder = make("run")
+    (folder / "record.json").write_text(content)
+    with pytest.raises(ValueError, match=r"record\.json"):
+        tracking.read_arms([folder])
+
+
+def test_control_characters_of_a_strangers_folder_are_shown_escaped(make):
+    bad = "\x1b[2J\u202e\x9b"
+    folder = make("run", estimator__name=f"pkr{bad}")
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    row = json.loads(rows[-1]) | {f"eval/majority@4{bad}_n16": 0.5}
+    (folder / "metrics.jsonl").write_text("\n".join([*rows[:-1], json.dumps(row)]) + "\n")
+    text = (folder / "evaluation.csv").read_text()
+    (folder / "evaluation.csv").write_text(text.replace(",p7,", f",p7{bad},"))
+    other = make("other", estimator__k=3, estimator__name="pkr")
+    (other / "evaluation.csv").write_text((folder / "evaluation.csv").read_text())
+    arms = tracking.read_arms([folder, other], ["a", "b"])
+    (run,) = arms[0].runs
+    escaped = "\\x1b[2J\\u202e\\x9b"
+    assert run.config["estimator.name"] == f"pkr{escaped}"
+    assert f"p7{escaped}" in run.counts
+    said = [*run.rows[-1], *run.counts, *run.config, *map(str, run.config.values())]
+    said += [*tracking.differences(arms)["estimator.name"], tracking.summary_table(arms)]
+    assert not any(each in "".join(said) for each in bad if not each.isprintable())
+
+
+def test_counts_of_another_number_of_samples_are_no_beginning(make):
+    """A run may change the size of its evaluation; 4 of 16 is not 4 of 32."""
+    folder = make("run")
+    lines = (folder / "evaluation.csv").read_text().splitlines()
+    last = max(int(line.split(",")[0]) for line in lines[1:])
+    changed = [
+        line if int(line.split(",")[0]) != last else line.replace(",16,", ",32,")
+        for line in lines[1:]
+    ]
+    (folder / "evaluation.csv").write_text("\n".join([lines[0], *changed]) + "\n")
+    (arm,) = tracking.read_arms([folder])
+    assert arm.bootstrap(1, first=True) is None and arm.bootstrap(1, first=False) is not None

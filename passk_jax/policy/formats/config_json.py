@@ -46,8 +46,10 @@ def read(file: epath.Path) -> DecoderConfig:
         return from_huggingface(json.loads(file.read_text()))
     except KeyError as error:
         raise CheckpointError(f"{file} lacks the key {error}") from error
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{file}: {error}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{file}: it is nested too deeply") from error
 
 
 def from_huggingface(data: Mapping[str, Any]) -> DecoderConfig:

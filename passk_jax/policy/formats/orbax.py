@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import os
 from typing import Any
 
 import jax
@@ -32,6 +33,24 @@ def find(folder: epath.Path) -> epath.Path | None:
     return find(steps / str(max(numbers))) if numbers else None
 
 
+def check_links(folder: epath.Path) -> None:
+    """Checks that a local folder holds only files, folders, and links that do not lead out of it.
+
+    Raises:
+      CheckpointError: There is another thing in it: reading it could reveal a file, or never end.
+    """
+    if "://" in str(folder):
+        return
+    root = os.path.realpath(folder)
+    for place, folders, files in os.walk(root):
+        for path in (os.path.join(place, name) for name in (*folders, *files)):
+            target = os.path.realpath(path)
+            if os.path.commonpath((root, target)) != root:
+                raise CheckpointError(f"{path} is a link that leads out of the checkpoint {folder}")
+            if not (os.path.isfile(target) or os.path.isdir(target)):
+                raise CheckpointError(f"{path} is neither a file nor a folder")
+
+
 class OrbaxFolder:
     """A model's parameters in an orbax checkpoint; only their description is read before `read`.
 
@@ -48,6 +67,7 @@ class OrbaxFolder:
     """
 
     def __init__(self, folder: epath.Path):
+        check_links(folder)
         self._folder = folder
         self._checkpointer = ocp.PyTreeCheckpointer()
         try:

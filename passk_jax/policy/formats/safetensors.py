@@ -9,8 +9,9 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +24,10 @@ from jax.sharding import Sharding
 from passk_jax.errors import CheckpointError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+# As the library's own limit. A file of a stranger cannot take more time or memory than this.
+_MAX_HEADER_BYTES, _MAX_DIMENSIONS = 100_000_000, 32
+# What Python says of JSON with other content than it should have.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 DTYPES = {
     "F32": np.dtype(np.float32),
     "BF16": np.dtype(jnp.bfloat16),
@@ -41,6 +46,8 @@ class _Place:
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
         """Returns a part of the tensor; reads whole rows from a bucket, only the part locally."""
+        if not math.prod(self.shape):
+            return np.zeros(self.shape, self.dtype)[index]
         if "://" not in str(self.file):
             data = np.memmap(self.file, np.uint8, "r", self.offset, self._num_bytes(self.shape))
             return np.array(data.view(self.dtype).reshape(self.shape)[index])
@@ -91,11 +98,8 @@ class SafetensorsFolder:
         return jax.make_array_from_callback(place.shape, sharding, part)
 
     def _read_shards(self, folder):
-        try:
-            files = json.loads((folder / INDEX).read_text())["weight_map"]
-            shards = sorted(set(files.values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{folder / INDEX} is corrupt: {error!r}") from error
+        files = _read_index(folder / INDEX)
+        shards = sorted(set(files.values()))
         missing = [shard for shard in shards if not (folder / shard).exists()]
         if missing:
             raise CheckpointError(
@@ -103,48 +107,105 @@ class SafetensorsFolder:
                 f"{', '.join(missing[:5])}"
             )
         for shard in shards:
-            self._places |= _read_header(folder / shard)
-        lost = [name for name in files if name not in self._places]
-        if lost:
-            raise CheckpointError(
-                f"{folder / files[lost[0]]} lacks {lost[0]!r}, which {INDEX} lists there: the "
-                "shards belong to different checkpoints"
-            )
+            found = _read_header(folder / shard)
+            twice = [name for name in found if name in self._places]
+            if twice:
+                other = self._places[twice[0]].file
+                raise CheckpointError(
+                    f"{folder / shard} has {twice[0]!r}, as {other} has: the shards belong to "
+                    "different checkpoints"
+                )
+            self._places |= found
+        for name, shard in files.items():
+            if name not in self._places or self._places[name].file.name != shard:
+                raise CheckpointError(
+                    f"{folder / shard} lacks {name!r}, which {INDEX} lists there: the shards "
+                    "belong to different checkpoints"
+                )
+
+
+def _read_index(file: epath.Path) -> dict[str, str]:
+    """Returns the file of each tensor: a name, which cannot lead out of the folder."""
+    try:
+        files = _parsed(file.read_bytes())["weight_map"]
+        for name in files.values():
+            if name in (".", "..") or not re.fullmatch(r"[^/\\\0\ud800-\udfff]{1,200}", name):
+                raise ValueError(f"{name!r} is not the name of a file beside it")
+        return dict(files)
+    except _MALFORMED as error:
+        raise CheckpointError(f"{file} is corrupt: {error!r}") from error
 
 
 def _read_header(file: epath.Path) -> dict[str, _Place]:
-    """Returns the places of one file's tensors, checked against the file's size."""
-    size = file.stat().length
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        if size < 8 or size < 8 + length:
-            raise CheckpointError(
-                f"{file} is truncated or not a safetensors file: it has {size:,} bytes, and its "
-                f"header alone would take {8 + length:,}"
-            )
-        header = opened.read(length)
-    places, end = {}, 8 + length
+    """Returns the places of one file's tensors, checked against the file's size and each other."""
     try:
-        for name, row in json.loads(header).items():
+        size = file.stat().length
+        if not file.is_file() or size < 8:  # a pipe, say, is never opened
+            raise CheckpointError(f"{file} is truncated or not a safetensors file: {size:,} bytes")
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            if length > min(size - 8, _MAX_HEADER_BYTES):
+                raise CheckpointError(
+                    f"{file} is truncated or not a safetensors file: it has {size:,} bytes, and "
+                    f"its header alone would take {8 + length:,} (at most {_MAX_HEADER_BYTES:,})"
+                )
+            header = opened.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    places, ranges = {}, []
+    try:
+        for name, row in _parsed(header).items():
             if name == "__metadata__":
                 continue
-            first, last = row["data_offsets"]
             if row["dtype"] not in DTYPES:
                 raise CheckpointError(
                     f"{file}: {name!r} is stored as {row['dtype']}: only {', '.join(DTYPES)} can "
                     "be read"
                 )
             dtype, shape = DTYPES[row["dtype"]], tuple(row["shape"])
-            if last - first != math.prod(shape) * dtype.itemsize or first < 0:
+            if not isinstance(row["shape"], list):
+                raise ValueError(f"{name!r} has no list as its shape")
+            first, last = row["data_offsets"]
+            _check_counts(name, (first, last, *shape))
+            if last - first != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{name!r} of shape {shape} cannot take {last - first} bytes")
             places[name] = _Place(file, 8 + length + first, dtype, shape)
-            end = max(end, 8 + length + last)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            ranges.append((first, last, name))
+        end = 0
+        for first, last, name in sorted(ranges):
+            if first != end:
+                what = "overlaps another tensor" if first < end else "leaves a gap before it"
+                raise ValueError(f"{name!r} at bytes {first} to {last} {what}")
+            end = last
+    except _MALFORMED as error:
         raise CheckpointError(f"{file}: its header is corrupt: {error}") from error
-    if size != end:
-        state = "truncated" if size < end else "corrupt"
-        raise CheckpointError(f"{file} is {state}: {size:,} bytes, and its header says {end:,}")
+    if size != 8 + length + end:
+        state = "truncated" if size < 8 + length + end else "corrupt"
+        raise CheckpointError(
+            f"{file} is {state}: {size:,} bytes, and its header says {8 + length + end:,}"
+        )
     return places
+
+
+def _check_counts(name: str, numbers: Sequence[Any]) -> None:
+    """Bytes and dimensions are whole numbers, and few and small enough for an array."""
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{name!r} has shape or offsets that are no whole numbers from 0 on")
+    if len(numbers) > 2 + _MAX_DIMENSIONS or math.prod(max(n, 1) for n in numbers[2:]) >= 2**60:
+        raise ValueError(f"{name!r} has a shape that no array can have")
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    """Returns the content of a JSON file in which no key occurs twice."""
+
+    def unique(pairs):
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} occurs twice")
+        return found
+
+    return json.loads(data, object_pairs_hook=unique)
 
 
 def write(
