@@ -55,6 +55,19 @@ def test_several_are_written_here(folders, no_pictures, tmp_path, monkeypatch):
     assert (tmp_path / "report.html").exists()
 
 
+def test_versions_that_differ_are_a_warning(folders, no_pictures, tmp_path, capsys):
+    runs = [str(shutil.copytree(each, tmp_path / each.name)) for each in folders]
+    file = tmp_path / "k2" / "record.json"
+    record = json.loads(file.read_text())
+    here = record["starts"][0]["versions"]["jax"]
+    record["starts"][0]["versions"]["jax"] = "0.1"
+    file.write_text(json.dumps(record))
+    assert report.main([*runs, "--output", str(tmp_path / "k.html")]) == 0
+    said = f"warning: the arms differ in the version of jax: {here} | 0.1"
+    assert capsys.readouterr().err.strip() == said
+    assert "version of jax" in (tmp_path / "k.html").read_text()
+
+
 def test_an_unfinished_run_is_a_warning(folders, no_pictures, tmp_path, capsys):
     config = json.loads((folders[0] / "config.json").read_text())
     for name in ("config.json", "metrics.jsonl"):

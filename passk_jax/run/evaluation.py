@@ -1,4 +1,4 @@
-"""What a finished or a going run can do: its latest checkpoint, sampled from and scored."""
+"""What a finished or a going run can do: a checkpoint of it, sampled from and scored."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from passk_jax.run.state import restore_variables
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The policy of a run's latest whole checkpoint, and the problems that it is asked.
+    """The policy of a run's checkpoint, and the problems that it is asked.
 
     Attributes:
       parts: The parts of the run.
@@ -61,7 +61,7 @@ def load(
     trust: bool = False,
     checkpoint: str = "latest",
 ) -> Trained:
-    """Loads a run's latest whole checkpoint, and the first problems of a split.
+    """Loads a run's checkpoint, and the first problems of a split.
 
     Args:
       directory: The run's folder.

@@ -54,8 +54,8 @@ def fork(parts: Parts, place: str, data: Mapping[str, Mapping[str, str]]) -> Run
     """
     folder, which = source(place)
     where = f"--fork_from={place}"
-    if not (folder / "config.json").exists():
-        raise ConfigError(f"{where}: {folder} holds no run: there is no config.json in it")
+    if not (folder / "checkpoints").is_dir() or not (folder / "config.json").exists():
+        raise ConfigError(f"{where}: {folder} holds no run with a checkpoint")
     record.read(folder)
     old = ConfigDict(record.read_config(folder))
     template = _abstract(parts, old)
@@ -63,58 +63,59 @@ def fork(parts: Parts, place: str, data: Mapping[str, Mapping[str, str]]) -> Run
         parts.decoder, parts.optimizer, keep_reference=parts.objective.keeps_reference
     )
     _check_policy(where, parts.config, old, template, new)
-    old_ids = _train_ids(folder)
+    old_ids, ids = _train_ids(folder), data["train"]
     keeps = {
         "the optimizer's state": _same_optimizer(parts, old)
         and _shapes(template.optimizer_state) == _shapes(new.optimizer_state),
         "the reference": template.reference is not None and new.reference is not None,
-        "the solve record": bool(old_ids.keys() & data["train"].keys()),
-        "the place in the data": list(old_ids.items()) == list(data["train"].items()),
+        "the solve record": bool(old_ids.keys() & ids.keys()),
+        "the place in the data": list(old_ids.items()) == list(ids.items()),
     }
-    wanted = template.replace(
-        optimizer_state=_all_or_none(template.optimizer_state, keeps["the optimizer's state"]),
-        reference=_all_or_none(template.reference, keeps["the reference"]),
+    wanted = of_checkpoint(
+        template.replace(
+            optimizer_state=_all_or_none(template.optimizer_state, keeps["the optimizer's state"]),
+            reference=_all_or_none(template.reference, keeps["the reference"]),
+        ),
+        _all_or_none(solve_record.empty(max(len(old_ids), 1)), keeps["the solve record"]),
     )
-    empty = solve_record.empty(max(len(old_ids), 1))
-    restored = None
-    if (folder / "checkpoints").is_dir():
-        checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-        try:
-            at = numbered(which, checkpoints, old.warm_start.steps)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from error
-        record_ = _all_or_none(empty, keeps["the solve record"])
-        restored = checkpoints.restore_latest(of_checkpoint(wanted, record_), at)
+    arrays, metadata = _restored(where, folder, which, old, wanted)
+    step = metadata["step"]
+    if step >= parts.config.steps:
+        raise ConfigError(
+            f"config.steps = {parts.config.steps}: {where} is at step {step}, and more are needed"
+        )
+    state = _begun(parts, arrays["state"], keeps).replace(frozen=base(parts, metadata["base"]))
+    known, num_known = _by_id(arrays["solve_record"], old_ids, ids, keeps["the solve record"])
+    _logger.warning(
+        "forked from %s at step %d, with %d of %d problems known; kept: the parameters%s; begun "
+        "anew: %s",
+        folder,
+        step,
+        num_known,
+        len(ids),
+        "".join(f", {name}" for name, kept in keeps.items() if kept),
+        ", ".join(name for name, kept in keeps.items() if not kept) or "nothing",
+    )
+    position = metadata["position"] if keeps["the place in the data"] else 0
+    return RunState(state, known, parts.config.warm_start.steps, step, position)
+
+
+def _restored(
+    where: str, folder: epath.Path, which: str, old: ConfigDict, wanted: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Returns the arrays and the metadata of the other run's checkpoint."""
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    try:
+        at = numbered(which, checkpoints, old.warm_start.steps)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    restored = checkpoints.restore_latest(wanted, at)
     if restored is None:
         raise ConfigError(f"{where}: {folder} holds no checkpoint yet")
     _, arrays, metadata = restored
     if metadata["warm_start_step"] != old.warm_start.steps:
         raise ConfigError(f"{where}: the checkpoint is of its warm start, and none of training")
-    if metadata["step"] >= parts.config.steps:
-        raise ConfigError(
-            f"config.steps = {parts.config.steps}: {where} is at step {metadata['step']}, and more "
-            "are needed"
-        )
-    state = _begun(parts, arrays["state"], keeps).replace(frozen=base(parts, metadata["base"]))
-    found, num_kept = _by_id(arrays["solve_record"], old_ids, data["train"], keeps)
-    words = [name for name, kept in keeps.items() if kept]
-    anew = [name for name, kept in keeps.items() if not kept]
-    _logger.warning(
-        "forked from %s at step %d: kept the parameters%s (%d of %d problems are known); %s",
-        folder,
-        metadata["step"],
-        "".join(f", {name}" for name in words),
-        num_kept,
-        len(data["train"]),
-        f"begun anew: {', '.join(anew)}" if anew else "nothing is begun anew",
-    )
-    return RunState(
-        state,
-        found,
-        warm_start_step=parts.config.warm_start.steps,
-        step=metadata["step"],
-        position=metadata["position"] if keeps["the place in the data"] else 0,
-    )
+    return arrays, metadata
 
 
 def _abstract(parts: Parts, old: ConfigDict) -> TrainState:
@@ -190,11 +191,11 @@ def _begun(parts: Parts, old: TrainState, keeps: Mapping[str, bool]) -> TrainSta
 
 
 def _by_id(
-    old: SolveRecord, old_ids: Mapping[str, str], ids: Mapping[str, str], keeps: Mapping[str, bool]
+    old: SolveRecord, old_ids: Mapping[str, str], ids: Mapping[str, str], keep: bool
 ) -> tuple[SolveRecord, int]:
     """Returns the record of the new problems, and how many the old record knows."""
     found = solve_record.empty(len(ids))
-    if not keeps["the solve record"]:
+    if not keep:
         return found, 0
     places = {name: place for place, name in enumerate(old_ids)}
     pairs = [

@@ -69,6 +69,12 @@ class Loop:
 
     Every process has one, at the same step and with the same metrics. The first process writes.
 
+    Args:
+      parts: The parts of the run.
+      directory: The run's folder.
+      files: Where the growing files are, from `workdir.hold`.
+      begin: Returns the beginning of a fork; `None` for any other run.
+
     Attributes:
       run: How far the run is, a `RunState`.
       stop_signal: The signal that asked this process to stop, if any.

@@ -163,6 +163,13 @@ def read_json(file: epath.Path) -> dict[str, Any]:
     return found
 
 
+def unknown(settings: Mapping[str, Any]) -> list[str]:
+    """Returns the keys of a config that this version of the package does not have."""
+    known = {key for key, _ in flat(_plain(default.get_config()))}
+    free = ("task.options.", "policy.rope_scaling.")
+    return [key for key, _ in flat(settings) if key not in known and not key.startswith(free)]
+
+
 def _completed(old: dict, defaults: dict) -> dict:
     """Returns a config with the default of each key that it lacks; a task's options have none."""
     defaults = {key: value for key, value in defaults.items() if key != "options"}
@@ -291,7 +298,8 @@ class Claim:
 
     def _check_free(self):
         # A run that was killed while it began leaves these and nothing else.
-        begun = {".lock", "earlier", "data.json", "record.json", "checkpoints"}
+        begun = {".lock", "earlier", "data.json", "record.json"}
+        begun |= set() if _has_checkpoint(self.workdir) else {"checkpoints"}
         there = self.workdir.iterdir() if self.workdir.exists() else ()
         names = sorted(item.name for item in there if not item.name.endswith(".partial"))
         others = [name for name in names if name not in begun]

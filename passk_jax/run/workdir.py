@@ -242,6 +242,12 @@ def load_config(
         raise ConfigError(f"{workdir} holds no run: there is no config.json in it")
     record.read(workdir)
     settings = record.read_config(workdir)
+    unknown = record.unknown(settings)
+    if unknown:
+        raise ConfigError(
+            f"{workdir / 'config.json'} has {', '.join(unknown)}, which this version of passk_jax "
+            "does not know. Use the version that wrote it; record.json says which"
+        )
     code = [] if trust else record.code_in(settings)
     if code:
         raise ConfigError(

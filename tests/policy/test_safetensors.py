@@ -163,6 +163,7 @@ def test_a_shard_is_a_file_of_the_folder(name, tmp_path):
     [
         ({"a": "two", "b": "two"}, "two lacks 'a', which .* lists there"),
         ({"a": "one", "b": "one"}, "one lacks 'b', which .* lists there"),
+        ({"a": "two", "b": "one"}, "two lacks 'a', which .* lists there"),
         ({"a": "one", "b": "three"}, "lacks 1 of the 2 shards"),
         (b'{"weight_map": {"a": "one", "a": "two"}}', "'a' occurs twice"),
         (b"[" * 100_000, "index.json is corrupt"),
@@ -220,3 +221,12 @@ def test_a_checkpoint_does_not_lead_out_of_its_folder(kind, tmp_path):
         orbax.OrbaxFolder(folder)
     assert time.monotonic() - begun < 60
     assert safetensors.SINGLE not in os.listdir(folder)
+
+
+def test_names_that_are_almost_numbers_and_folders_in_themselves(tmp_path):
+    (tmp_path / "\u00b2").mkdir()
+    assert orbax.find(orbax.epath.Path(tmp_path)) is None
+    (tmp_path / "1").symlink_to(".")
+    assert orbax.find(orbax.epath.Path(tmp_path)) is None
+    (tmp_path / "checkpoints").write_text("no folder")
+    assert orbax.find(orbax.epath.Path(tmp_path)) is None

@@ -19,11 +19,8 @@ def test_with_the_same_config_it_is_the_run_that_went_on(run, tmp_path, caplog):
     config = short(steps=4)
     train(config, tmp_path / "fork", fork_from=f"{run}@2")
     said = caplog.text
-    assert (
-        "at step 2: kept the parameters, the optimizer's state, the solve record, the place "
-        in said
-    )
-    assert "(50 of 50 problems are known)" in said
+    assert "kept: the parameters, the optimizer's state, the solve record, the place in" in said
+    assert "with 50 of 50 problems known" in said
     parent = without_clock(run)
     train(config, run)
     went_on, fork = without_clock(run), without_clock(tmp_path / "fork")
@@ -48,7 +45,7 @@ def test_what_does_not_fit_is_begun_anew(run, tmp_path, caplog):  # noqa: F811
     )
     train(config, tmp_path / "fork", fork_from=str(run))
     number = len(set(some))
-    assert f"({number} of {number} problems are known); begun anew: " in caplog.text
+    assert f"with {number} of {number} problems known" in caplog.text
     anew = caplog.text.partition("begun anew: ")[2]
     assert "the optimizer's state" in anew and "the place in the data" in anew
     assert "the solve record" not in anew
@@ -86,9 +83,9 @@ def test_the_record_follows_the_ids():
     )
     ids = {"a": "1", "b": "2", "c": "3"}
     new = {"c": "3", "d": "4", "a": "another answer"}
-    found, number = _by_id(old, ids, new, {"the solve record": True})
+    found, number = _by_id(old, ids, new, True)
     assert number == 1
     assert found.first_solved_step.tolist() == [5, -1, -1]
     assert found.times_sampled.tolist() == [1, 0, 0]
-    found, number = _by_id(old, ids, {"d": "4"}, {"the solve record": True})
+    found, number = _by_id(old, ids, {"d": "4"}, True)
     assert number == 0 and found.times_sampled.tolist() == [0]

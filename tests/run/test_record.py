@@ -435,3 +435,20 @@ def test_news_put_the_end_off():
         assert Loop._done(loop) == done
     with pytest.raises(ConfigError, match="stop_when_flat = 0: must be at least 1, or None"):
         build(short(stop_when_flat=0))
+
+
+def test_a_key_that_this_version_does_not_have_is_named(run):
+    config = json.loads((run / "config.json").read_text())
+    config["policy"]["experts"] = 8
+    config["policy"]["rope_scaling"] = {"factor": 8.0}
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"has policy.experts, which this version .* not know"):
+        workdir.load_config(run)
+
+
+def test_checkpoints_alone_are_no_free_folder(run):
+    for path in run.iterdir():
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(ConfigError, match=r"no run's folder .* but checkpoints"):
+        train(short(), run)

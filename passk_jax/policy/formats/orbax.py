@@ -25,12 +25,14 @@ _PLACES = (
 
 def find(folder: epath.Path) -> epath.Path | None:
     """Returns the orbax checkpoint that a folder is or holds (a run's latest), or `None`."""
-    for inside in (folder, folder / "default", folder / "arrays"):
-        if (inside / "_METADATA").exists():
-            return inside
-    steps = folder / "checkpoints" if (folder / "checkpoints").exists() else folder
-    numbers = [int(step.name) for step in steps.iterdir() if step.name.isdigit()]
-    return find(steps / str(max(numbers))) if numbers else None
+    steps = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    numbers = [int(step.name) for step in steps.iterdir() if step.name.isdecimal()]
+    latest = [steps / str(max(numbers))] if numbers else []
+    for place in (folder, *latest):
+        for inside in (place, place / "default", place / "arrays"):
+            if (inside / "_METADATA").exists():
+                return inside
+    return None
 
 
 def check_links(folder: epath.Path) -> None:
