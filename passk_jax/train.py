@@ -13,17 +13,25 @@ from passk_jax.run import command
 
 def main() -> None:
     """Trains: `run.loop` makes the steps, and `run.step` is one of them."""
-    from passk_jax.run import loop
+    from passk_jax.run import dry_run, loop
 
-    given = flags.FLAGS
-    loop.train(given.config, command.run_folder(), restart=given.restart, fork_from=given.fork_from)
+    given, directory = flags.FLAGS, command.run_folder()
+    if given.dry_run:
+        print(dry_run.dry_run(given.config, directory, given.fork_from))
+        return
+    loop.train(given.config, directory, restart=given.restart, fork_from=given.fork_from)
 
 
-if __name__ == "__main__":
-    # Defined here and not at import: two commands imported by one process may share flag names.
+def define_flags() -> None:
+    """Defines the flags; not at import, because two commands may share a name."""
     command.define_config("configs/arithmetic.py")
     command.define_workdir()
+    flags.DEFINE_bool("dry_run", False, "Check config, data and folder, say what would run, end.")
     flags.DEFINE_bool("restart", False, "Move what the folder holds to earlier/ in it, and begin.")
     flags.DEFINE_string("fork_from", None, "Begin with another run: RUN or RUN@step.")
     command.define_distributed()
+
+
+if __name__ == "__main__":
+    define_flags()
     command.main(main)

@@ -49,15 +49,7 @@ def load(
         truncated, corrupt or incomplete. Names and headers are checked before any tensor is read.
     """
     targets = layouts.flatten(template)
-    shapes = {leaf: target.shape for leaf, target in targets.items()}
-    files, layout = _open(folder, config, shapes)
-    _check(folder, files.shapes, layout, shapes)
-    if isinstance(files, safetensors.SafetensorsFolder):
-        different = config_json.differences(read_config(folder), config)
-        if different:
-            raise CheckpointError(
-                f"{folder} is another model, according to its config.json: {_first(different)}"
-            )
+    files, layout = _checked(folder, config, targets)
     parameters = {}
     for entry in layout:
         parameters |= _read(files, entry, targets)
@@ -68,6 +60,24 @@ def load(
             folder, len(wrong), len(parameters), wrong[0],
         )  # fmt: skip
     return layouts.unflatten(parameters)
+
+
+def check(folder: str | pathlib.Path, config: DecoderConfig, template: Mapping[str, Any]) -> None:
+    """Checks all that `load` checks before it reads a tensor; arguments and errors are the same."""
+    _checked(folder, config, layouts.flatten(template))
+
+
+def _checked(folder, config, targets):
+    shapes = {leaf: target.shape for leaf, target in targets.items()}
+    files, layout = _open(folder, config, shapes)
+    _check(folder, files.shapes, layout, shapes)
+    if isinstance(files, safetensors.SafetensorsFolder):
+        different = config_json.differences(read_config(folder), config)
+        if different:
+            raise CheckpointError(
+                f"{folder} is another model, according to its config.json: {_first(different)}"
+            )
+    return files, layout
 
 
 @jax.jit

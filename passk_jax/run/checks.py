@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from passk_jax import tasks, transforms
@@ -161,6 +162,12 @@ def check_attention(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
             "config.policy.attention = 'splash': its kernels are for TPU, and the devices here are "
             f"{platform}; 'reference' runs everywhere"
         )
+
+
+def check_init_from(config: ConfigDict) -> None:
+    """The folder that a run begins with must be there. One that goes on may not need it."""
+    if config.init_from is not None and not epath.Path(config.init_from).is_dir():
+        raise ConfigError(f"config.init_from = {config.init_from!r}: there is no such folder")
 
 
 def check_rewards(config: ConfigDict, task: tasks.Task, transformation: Transformation) -> None:

@@ -18,6 +18,7 @@ from passk_jax.learner.train_state import (
     init_state,
 )
 from passk_jax.policy.params import load
+from passk_jax.run import checks
 from passk_jax.run.parts import Parts
 from passk_jax.tracking import SolveRecord, solve_record
 
@@ -88,6 +89,7 @@ def restore_or_begin(
       begin: Returns the beginning, where that is not `config.init_from`.
 
     Raises:
+      ConfigError: There is no folder `config.init_from`.
       CheckpointError: There are checkpoints and none can be read, or `config.init_from` cannot.
     """
     record = solve_record.empty(len(parts.problems))
@@ -103,6 +105,7 @@ def restore_or_begin(
         return RunState(state, arrays["solve_record"], **counters), metadata["cursor"]
     if begin is not None:
         return begin(), None
+    checks.check_init_from(parts.config)
     config, params, frozen = parts.config, None, base(parts)
     optimizer = parts.warm_start_optimizer if config.warm_start.steps else parts.optimizer
     if frozen is None and config.init_from is not None:

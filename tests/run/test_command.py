@@ -9,11 +9,12 @@ import sys
 
 import pytest
 from absl import flags
+from etils import epath
 
 from configs import default, maze_small
 from passk_jax import errors
-from passk_jax.run import command, overrides
-from tests.tiny import ROOT
+from passk_jax.run import command, dry_run, overrides
+from tests.tiny import ROOT, compilations, tiny_config
 
 # As the commands do; none of JAX is needed.
 SCRIPT = """
@@ -257,6 +258,8 @@ WRONG = [
     ("T --config.tokenizer.name=bytes", "bytes"),
     ("T --config.keep_problems=nowhere.json", "nowhere.json"),
     ("T --config.policy.num_kv_heads=3", "num_kv_heads"),
+    ("T --config.init_from=nowhere --dry_run", "nowhere"),
+    ("T --config.seed=4294967296", "config.seed = 4294967296"),
     ("T --config.samples_per_prompt=1", "config.samples_per_prompt = 1: must be at least 2"),
 ]
 
@@ -266,9 +269,7 @@ import contextlib, io, json, sys
 from passk_jax import train
 from passk_jax.run import command
 
-command.define_config("arithmetic")
-command.define_workdir()
-command.define_distributed()
+train.define_flags()
 for line in json.load(sys.stdin):
     said, code = io.StringIO(), None
     with contextlib.redirect_stderr(said):
@@ -301,3 +302,15 @@ def test_each_wrong_command_line_is_one_clear_line_and_leaves_nothing_behind(tmp
         assert status == 2 and error.startswith("error: ") and error.count("\n") == 1, (line, error)
         assert words in error, (line, error)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_says_what_would_run_and_leaves_the_folder_as_it_is(tmp_path):
+    config = tiny_config(prompts_per_step=4, samples_per_prompt=4, steps=100)
+    with compilations() as compiled:
+        text = dry_run.dry_run(config, epath.Path(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
+    assert not [name for name in compiled if "sample" in name or "update" in name or "init" in name]
+    # 4 problems a step of the 50 in the train split, for 100 steps: 8 epochs
+    for words in ("50 training problems", "4 problems x 4 samples = 16 completions", "8 epochs"):
+        assert words in text, text
+    assert "What is" in text and "10 problems of the validation split" in text
