@@ -90,7 +90,7 @@ def test_mistakes(trained, tmp_path):
     with pytest.raises(CheckpointError, match=r"another size or family .* expected \(1, 16, 48\)"):
         train(other, tmp_path / "other")
     nothing = tiny_config(init_from=str(tmp_path / "nothing"))
-    with pytest.raises(CheckpointError, match="nothing is not a folder"):
+    with pytest.raises(ConfigError, match="config.init_from = .*nothing': there is no such folder"):
         train(nothing, tmp_path / "third")
 
 

@@ -238,7 +238,7 @@ def test_a_start_that_failed_leaves_the_folder_as_it_was(there, tmp_path):
     folder = tmp_path / "new" / "run"
     if there:
         folder.mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="is not a folder"):
+    with pytest.raises(ConfigError, match="config.init_from = .*wrong': there is no such folder"):
         train(short(init_from=str(tmp_path / "wrong")), folder)
     assert list(tmp_path.rglob("*")) == ([tmp_path / "new", folder] if there else [])
     train(short(steps=0), folder)
