@@ -70,9 +70,10 @@ class Objective:
             fine = math.isfinite(self.entropy_coefficient) and self.entropy_coefficient != 0
             self._check("entropy_coefficient", fine, "a number other than 0, or None")
         if self.updates_per_step == 1 and self.clip != (None, None, None):
+            names = ("clip_low", "clip_high", "clip_dual")
+            given = [f"{n} = {v}" for n, v in zip(names, self.clip, strict=True) if v is not None]
             raise ConfigError(
-                f"objective.clip_low = {self.clip_low}, clip_high = {self.clip_high}, "
-                f"clip_dual = {self.clip_dual}: with one "
+                f"objective.{', '.join(given)}: with one "
                 "update for each sampling (epochs = 1, minibatches = 1) the ratio is 1 and nothing "
                 "is ever clipped; None is allowed"
             )
