@@ -1,5 +1,6 @@
 """What a run trained, written for other tools and begun from again."""
 
+import contextlib
 import json
 
 import jax
@@ -35,16 +36,13 @@ def test_a_run_may_begin_with_another_run(trained, tmp_path):
 
 
 def assert_begins_with(folder, trained, directory):
-    directory.mkdir()
-    files = workdir.Files(directory)
-    loop = Loop(build(tiny_config(init_from=str(folder))), directory, files)
-    try:
-        assert loop.run.step == loop.run.warm_start_step == 0
-        assert f"; from {folder}" in loop.describe()
-        _, expected = restore_variables(build(workdir.load_config(trained)), trained)
-        jax.tree.map(np.testing.assert_array_equal, loop.run.state.params, expected["params"])
-    finally:
-        loop.close()
+    config = tiny_config(init_from=str(folder))
+    with workdir.hold(directory, config) as files:
+        with contextlib.closing(Loop(build(config), directory, files)) as loop:
+            assert loop.run.step == loop.run.warm_start_step == 0
+            assert f"; from {folder}" in loop.describe()
+            _, expected = restore_variables(build(workdir.load_config(trained)), trained)
+            jax.tree.map(np.testing.assert_array_equal, loop.run.state.params, expected["params"])
 
 
 def test_transformers_goes_on_as_the_policy_does(trained, tmp_path):
