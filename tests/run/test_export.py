@@ -88,7 +88,9 @@ def test_mistakes(trained, tmp_path):
     with pytest.raises(CheckpointError, match=r"another size or family .* expected \(1, 16, 48\)"):
         train(other, tmp_path / "other")
     nothing = tiny_config(init_from=str(tmp_path / "nothing"))
-    with pytest.raises(ConfigError, match="config.init_from = .*nothing': there is no such folder"):
+    with pytest.raises(
+        ConfigError, match=r"config.init_from = .*nothing': there is no such folder"
+    ):
         train(nothing, tmp_path / "third")
 
 

@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from passk_jax.errors import CheckpointError, ConfigError
+from passk_jax.errors import ConfigError
 from passk_jax.run import evaluation, export, record, workdir
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import build
@@ -238,7 +238,7 @@ def test_a_start_that_failed_leaves_the_folder_as_it_was(there, tmp_path):
     folder = tmp_path / "new" / "run"
     if there:
         folder.mkdir(parents=True)
-    with pytest.raises(ConfigError, match="config.init_from = .*wrong': there is no such folder"):
+    with pytest.raises(ConfigError, match=r"config.init_from = .*wrong': there is no such folder"):
         train(short(init_from=str(tmp_path / "wrong")), folder)
     assert list(tmp_path.rglob("*")) == ([tmp_path / "new", folder] if there else [])
     train(short(steps=0), folder)
