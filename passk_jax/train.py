@@ -14,8 +14,9 @@ from passk_jax.run import command
 
 def main() -> None:
     """Trains: `run.loop` makes the steps, and `run.step` is one of them."""
-    from passk_jax.run import loop
+    from passk_jax.run import compilations, loop
 
+    compilations.keep(flags.FLAGS.config.compilation_cache)
     loop.train(flags.FLAGS.config, command.run_folder())
 
 

@@ -10,7 +10,7 @@ from etils import epath
 
 from passk_jax import processes, tasks, tracking
 from passk_jax.errors import ConfigError
-from passk_jax.run import workdir
+from passk_jax.run import compilations, workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -64,6 +64,7 @@ def load(
       CheckpointError: No checkpoint can be read.
     """
     config = workdir.load_config(directory, mesh)
+    compilations.keep(config.get("compilation_cache"))
     parts = processes.together(lambda: build(config), (ConfigError,))
     workdir.check_same({"problems": parts.digest()})
     try:

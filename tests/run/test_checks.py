@@ -37,6 +37,13 @@ MISTAKES = [
     (dict(sampling__temperature=0.0), r"config.sampling.temperature = 0.0"),
     (dict(sampling__top_p=1.5), r"sampling.top_p = 1.5"),
     (dict(steps=-1), r"config.steps = -1"),
+    (
+        dict(profile_steps=(3, 3)),
+        r"config.profile_steps = \(3, 3\): must be \(start, stop\) with 0",
+    ),
+    (dict(profile_steps=5), r"config.profile_steps = 5: must be"),
+    (dict(profile_steps=(1.0, 2)), r"config.profile_steps = \(1.0, 2\): must be"),
+    (dict(writers=("wandbb",)), r"config.writers: .wandbb. is none of tensorboard, wandb"),
     (dict(eval_every_steps=0), r"config.eval_every_steps = 0"),
     (dict(optimizer__learning_rate=float("nan")), r"config.optimizer.learning_rate = nan"),
     (dict(mesh__model=3), r"mesh.model = 3.*devices"),
