@@ -217,7 +217,8 @@ def check(names: Sequence[str] | None) -> None:
         if name not in SERVICES:
             raise ConfigError(f"writers: {name!r} is none of {', '.join(SERVICES)}")
         module, package, _ = SERVICES[name]
-        if importlib.util.find_spec(module) is None:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:  # none: a folder of that name, such as W&B's own
             raise ConfigError(f"writers: {name!r} needs {module}: pip install {package}")
 
 

@@ -38,7 +38,7 @@ for (const width of widths) {
       };
     };
     found[width] = {
-      sideways: inside.documentElement.scrollWidth - width,
+      sideways: inside.documentElement.scrollWidth - inside.documentElement.clientWidth,
       broken: [...inside.images].filter((image) => !image.naturalWidth).length,
       pictures: inside.images.length,
       all: search({}),
