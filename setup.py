@@ -35,6 +35,9 @@ EXTRAS = {
     ],
     # passk_jax.integrations.tunix.
     "tunix": ["google-tunix>=0.1.7"],
+    # config.writers = ("wandb",) and ("mlflow",), which sends to a server of MLflow.
+    "wandb": ["wandb>=0.19"],
+    "mlflow": ["mlflow-skinny>=2.20"],
 }
 
 # Extras that not every machine can install, or that are large. They are not in "all".
@@ -44,6 +47,8 @@ SPECIAL = {
     "tpu-plan": ["jax[tpu]"],
     # CUDA 12 rather than 13: it runs on the older drivers too, and newer drivers accept it.
     "gpu": ["jax[cuda12]"],
+    # config.writers = ("trackio",). It wants pillow<13, and the lock has pillow 13.
+    "trackio": ["trackio>=0.27"],
     # passk_jax.tasks.puzzles. Exactly this version: another may draw other problems. Some of its
     # dependencies are built from source; `make setup-puzzles`.
     "puzzles": ["reasoning-gym==0.1.25"],
@@ -84,7 +89,7 @@ setuptools.setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=setuptools.find_namespace_packages(include=["passk_jax", "passk_jax.*"]),
-    package_data={"": ["*.html", "*.jinja"]},
+    package_data={"": ["*.html", "*.jinja", "*.js"]},
     # What the default job imports. Lower bounds; the exact versions that the tests run with are in
     # requirements.lock.
     install_requires=[

@@ -219,5 +219,15 @@ def get_config() -> config_dict.ConfigDict:
     # chunk x vocabulary x 4 bytes, the vocabulary split over mesh.model. Take some hundreds for a
     # vocabulary of 256,128. Fewer tokens only cost time.
     config.logprob_chunk_tokens = 8192
-    config.tensorboard = True  # write event files to workdir/tensorboard, beside metrics.jsonl
+    # Where the figures go beside metrics.jsonl: "tensorboard" (files in workdir/tensorboard),
+    # "wandb", "mlflow", "trackio". None: nowhere.
+    config.writers = optional(("tensorboard",), object)
+    # Whether report.html is written at each evaluation, by a process of the lowest priority. It is
+    # always written at the end.
+    config.report_at_evaluations = True
+    # (start, stop): steps start, ..., stop - 1, counted from 0, are traced into workdir/profile.
+    config.profile_steps = optional(None, object)
+    # The folder of compiled programs, which a command that starts again need not compile. The
+    # environment's JAX_COMPILATION_CACHE_DIR wins. None: no such folder.
+    config.compilation_cache = optional("~/.cache/passk_jax", str)
     return config.lock()  # a misspelt key in another config is an error, not a new key

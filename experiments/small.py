@@ -19,5 +19,6 @@ def small(config: ConfigDict) -> ConfigDict:
     config.warm_start.learning_rate = 2e-3
     config.evaluation.num_problems = 100
     config.checkpoint_every_steps = config.eval_every_steps = 50
-    config.tensorboard = False
+    config.writers = None
+    config.report_at_evaluations = False
     return config

@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="one for each arm (runs that differ in the seed alone), in the order of their first "
         "run; what differs between their configs if not given",
     )
+    parser.add_argument("--title", metavar="TEXT", help="the page's title")
     arguments = parser.parse_args(argv)
     # A chip may be busy with the run that is looked at, and nothing here is worth its time.
     jax.config.update("jax_platforms", "cpu")
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"warning: the arms differ in the {key}: {' | '.join(values)}", file=sys.stderr)
     print(tracking.summary_table(arms))
     try:
-        print(f"\nreport: {tracking.write_report(arms, output)}")
+        print(f"\nreport: {tracking.write_report(arms, output, arguments.title)}")
     except (OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,12 +13,13 @@ from passk_jax.run import command
 
 def main() -> None:
     """Trains: `run.loop` makes the steps, and `run.step` is one of them."""
-    from passk_jax.run import dry_run, loop
+    from passk_jax.run import compilations, dry_run, loop
 
     given, directory = flags.FLAGS, command.run_folder()
     if given.dry_run:
         print(dry_run.dry_run(given.config, directory, given.fork_from))
         return
+    compilations.keep(given.config.compilation_cache)
     loop.train(given.config, directory, restart=given.restart, fork_from=given.fork_from)
 
 

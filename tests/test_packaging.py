@@ -253,7 +253,9 @@ def test_the_transforms_need_jax_and_numpy_only(install, tmp_path):
 
 @pytest.mark.slow
 def test_the_wheel_trains_with_what_it_declares_and_reports_with_the_extra(install, tmp_path):
-    flags = [f"--config.{key}={value}" for key, value in (TINY | {"tensorboard": True}).items()]
+    flags = [
+        f"--config.{key}={value}" for key, value in (TINY | {"writers": ("tensorboard",)}).items()
+    ]
     train = ["-m", "passk_jax.train", "--config", "arithmetic", "--workdir", "run", *flags]
     folder = tmp_path / "empty"
     folder.mkdir()

@@ -37,7 +37,9 @@ TINY = {
     "evaluation.samples_per_prompt": 4,
     "evaluation.prompts_per_batch": 5,
     "evaluation.log_samples_problems": 7,
-    "tensorboard": False,
+    "writers": None,
+    "report_at_evaluations": False,
+    "compilation_cache": None,
 }
 
 

@@ -11,7 +11,8 @@ from experiments.study import Evaluation, Study, main
 def studies() -> list[Study]:
     """Returns the study of this folder."""
     config = arithmetic.get_config()
-    config.tensorboard = False
+    config.writers = None
+    config.report_at_evaluations = False
     colours = {"k = 8": "#0072b2", "k = 1": "#d55e00"}
     panels = {
         "eval/pass@1_n16": "held-out pass@1",

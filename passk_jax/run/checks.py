@@ -81,6 +81,11 @@ def check_counts(config: ConfigDict) -> None:
         )
     if config.order not in ORDERS:
         raise ConfigError(f"config.order = {config.order!r}: must be one of {', '.join(ORDERS)}")
+    steps = config.profile_steps
+    if steps is not None and not _is_range(steps):
+        raise ConfigError(
+            f"config.profile_steps = {steps}: must be (start, stop) with 0 <= start < stop, or None"
+        )
     if config.objective.minibatches > 0:  # less is for the objective to refuse
         _check_divisors(config)
 
@@ -215,6 +220,14 @@ def checked_problems(
         examples = [problem.worked_example for problem in train]
         encode_responses(examples, tokenizer, limits.max_response_tokens)
     return train
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and [type(each) for each in value] == [int, int]
+        and 0 <= value[0] < value[1]
+    )
 
 
 def _value(config: ConfigDict, name: str) -> Any:

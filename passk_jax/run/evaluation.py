@@ -11,7 +11,7 @@ from etils import epath
 
 from passk_jax import processes, tasks, tracking
 from passk_jax.errors import ConfigError
-from passk_jax.run import record, workdir
+from passk_jax.run import compilations, record, workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -76,6 +76,7 @@ def load(
       CheckpointError: No checkpoint can be read.
     """
     config = workdir.load_config(directory, mesh, trust=trust)
+    compilations.keep(config.get("compilation_cache"))
     parts = processes.together(lambda: build(config, estimator=False), (ConfigError,))
     workdir.check_same({"problems": record.digest(parts.data())})
     try:

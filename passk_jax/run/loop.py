@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import math
 import signal
 import sys
@@ -19,6 +20,7 @@ from passk_jax.errors import ConfigError, DivergedError, Stopped, WorkdirError, 
 from passk_jax.learner.checkpoint import Checkpoints, fingerprints
 from passk_jax.learner.train_state import begin_training
 from passk_jax.run import fork, record, state, workdir
+from passk_jax.run.compilations import Compilations
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -103,7 +105,13 @@ class Loop:
         kinds = (ConfigError, WorkdirError)
         processes.together(lambda: files.begin(self.run.step), kinds)
         processes.together(lambda: workdir.check_shared(directory), kinds)
-        self.writer = processes.together(lambda: self._make_writer(cursor))
+        self.writer = processes.together(lambda: self._make_writer(directory.name, cursor))
+        self.report = None
+        if self.config.report_at_evaluations and processes.is_first():
+            self.report = tracking.ReportProcess(files.folder, directory.name)
+        self.compilations = Compilations()
+        self.idle_since = time.perf_counter()
+        self.profiling = False
         self.stop_signal: signal.Signals | None = None
         self.skipped: list[str] = []  # of the latest steps without an update: what was not finite
 
@@ -112,8 +120,12 @@ class Loop:
         self._warm_start()
         with tracking.Progress(self.config.steps, initial=self.run.step) as bar:
             if self._begins:
-                self.writer.write(self.run.step, self._evaluate())
+                row = self._evaluate()
+                self.writer.write(self.run.step, row)
+                bar.update(self.run.step, row)
+            self.idle_since = time.perf_counter()
             while not self._done():
+                self._profile()
                 row = self._step()
                 bar.update(self.run.step, row)
                 self._stop_if_diverged(self.run.step, row, "train")
@@ -168,10 +180,24 @@ class Loop:
 
     def close(self) -> None:
         """Waits for the checkpoint that is being written, and closes all files."""
-        try:
-            self.checkpoints.close()
-        finally:
-            self.writer.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.writer.close)
+            stack.callback(self.checkpoints.close)
+            stack.callback(self.compilations.close)
+            if self.report is not None:
+                stack.callback(self.report.close)
+            if self.profiling:
+                stack.callback(jax.profiler.stop_trace)
+
+    def _profile(self) -> None:
+        """Begins or ends the trace of the steps that `config.profile_steps` names."""
+        start, stop = self.config.profile_steps or (0, 0)
+        wanted = processes.is_first() and start <= self.run.step < stop
+        if wanted and not self.profiling:
+            jax.profiler.start_trace(str(self.files.folder / "profile"))
+        elif self.profiling and not wanted:
+            jax.profiler.stop_trace()
+        self.profiling = wanted
 
     def _step(self) -> dict[str, Any]:
         """Makes one step, and writes down what happened."""
@@ -180,8 +206,10 @@ class Loop:
         if logs:  # of all groups where it is not known yet which ones stay
             dynamic = config.dynamic_sampling_batches is not None
             num_texts = None if dynamic else config.log_samples_problems
+        waited, compiled = time.perf_counter() - self.idle_since, self.compilations.count
         self.run, step = train_step(self.parts, self.run, num_texts)
-        row, number = dict(step.metrics), self.run.step
+        self.idle_since = time.perf_counter()
+        row, number = {**step.metrics, "train/waiting_time_s": waited}, self.run.step
         if logs:
             indices_P = step.groups.indices[: config.log_samples_problems]
             problems = [self.parts.problems[i] for i in indices_P]
@@ -190,7 +218,11 @@ class Loop:
         self._value = None
         if number % config.eval_every_steps == 0 or self._done():
             row |= self._evaluate()
+            self.idle_since += row["eval/time_s"]
+        row["train/compilations"] = self.compilations.count - compiled
         self.writer.write(number, row)
+        if self.report is not None and "eval/time_s" in row:
+            self.report.write()
         return row
 
     def _evaluate(self) -> dict[str, Any]:
@@ -254,7 +286,7 @@ class Loop:
                 step = self.run.warm_start_step + 1
                 row = {f"warm_start/{k}": v for k, v in jax.device_get(metrics).items()}
                 row = {"warm_start/step": step, **row}
-                self.writer.write(0, row, tensorboard_step=step - steps)
+                self.writer.write(0, row, axis_step=step - steps)
                 bar.update(step, row)
                 self._stop_if_diverged(step, row, "warm_start")
                 if step == steps:
@@ -314,11 +346,19 @@ class Loop:
             rows.append({**place, "completions": completions})
         self.writer.write_samples(self.run.step, rows)
 
-    def _make_writer(self, cursor: dict[str, int] | None) -> tracking.Writer | tracking.NoWriter:
+    def _make_writer(
+        self, name: str, cursor: dict[str, int] | None
+    ) -> tracking.Writer | tracking.NoWriter:
         if not processes.is_first():
             return tracking.NoWriter()
         try:
-            writer = tracking.Writer(self.files.folder, cursor, tensorboard=self.config.tensorboard)
+            writer = tracking.Writer(
+                self.files.folder,
+                cursor,
+                writers=self.config.writers,
+                name=name,
+                config=dict(tracking.flatten(json.loads(self.config.to_json()))),
+            )
         except ValueError as error:  # a file is not what the checkpoint says
             raise ConfigError(str(error)) from error
         if cursor is not None:  # a run that was killed may have saved, and not written this

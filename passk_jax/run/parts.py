@@ -28,6 +28,7 @@ from passk_jax.run.advantages import Transformation, make_transformation
 from passk_jax.run.checks import section
 from passk_jax.tasks import subset
 from passk_jax.tasks.order import ORDERS, Order, Prioritized
+from passk_jax.tracking import services
 
 _logger = logging.getLogger(__name__)
 
@@ -153,6 +154,8 @@ def build(config: ConfigDict, *, estimator: bool = True) -> Parts:
     Raises:
       ConfigError: The config cannot be run.
     """
+    with section():
+        services.check(config.writers)
     with section("tokenizer"):
         tokenizer = make_tokenizer(config.tokenizer.name, config.tokenizer.path)
     parts = build_policy(config, tokenizer.vocab_size)

@@ -40,7 +40,10 @@ MAY_CHANGE = (
     "keep_best",
     "stop_when_flat",
     "log_samples_problems",
-    "tensorboard",
+    "writers",
+    "report_at_evaluations",
+    "profile_steps",
+    "compilation_cache",
     "evaluation.num_problems",
     "evaluation.samples_per_prompt",
     "evaluation.prompts_per_batch",
@@ -145,7 +148,10 @@ def read_config(workdir: epath.Path) -> dict[str, Any]:
     Raises:
       ConfigError: The file is damaged.
     """
-    return _completed(read_json(workdir / "config.json"), _plain(default.get_config()))
+    config = read_json(workdir / "config.json")
+    if "tensorboard" in config:  # before there were `writers`
+        config["writers"] = ["tensorboard"] if config.pop("tensorboard") else None
+    return _completed(config, _plain(default.get_config()))
 
 
 def read_json(file: epath.Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
         metrics["train/groups_silent"] = float(groups.silent().mean())
     # loss, gradient_norm, entropy, sampling_kl, ...: `learner.update.policy_gradient_update`
     metrics |= {f"train/{name}": value for name, value in jax.device_get(learned).items()}
-    metrics |= clock.metrics(counts)  # ..._tokens_per_s, scoring_time_s, step_time_s
+    metrics |= clock.metrics(counts)  # ..._tokens_per_s, ..._time_s
     run = dataclasses.replace(run, state=state, step=run.step + 1)
     return run, Step(groups, advantages_PxN, metrics)
 
@@ -124,13 +124,15 @@ class _Clock:
         self._seconds[part] += time.perf_counter() - start
 
     def metrics(self, counts: Mapping[str, int]) -> dict[str, float]:
-        """Returns the speeds of a step that is done; all but sampling and scoring is the update."""
+        """Returns the times and speeds of a step; all but sampling and scoring is the update."""
         step, sampling = time.perf_counter() - self._start, self._seconds["sampling"]
         scoring, responses = self._seconds["scoring"], counts["response_tokens"]
-        tokens = responses + counts["prompt_tokens"]
+        tokens, update = responses + counts["prompt_tokens"], step - sampling - scoring
         return {
             "train/sampling_tokens_per_s": responses / sampling,
-            "train/update_tokens_per_s": tokens / (step - sampling - scoring),
+            "train/update_tokens_per_s": tokens / update,
+            "train/sampling_time_s": sampling,
             "train/scoring_time_s": scoring,
+            "train/update_time_s": update,
             "train/step_time_s": step,
         }

@@ -22,7 +22,7 @@ from passk_jax.policy.sharding import MESH_AXES
 from passk_jax.run import record
 
 # The files that a run reads again when it goes on.
-_READ_AGAIN = ("config.json", "metrics.jsonl", "samples.jsonl", "evaluation.csv")
+_READ_AGAIN = ("config.json", "metrics.jsonl", "samples.jsonl", "evaluation.csv", "writers.json")
 
 
 def check_reachable(workdir: epath.Path) -> None:

@@ -10,8 +10,8 @@ from passk_jax.tracking.metrics import (
     metrics_by_problem,
 )
 from passk_jax.tracking.progress import Progress
-from passk_jax.tracking.report import write_report
-from passk_jax.tracking.runs import Arm, Run, RunError, differences, read_arms
+from passk_jax.tracking.report import ReportProcess, write_report
+from passk_jax.tracking.runs import Arm, Run, RunError, differences, flatten, read_arms
 from passk_jax.tracking.solve_record import SolveRecord
 from passk_jax.tracking.summary import summary_table
 from passk_jax.tracking.writers import NoWriter, Writer, read_rows
@@ -22,6 +22,7 @@ __all__ = [
     "Interval",
     "NoWriter",
     "Progress",
+    "ReportProcess",
     "Run",
     "RunError",
     "SolveRecord",
@@ -29,6 +30,7 @@ __all__ = [
     "bootstrap",
     "bootstrap_pass_at_k",
     "differences",
+    "flatten",
     "group_metrics",
     "metrics_by_problem",
     "read_arms",

@@ -1,12 +1,13 @@
 """Draws the report's pictures, each for one arm or for several arms together."""
 
+import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib import lines, ticker
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
@@ -17,7 +18,6 @@ from passk_jax.tracking.runs import Arm
 from passk_jax.tracking.summary import ENTROPY, SOLVE_RATE
 
 Arms = Sequence[Arm]
-_LEGEND_WIDTH = 74  # characters per line
 
 
 class Picture(NamedTuple):
@@ -46,26 +46,12 @@ def draw_all(arms: Arms) -> list[Picture]:
                 more = draw(axes, arms)
             except plotting.Empty:
                 continue
-            if len(arms) > 1:
-                _legend(figure, arms)
             png = io.BytesIO()
             figure.savefig(png, format="png", metadata={"Software": None})
             title = axes.get_title(loc="left")
             caption = " ".join(filter(None, [caption, more]))
             pictures.append(Picture(name, title, caption, png.getvalue()))
     return pictures
-
-
-def _legend(figure: Figure, arms: Arms) -> None:
-    figure.legend(
-        handles=[lines.Line2D([], [], color=arm.colour, linewidth=3) for arm in arms],
-        labels=[arm.label for arm in arms],
-        loc="outside lower center",
-        ncols=max(1, _LEGEND_WIDTH // (5 + max(len(arm.label) for arm in arms))),
-        frameon=False,
-        fontsize=9.5,
-        handlelength=1.1,
-    )
 
 
 def curve_of(
@@ -127,7 +113,8 @@ def _at_k(choose: Callable[[Sequence[int]], int]) -> Callable[[Axes, Arms], None
         names = arms[0].pass_at_k("eval")
         k = choose(names)
         axes.set_title(f"Held-out pass@{k}")
-        draw_curves(axes, [curve_of(arm, names[k]) for arm in arms], low=0.0, high=1.0)
+        curves = [curve_of(arm, names[k], label=arm.short) for arm in arms]
+        draw_curves(axes, curves, low=0.0, high=1.0)
         _mark_changes_of_k(axes, arms)
         axes.set_ylabel(f"pass@{k} (unbiased, n = {_n(names[k])})")
 
@@ -159,6 +146,8 @@ def _against_k(axes: Axes, arms: Arms) -> str:
     axes.margins(x=0.04)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0.0), min(high, 1.0))
+    afters = [_points(arm, names, first=False)[0] for arm in arms]
+    _name_ends(axes, arms, afters)
     ends = sorted({int(steps[-1]) for steps in evaluations if len(steps)})
     first = int(evaluations[0][0])
     after = f"Solid: step {' or '.join(map(str, ends))}"
@@ -202,7 +191,7 @@ def _bars(axes: Axes, x, values, errors, **style) -> None:
 
 
 def _solve_rate(axes: Axes, arms: Arms) -> None:
-    curves = [curve_of(arm, SOLVE_RATE) for arm in arms]
+    curves = [curve_of(arm, SOLVE_RATE, label=arm.short) for arm in arms]
     drawn = [
         np.mean([run.samples_drawn(curve.x) for run in arm.runs], axis=0)
         for arm, curve in zip(arms, curves, strict=True)
@@ -215,13 +204,15 @@ def _solve_rate(axes: Axes, arms: Arms) -> None:
 
 def _composition(axes: Axes, arms: Arms) -> str:
     same_n = len({arm.config["samples_per_prompt"] for arm in arms}) == 1
-    notes = []
+    notes, drawn, rights = [], [], []
     for arm in arms:
         try:
             right, wrong = composition.by_composition(arm.config)
         except (KeyError, TypeError, ValueError) as error:
             notes.append(f"{arm.label} is not drawn: {error}.")
             continue
+        drawn.append(arm)
+        rights.append(right)
         counts = np.arange(len(right)) / (1 if same_n else len(right) - 1)
         for values, style in ((right, "-"), (wrong, "--")):
             axes.plot(counts, values, color=arm.colour, linestyle=style, marker="o", markersize=3.2)
@@ -235,6 +226,7 @@ def _composition(axes: Axes, arms: Arms) -> str:
     axes.set_xlabel(f"right samples in a group of n = {n}" if same_n else "share of right samples")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=same_n))
     axes.set_ylabel("advantage")
+    _name_ends(axes, drawn, rights)
     return " ".join(notes)
 
 
@@ -245,9 +237,15 @@ def _lines(
 
     def draw(axes: Axes, arms: Arms) -> None:
         curves = [
-            curve_of(arm, name, smoothed=smoothed and not name.startswith("eval/"), style=style)
+            curve_of(
+                arm,
+                arm.metric(name),
+                smoothed=smoothed and not name.startswith("eval/"),
+                style=style,
+                label=arm.short if style == "-" else "",
+            )
             for arm in arms
-            for name, style in ((arm.metric(solid), "-"), (arm.metric(dashed), "--"))
+            for name, style in ((solid, "-"), (dashed, "--"))
         ]
         if len(arms) == 1 and len(arms[0].runs) == 1 and smoothed and not dashed:
             steps, values = series.series(arms[0].runs[0].rows, solid)
@@ -273,7 +271,7 @@ def _warm_start(axes: Axes, arms: Arms) -> None:
         ]
         return runs.Run(run.folder, run.config, rows, [], None)
 
-    arms = [Arm(arm.label, arm.colour, tuple(map(of, arm.runs))) for arm in arms]
+    arms = [dataclasses.replace(arm, runs=tuple(map(of, arm.runs))) for arm in arms]
     _lines("loss", "cross-entropy (nats per token)", from_zero=True)(axes, arms)
     axes.set_xlabel("warm-start step")
 
@@ -293,6 +291,13 @@ def _mark_changes_of_k(axes: Axes, arms: Arms) -> None:
                 color=colour,
                 fontsize=9,
             )
+
+
+def _name_ends(axes: Axes, arms: Arms, values: Sequence[np.ndarray]) -> None:
+    """Writes each arm's name beside the last of its values."""
+    ends = zip(arms, values, strict=True)
+    curves = [Curve(each, each, each, arm.colour, arm.short) for arm, each in ends if arm.short]
+    plotting.label_ends(axes, curves)
 
 
 def _n(name: str) -> str:

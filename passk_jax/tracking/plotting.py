@@ -71,11 +71,12 @@ def draw_curves(
     curves = [curve for curve in curves if len(curve.x)]
     if not curves:
         raise Empty
+    alpha = 0.16 if len(curves) <= 6 else 0.05
     for curve in curves:
         marker = "o" if len(curve.x) <= 30 else None
         band = curve.values - curve.stderr, curve.values + curve.stderr
         if curve.style == "-":  # two bands of the same colour could not be told apart
-            axes.fill_between(curve.x, *band, color=curve.colour, alpha=0.16, linewidth=0)
+            axes.fill_between(curve.x, *band, color=curve.colour, alpha=alpha, linewidth=0)
         axes.plot(
             curve.x,
             curve.values,
@@ -100,7 +101,8 @@ def label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
         return
     low, high = axes.get_ylim()
     ends = np.array([curve.values[-1] for curve in curves])
-    places = spread((ends - low) / (high - low), gap=0.075)
+    size = 10.5 if len(curves) <= 6 else 8.5
+    places = spread((ends - low) / (high - low), gap=min(0.0072 * size, 1 / len(curves)))
     for curve, place in zip(curves, places, strict=True):
         axes.annotate(
             curve.label,
@@ -110,7 +112,7 @@ def label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
             textcoords="offset points",
             color=curve.colour,
             va="center",
-            fontsize=10.5,
+            fontsize=size,
             fontweight="bold",
         )
 

@@ -13,7 +13,7 @@ class Progress:
     """Shows the most important metrics: pass@1, the largest pass@k, problems solved.
 
     In a terminal it is a bar. In a log file, where a bar would leave thousands of lines, it is one
-    line every `plain_every` steps and one at the last step.
+    line every `plain_every` steps and one at the last step. Held-out figures have their own.
 
     Args:
       total: The run's last step.
@@ -46,10 +46,12 @@ class Progress:
     def update(self, step: int, row: Mapping[str, object]) -> None:
         """Shows that `step` is done, with the metrics of its row."""
         text = main_metrics(row)
+        if held_out := _pass_at_k(row, "eval"):
+            self.note(f"{self._name} {step}/{self._total}: held-out {_in_words(held_out)}")
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
-        elif step % self._plain_every == 0 or step == self._total:
+        elif text and (step % self._plain_every == 0 or step == self._total):
             self.note(f"{self._name} {step}/{self._total}: {text}")
 
     def note(self, text: str) -> None:
@@ -83,12 +85,18 @@ def main_metrics(row: Mapping[str, object]) -> str:
     >>> main_metrics({**row, "train/cumulative_solve_rate": 0.5, "train/step_time_s": 0.3})
     'pass@1 0.400, pass@16 0.810, solved 0.500, 0.30 s/step'
     """
-    by_k = metrics.pass_at_k_by_k(row, "train")
-    shown = {f"pass@{k}": by_k[k][1] for k in (min(by_k), max(by_k))} if by_k else {}
-    shown["solved"] = row.get(SOLVE_RATE)
-    words = [f"{name} {value:.3f}" for name, value in shown.items() if value is not None]
-    if row.get("warm_start/loss") is not None:
-        words.append(f"loss {row['warm_start/loss']:.3f}")
+    shown = _pass_at_k(row, "train")
+    shown |= {"solved": row.get(SOLVE_RATE), "loss": row.get("warm_start/loss")}
+    words = [_in_words(shown)]
     if row.get("train/step_time_s") is not None:
         words.append(f"{row['train/step_time_s']:.2f} s/step")
-    return ", ".join(words)
+    return ", ".join(filter(None, words))
+
+
+def _pass_at_k(row: Mapping[str, object], prefix: str) -> dict[str, float]:
+    by_k = metrics.pass_at_k_by_k(row, prefix)
+    return {f"pass@{k}": by_k[k][1] for k in (min(by_k), max(by_k))} if by_k else {}
+
+
+def _in_words(figures: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)

@@ -2,20 +2,22 @@
 
 import base64
 import collections
+import json
 import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from passk_jax.errors import printable
-from passk_jax.tracking import runs, summary
+from passk_jax.tracking import browser, runs, summary
+from passk_jax.tracking.browser import shorten
 
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
+_SCRIPT = pathlib.Path(__file__).with_name("report.js")
 _GROUPS_SHOWN = 4
 _SAMPLES_SHOWN = 8
 _FLIPS_SHOWN = 4
 _LONGEST_TEXT = 600
-# A byte-level policy writes control characters. The page shows visible symbols for them.
-_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 _FACTS = {
     "task": "task.name",
     "estimator": "estimator.name",
@@ -73,8 +75,24 @@ def write_report(
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
     environment.filters["say"] = runs.say
     differing = runs.differences(arms)
+    flips = [flips for arm in arms for flips in _flips(arm, 1 if len(every) > 1 else 0)]
+    groups = _choose_groups(every[0].samples) if single else []
+    samples = browser.samples(arms)
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
+        contents={
+            "The runs": not single,
+            "How the configs differ": differing,
+            "Before and after" if len(arms) == 1 else "Final figures": True,
+            "Curves": True,
+            "From wrong to right": flips,
+            "What the policy writes": groups,
+            "All samples": True,
+            "What the configs have in common" if differing else "Configuration": True,
+        },
+        samples=samples,
+        left_out=[each for each in json.loads(samples) if each["left_out"]],
+        script=_SCRIPT.read_text(encoding="utf-8"),
         arms=arms,
         single=single,
         facts=_facts(arms),
@@ -83,12 +101,14 @@ def write_report(
         differences=differing,
         summary=summary.summarise(arms),
         pictures=pictures,
-        flips=[flips for arm in arms for flips in _flips(arm, 1 if len(every) > 1 else 0)],
-        groups=_choose_groups(every[0].samples) if single else [],
+        flips=flips,
+        groups=groups,
         config={k: v for k, v in every[0].config.items() if k not in differing},
         folder=folder.name,
     )
-    path.write_text(page, encoding="utf-8", errors="replace")
+    partial = path.with_name(f".{path.name}.partial")  # who looks sees a whole page
+    partial.write_text(page, encoding="utf-8", errors="replace")
+    partial.replace(path)
     return path
 
 
@@ -240,6 +260,32 @@ def _choose_samples(samples: Sequence[Mapping]) -> dict:
 
 
 def _shorten(text: str) -> str:
-    if len(text) > _LONGEST_TEXT:
-        text = f"{text[:_LONGEST_TEXT]} … ({len(text) - _LONGEST_TEXT} characters more)"
-    return printable(text.translate(_VISIBLE))
+    return shorten(text, _LONGEST_TEXT)
+
+
+class ReportProcess:
+    """Writes a run's report while it trains, in a process that takes only what training leaves.
+
+    Args:
+      folder: The run's folder, local.
+      title: The page's title.
+    """
+
+    def __init__(self, folder: pathlib.Path, title: str) -> None:
+        lowest = (
+            "import os, sys; os.nice(19); from passk_jax import report; report.main(sys.argv[1:])"
+        )
+        self._command = [sys.executable, "-c", lowest, str(folder), "--title", title]
+        self._process: subprocess.Popen | None = None
+
+    def write(self) -> None:
+        """Begins to write the page, unless it is being written. A failure shows at the end."""
+        if self._process is None or self._process.poll() is not None:
+            quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+            self._process = subprocess.Popen(self._command, **quiet)
+
+    def close(self) -> None:
+        """Gives up a page that is being written."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from passk_jax.errors import printable
-from passk_jax.tracking import metrics, tables, writers
+from passk_jax.tracking import metrics, naming, tables, writers
 from passk_jax.tracking.series import series
 
 # Runs are compared only if these keys are equal.
@@ -20,8 +20,6 @@ _SAME = ("task.name", "evaluation.samples_per_prompt", "evaluation.temperature")
 _SAME_PROBLEMS = ("evaluation.split", "evaluation.num_problems")  # and all of task.options
 _NEEDED = ("seed", "steps", "prompts_per_step", "samples_per_prompt", "estimator.name", *_SAME)
 _LONGEST_LABEL = 48
-# Any eye can tell these apart, best of all the first two, which are compared most often.
-_COLOURS = ("#0072b2", "#d55e00", "#008060", "#8e4b9e", "#b8860b", "#56a0d3", "#a3324b", "#5c6575")
 _RESAMPLES = 1000
 
 
@@ -87,11 +85,13 @@ class Arm:
       label: The label that distinguishes it from the other arms.
       colour: The colour of its curves.
       runs: One run for each seed, in the order of the seeds.
+      short: The label at its curves: without what all labels have in common.
     """
 
     label: str
     colour: str
     runs: tuple[Run, ...]
+    short: str = ""
 
     @property
     def config(self) -> dict[str, object]:
@@ -191,10 +191,11 @@ def read_arms(
             f"--labels: {len(groups)} different labels are needed, one for each arm (their first "
             f"runs are {firsts}), got {list(labels)}"
         )
-    colours = itertools.cycle(_COLOURS)
     return [
-        Arm(label, colour, tuple(sorted(group, key=lambda run: run.config["seed"])))
-        for label, colour, group in zip(labels, colours, groups, strict=False)
+        Arm(label, colour, tuple(sorted(group, key=lambda run: run.config["seed"])), short)
+        for label, colour, group, short in zip(
+            labels, naming.colours(len(groups)), groups, naming.short(labels), strict=True
+        )
     ]
 
 
@@ -210,7 +211,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         raise RunError(f"{folder}: there is no such folder")
     if not (path / "config.json").exists():
         raise RunError(f"{folder} holds no run: there is no config.json in it")
-    config = dict(_flatten(_read_object(path / "config.json")))
+    config = dict(flatten(_read_object(path / "config.json")))
     missing = [key for key in _NEEDED if key not in config]
     if missing:
         raise RunError(f"{path / 'config.json'} is not a run's config: it has no {missing[0]}")
@@ -295,15 +296,14 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     short = {
         key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)
     }
-    labels = []
-    for number, run in enumerate(runs, start=1):
-        label = ", ".join(
-            f"{short[key]} = {say(run.config[key])}" for key in keys if key in run.config
-        )
-        if len(label) > _LONGEST_LABEL:
-            label = f"{number}: {label[: _LONGEST_LABEL - 5]} …"
-        labels.append(label)
-    return labels
+    shown = [[(short[key], say(r.config[key])) for key in keys if key in r.config] for r in runs]
+    labels = [", ".join(f"{key} = {value}" for key, value in each) for each in shown]
+    if max(map(len, labels)) > _LONGEST_LABEL:  # the table of differences names the keys
+        labels = [", ".join(value for _, value in each) for each in shown]
+    return [
+        label if len(label) <= _LONGEST_LABEL else f"{number}: {label[: _LONGEST_LABEL - 5]} …"
+        for number, label in enumerate(labels, start=1)
+    ]
 
 
 def _check_comparable(one: Run, other: Run) -> None:
@@ -363,15 +363,15 @@ def _read_versions(path: epath.Path) -> dict[str, str]:
     return {name: ", then ".join(versions) for name, versions in found.items()}
 
 
-def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yields a nested dictionary's values under dotted keys. An empty dictionary is a value.
 
-    >>> dict(_flatten({"a": {"b": {"c": 1}, "d": {}}, "e": None}))
+    >>> dict(flatten({"a": {"b": {"c": 1}, "d": {}}, "e": None}))
     {'a.b.c': 1, 'a.d': {}, 'e': None}
     """
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -1,4 +1,4 @@
-"""Writes a run's metrics: JSON lines, CSV and TensorBoard event files.
+"""Writes a run's metrics: JSON lines and CSV, and whatever `services` knows beside them.
 
 A run that was killed and resumed must end with the same metrics.jsonl as one that was not. So the
 files only grow (except problems.csv, a function of the checkpoint), and a checkpoint has their
@@ -20,7 +20,7 @@ from etils import epath
 
 from passk_jax.errors import writing
 from passk_jax.tasks import Problem
-from passk_jax.tracking import append_file, event_file, tables
+from passk_jax.tracking import append_file, services, tables
 from passk_jax.tracking.solve_record import SolveRecord
 
 _logger = logging.getLogger(__name__)
@@ -40,9 +40,12 @@ class Writer:
       workdir: The run's folder, which is created if it is missing.
       cursor: The files' sizes at a checkpoint, from `cursor()`. The rest is cut off. None starts
         a new run and *empties* the files of an earlier run.
-      tensorboard: Whether to write event files too, in workdir/tensorboard.
+      writers: Where the metrics go too: names in `services.SERVICES`.
+      name: The run's name there; None for the folder's.
+      config: The run's config there, under dotted keys.
 
     Raises:
+      ConfigError: One of the writers cannot begin.
       ValueError: The cursor is invalid, or a file is missing or shorter than the cursor says.
       WorkdirError: A file cannot be written. Its `filename` says which.
     """
@@ -53,30 +56,28 @@ class Writer:
         workdir: str | os.PathLike[str],
         cursor: Mapping[str, int] | None = None,
         *,
-        tensorboard: bool = True,
+        writers: Sequence[str] | None = ("tensorboard",),
+        name: str | None = None,
+        config: Mapping[str, object] = types.MappingProxyType({}),
     ) -> None:
         workdir = pathlib.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         self._workdir = workdir
         sizes = dict.fromkeys(_FILES, 0) if cursor is None else _check_cursor(cursor)
-        for key, name in _FILES.items():  # check all files before cutting any
-            _check_cut(workdir / name, sizes[key])
+        for key, file in _FILES.items():  # check all files before cutting any
+            _check_cut(workdir / file, sizes[key])
         self._files = {
-            key: append_file.AppendFile(workdir / name, sizes[key]) for key, name in _FILES.items()
+            key: append_file.AppendFile(workdir / file, sizes[key]) for key, file in _FILES.items()
         }
         self._null_names: set[str] = set()
-        self._events = None
-        if tensorboard:
-            rows = read_rows(workdir / _FILES["metrics_bytes"])
-            purge_step = rows[-1]["step"] + 1 if rows else _BEFORE_ANY_STEP
-            try:
-                self._events = event_file.EventFile(workdir / "tensorboard", purge_step)
-            except ModuleNotFoundError as error:
-                _logger.warning("no TensorBoard event files: %s", error)
+        rows = read_rows(workdir / _FILES["metrics_bytes"])
+        first_step = rows[-1]["step"] + 1 if rows else _BEFORE_ANY_STEP
+        place = services.Place(workdir, name or workdir.name, config, first_step)
+        self._services = services.begin(writers, place)
 
     @writing()
     def write(
-        self, step: int, metrics: Mapping[str, object], *, tensorboard_step: int | None = None
+        self, step: int, metrics: Mapping[str, object], *, axis_step: int | None = None
     ) -> None:
         """Appends one line, {"step": step, name: value, ...}, in the given order.
 
@@ -86,7 +87,7 @@ class Writer:
         Args:
           step: The step of the training loop.
           metrics: Numbers (also booleans, 0-d arrays) by name.
-          tensorboard_step: The position on TensorBoard's axis if it is not `step`, such as
+          axis_step: The position on the writers' axis if it is not `step`, such as
             i - warm_start.steps for row i of the warm start, whose rows all have step 0.
 
         Raises:
@@ -103,9 +104,9 @@ class Writer:
                 self._null_names.add(name)
                 _logger.warning("step %d: %s is %s, written as null", step, name, number)
         self._files["metrics_bytes"].append(_json_line(row))
-        if self._events is not None:
-            place = row["step"] if tensorboard_step is None else operator.index(tensorboard_step)
-            self._events.add_scalars(place, numbers)
+        place = row["step"] if axis_step is None else operator.index(axis_step)
+        for service in self._services:
+            service.add_scalars(place, numbers)
 
     @writing()
     def write_samples(self, step: int, rows: Iterable[Mapping[str, object]]) -> None:
@@ -164,8 +165,8 @@ class Writer:
         """Closes the files. Closing them again does nothing."""
         for file in self._files.values():
             file.close()
-        if self._events is not None:
-            self._events.close()
+        for service in self._services:
+            service.close()
 
     def __enter__(self) -> "Writer":
         return self
@@ -182,7 +183,7 @@ class Writer:
 class NoWriter:
     """Has the methods of `Writer` and writes nothing: for a run's other processes."""
 
-    def write(self, step, metrics, *, tensorboard_step=None) -> None:
+    def write(self, step, metrics, *, axis_step=None) -> None:
         """Does nothing."""
 
     def write_samples(self, step, rows) -> None:

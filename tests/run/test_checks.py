@@ -42,6 +42,13 @@ MISTAKES = [
     (dict(objective__clip_dual=1.0, objective__epochs=2), r"clip_dual = 1.0: must be above 1"),
     (dict(objective__clip_dual=3.0), r"clip_dual = 3.0: with one update for each sampling"),
     (dict(optimizer__decay="cos"), r"config.optimizer.decay = 'cos': must be one of constant, li"),
+    (
+        dict(profile_steps=(3, 3)),
+        r"config.profile_steps = \(3, 3\): must be \(start, stop\) with 0",
+    ),
+    (dict(profile_steps=5), r"config.profile_steps = 5: must be"),
+    (dict(profile_steps=(1.0, 2)), r"config.profile_steps = \(1.0, 2\): must be"),
+    (dict(writers=("wandbb",)), r"config.writers: .wandbb. is none of tensorboard, wandb"),
     (dict(eval_every_steps=0), r"config.eval_every_steps = 0"),
     (dict(optimizer__learning_rate=float("nan")), r"config.optimizer.learning_rate = nan"),
     (dict(mesh__model=3), r"mesh.model = 3.*devices"),

@@ -1,5 +1,6 @@
 """Whole runs: what they write, that they resume, and that killing them changes nothing."""
 
+import contextlib
 import csv
 import json
 import os
@@ -18,6 +19,7 @@ from passk_jax.errors import DivergedError, Stopped
 from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import abstract_state
 from passk_jax.run import loop as loop_lib
+from passk_jax.run import workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import Parts, build
@@ -29,7 +31,11 @@ from tests.tiny import ROOT, command, environment, run, tiny_config, train_comma
 def without_clock(workdir):
     """The lines of metrics.jsonl, without the figures that depend on the clock."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.endswith("_s")} for row in rows]
+    of_the_process = ("train/compilations",)
+    return [
+        {k: v for k, v in row.items() if not k.endswith("_s") and k not in of_the_process}
+        for row in rows
+    ]
 
 
 def table(path):
@@ -109,6 +115,38 @@ def test_a_run_writes_what_it_promises(whole_run):
     assert [int(row["step"]) for row in evaluation] == [0] * 10 + [3] * 10 + [6] * 10
     last = [int(row["num_correct"]) / int(row["num_samples"]) for row in evaluation[20:]]
     assert np.mean(last) == pytest.approx(rows[-1]["eval/pass@1_n4"])
+
+
+def test_the_time_of_a_step_is_split_and_compilations_are_counted(whole_run):
+    first, *later = tracking.read_rows(whole_run / "metrics.jsonl")[6:]
+    assert first["train/compilations"] >= later[0]["train/compilations"]
+    assert [row["train/compilations"] for row in later[2:]] == [0] * 3
+    for row in later:
+        parts = [row[f"train/{part}_time_s"] for part in ("sampling", "scoring", "update")]
+        assert min(parts) > 0 and sum(parts) == pytest.approx(row["train/step_time_s"])
+    # A checkpoint follows steps 2 and 4. The evaluation after step 3 is no waiting.
+    waits = [row["train/waiting_time_s"] for row in later]
+    assert min(waits) > 0
+    assert waits[2] < later[1]["eval/time_s"]
+
+
+@pytest.mark.slow
+def test_steps_are_traced_and_the_report_is_written_while_it_trains(tmp_path):
+    config = tiny_config(steps=3, eval_every_steps=1, profile_steps=(1, 3), warm_start__steps=1)
+    config.report_at_evaluations = True
+    jax.clear_caches()
+    parts = build(config)
+    with workdir.hold(tmp_path / "run", config) as files:
+        loop = Loop(parts, tmp_path / "run", files)
+        with contextlib.closing(loop):
+            loop.run_all()
+            assert loop.report._process.wait(240) == 0
+        page = (tmp_path / "run" / "report.html").read_text()
+    assert "is at step 1 of 3" in page or "Unfinished" not in page
+    (trace,) = (tmp_path / "run" / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 10_000
+    rows = tracking.read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert rows[-3]["train/compilations"] >= 2  # the weights and the update, at the least
 
 
 def test_the_same_command_again_changes_nothing(whole_run, capsys):

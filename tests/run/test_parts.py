@@ -309,7 +309,7 @@ def test_every_config_trains(path, tmp_path):
         evaluation__num_problems=2,
         evaluation__samples_per_prompt=2,
         evaluation__prompts_per_batch=2,
-        tensorboard=False,
+        writers=None,
     )
     train(config, tmp_path)
     last = tracking.read_rows(tmp_path / "metrics.jsonl")[-1]

@@ -166,6 +166,7 @@ def test_the_parts_of_a_step_are_timed_and_counted():
     assert metrics["train/truncated"] == 1 - ended.any(axis=-1).mean()
     assert metrics["train/pass@1_n4"] == 0.25 and metrics["train/pass@4_n4"] == 1.0
     sampling = mask.sum() / metrics["train/sampling_tokens_per_s"]
+    assert sampling == pytest.approx(metrics["train/sampling_time_s"])
     assert 0 < metrics["train/scoring_time_s"] + sampling < metrics["train/step_time_s"]
 
 

@@ -19,7 +19,7 @@ SHORT = {
     "warm_start__steps": 1,
     "eval_every_steps": 2,
     "evaluation__num_problems": 4,
-    "tensorboard": True,
+    "writers": ("tensorboard",),
 }
 
 

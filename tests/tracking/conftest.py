@@ -56,7 +56,7 @@ def _write_run(workdir, *, steps=300, eval_every=25, k_changes_at=None, seed=0, 
     train_logits, eval_logits = rng.normal(-1.3, 2.2, 5000), rng.normal(-1.3, 2.2, 500)
     solved = tracking.solve_record.empty(5000)
     held_out = [Problem(f"p{i}", "", None) for i in range(500)]
-    with tracking.Writer(workdir, tensorboard=False) as writer:
+    with tracking.Writer(workdir, writers=()) as writer:
         for i in range(400 if steps else 0):
             loss = 0.35 + 3.2 * np.exp(-i / 60) + rng.normal(0, 0.03)
             writer.write(0, {"warm_start/step": i + 1, "warm_start/loss": loss})

@@ -40,9 +40,20 @@ def test_a_bar_on_a_terminal():
     assert "saved\n" in terminal.getvalue()
 
 
+def test_held_out_figures_have_a_line_of_their_own():
+    log = io.StringIO()
+    with tracking.Progress(40, stream=log, plain_every=10) as progress:
+        progress.update(0, {"eval/pass@1_n8": 0.5, "eval/pass@8_n8": 0.75, "eval/time_s": 1.0})
+        progress.update(25, ROW | {"eval/pass@1_n8": 0.625, "eval/pass@8_n8": 1.0})
+    assert log.getvalue() == (
+        "step 0/40: held-out pass@1 0.500, pass@8 0.750\n"
+        "step 25/40: held-out pass@1 0.625, pass@8 1.000\n"
+    )
+
+
 def test_about_twenty_lines_for_any_length():
     log = io.StringIO()
     progress = tracking.Progress(1000, stream=log)
     for step in range(1, 1001):
-        progress.update(step, {})
+        progress.update(step, ROW)
     assert log.getvalue().count("\n") == 20

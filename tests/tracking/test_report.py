@@ -1,6 +1,7 @@
 """The page of a run: its table, its pictures, and that nothing in a run can break it."""
 
 import base64
+import itertools
 import json
 import re
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import optimize
 
 from passk_jax import tracking
-from passk_jax.tracking import figures, plotting, report, runs, series
+from passk_jax.tracking import browser, figures, naming, plotting, report, runs, series
 from tests.tracking.conftest import CONFIG
 
 
@@ -39,13 +40,24 @@ def write_report(workdir):
     return path.read_bytes().decode("utf-8")
 
 
+def asks_for_more(page):
+    return re.search(r"https?://|<link|@import|url\(|fetch\(|src=\"(?!data:)|innerHTML", page)
+
+
+def samples_of(page):
+    """What the page's browser of samples reads."""
+    (found,) = re.findall(r'id="samples-data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(found)
+
+
 def text_of(page):
+    page = re.sub(r"<script.*?</script>", " ", page, flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
 
 def arm_of(*rows_of_seeds, label="arm", **config):
     """One arm, a run for each list of rows."""
-    config = dict(runs._flatten(CONFIG)) | config
+    config = dict(runs.flatten(CONFIG)) | config
     made = [
         tracking.Run(f"seed{seed}", config | {"seed": seed}, rows, [], None)
         for seed, rows in enumerate(rows_of_seeds)
@@ -97,12 +109,12 @@ def test_a_comparison_shows_each_arm_in_its_colour(compared):
     ]
     assert "Bars are 95% bootstrap intervals over problems and seeds." in text
     assert len(re.findall("<details open>", page)) == 2  # the first run of each arm
-    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
+    assert not asks_for_more(page)
 
 
 def test_page_needs_nothing_but_itself(finished):
     _, page = finished
-    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
+    assert not asks_for_more(page)
     assert '<meta name="viewport" content="width=device-width' in page
 
 
@@ -143,7 +155,7 @@ def test_problems_that_flipped(tmp_path, write_run, monkeypatch):
         ]  # fmt: skip
         return {"split": "validation", "problem": problem, "prompt": "?", "completions": samples}
 
-    with tracking.Writer(workdir / "new", tensorboard=False) as writer:
+    with tracking.Writer(workdir / "new", writers=()) as writer:
         for step in (0, 2):  # the middle one is of neither end
             writer.write_samples(step, [row(step, "a", False, False), row(step, "b", False, True)])
             writer.write_samples(step, [row(step, "c", True, True)])
@@ -161,19 +173,99 @@ def test_problems_that_flipped(tmp_path, write_run, monkeypatch):
 def test_hostile_text_stays_text(tmp_path):
     text = "</pre><script>alert(1)</script>\x1b[31m\x00\ud800" + "y" * 5000
     completion = {"text": text, "reward": 1.0, "weight": None, "final_answer": None}
-    with tracking.Writer(tmp_path / "<b>&run", tensorboard=False) as writer:
+    with tracking.Writer(tmp_path / "<b>&run", writers=()) as writer:
         writer.write(0, {"eval/pass@1_n1": 1.0})
         row = {"problem": "<i>", "prompt": "<u>{{ 7 * 7 }}", "completions": [completion] * 3}
         writer.write_samples(0, [row])
     config = CONFIG | {"note": "<img src=x>"}
     (tmp_path / "<b>&run" / "config.json").write_text(json.dumps(config))
     page = write_report(tmp_path / "<b>&run")
-    assert not re.search(r"<script|<i>|<u>|<b>|<img src=x", page)
+    assert not re.search(r"<script>alert|<i>|<u>|<b>|<img src=x", page)
+    assert page.count("<script") == page.count("</script>") == 2  # the samples, and their browser
     assert "&lt;script&gt;" in page
     assert "{{ 7 * 7 }}" in page
     assert "␛[31m␀?y" in page
     assert "characters more)" in page
-    assert "y" * 600 not in page
+    assert "y" * 600 not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    ((group,),) = [each["groups"] for each in samples_of(page)]
+    shown = "</pre><script>alert(1)</script>␛[31m␀\ud800" + "y" * 5000
+    assert group == [0, "train", "<i>", "<u>{{ 7 * 7 }}", None, [[shown, 3, 1.0, True, None]]]
+
+
+def test_the_browser_has_every_sample_the_latest_first(tmp_path, write_run, monkeypatch):
+    monkeypatch.setattr(figures, "draw_all", lambda arms: [])
+    workdir = write_run(tmp_path / "run", steps=3, eval_every=2)
+    rows = tracking.read_rows(workdir / "samples.jsonl")
+    (shown,) = samples_of(write_report(workdir))
+    assert shown["left_out"] == 0
+    assert [(g[0], g[1], g[2]) for g in shown["groups"]] == [
+        (row["step"], row.get("split", "train"), row["problem"]) for row in reversed(rows)
+    ]
+    for row, (*_, reference, samples) in zip(reversed(rows), shown["groups"], strict=True):
+        assert reference == row["reference"]
+        written = sorted((s["text"], s["reward"], s["correct"]) for s in row["completions"])
+        assert sorted((s[0], s[2], s[3]) for s in samples for _ in range(s[1])) == written
+    arms = tracking.read_arms([workdir])
+    room = len(json.dumps(shown["groups"][0])) + len(json.dumps(shown["groups"][1]))
+    (few,) = json.loads(browser.samples(arms, most=room))
+    assert few["groups"] == shown["groups"][:2]
+    assert few["left_out"] == len(rows) - 2
+
+
+def test_the_contents_lead_to_every_heading(finished, compared):
+    for page in (finished[1], compared[1]):
+        links = re.findall(r'<a href="#([^"]+)"', page)
+        assert links == re.findall(r'<h2 id="([^"]+)"', page)
+        assert len(links) == len(set(links)) == page.count("<h2")
+
+
+def test_names_stand_at_the_curves_and_the_legend_is_there_once(compared):
+    arms, page = compared
+    assert [arm.short for arm in arms] == ["8", "1"]
+    assert page.count('<ul class="legend">') == 1
+    drawn = 0
+    for name in figures.FIGURES:
+        try:
+            axes = axes_of(name, *arms)
+        except plotting.Empty:
+            continue
+        texts = {(text.get_text(), text.get_color()) for text in axes.texts}
+        assert texts >= {(arm.short, arm.colour) for arm in arms}, name
+        drawn += 1
+    assert drawn > 10
+
+
+def test_ten_names_at_the_curves_do_not_overlap():
+    figure = Figure(figsize=(5.6, 3.8), dpi=100)
+    axes = figure.add_subplot()
+    curves = [
+        plotting.Curve(np.arange(2.0), np.full(2, 0.5 + i / 1e4), np.zeros(2), "black", f"arm {i}")
+        for i in range(10)
+    ]
+    plotting.draw_curves(axes, curves, low=0.0, high=1.0)
+    figure.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+    assert len(boxes) == 10
+    assert all(one.y1 <= other.y0 + 1 for one, other in itertools.pairwise(boxes))
+
+
+def test_no_two_arms_share_a_colour_or_a_short_name():
+    colours = naming.colours(30)
+    assert len({colour.lower() for colour in colours}) == 30
+    labels = [f"name = an_estimator_with_a_long_name, k = {k}, learning_rate = 1e-0{r}"
+              for k in (1, 8) for r in (3, 4, 5)]  # fmt: skip
+    assert naming.short(labels) == [
+        "1, 1e-03",
+        "1, 1e-04",
+        "1, 1e-05",
+        "8, 1e-03",
+        "8, 1e-04",
+        "8, 1e-05",
+    ]
+    assert naming.short(["runs/a/x", "runs/b/x"]) == ["a/x", "b/x"]
+    long = naming.short(["k = 1, " + "x" * 50, "k = 1, " + "x" * 49 + "y"])
+    assert [each[:3] for each in long] == ["1: ", "2: "]
+    assert max(map(len, long)) <= 28
 
 
 @pytest.mark.parametrize(

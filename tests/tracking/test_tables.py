@@ -37,7 +37,7 @@ def test_problems_by_hand(tmp_path):
 
 def test_pandas_reads_both(tmp_path):
     pandas = pytest.importorskip("pandas")
-    with tracking.Writer(tmp_path, tensorboard=False) as writer:
+    with tracking.Writer(tmp_path, writers=()) as writer:
         writer.write_problems(PROBLEMS, RECORD)
         for step in (0, 50):
             writer.write_evaluation(step, PROBLEMS, np.array([[0, 0], [0, 1], [1, 1]]) > 0)

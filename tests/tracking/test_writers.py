@@ -287,7 +287,7 @@ def read_scalars(folder, tag):
 
 def test_tensorboard_reads_the_events(tmp_path):
     with tracking.Writer(tmp_path) as writer:
-        writer.write(0, {"warm_start/loss": 3.5}, tensorboard_step=-2)
+        writer.write(0, {"warm_start/loss": 3.5}, axis_step=-2)
         writer.write(1, {"train/loss": np.float32(0.1), "train/k": 4, "huge": 1e300})
         writer.write(300, {"train/loss": float("nan"), "é" * 200: 1.0})
     folder = tmp_path / "tensorboard"
@@ -312,7 +312,7 @@ def test_tensorboard_forgets_what_was_cut_off(tmp_path):
 
 
 def test_tensorboard_can_be_left_out(tmp_path):
-    with tracking.Writer(tmp_path, tensorboard=False) as writer:
+    with tracking.Writer(tmp_path, writers=()) as writer:
         writer.write(0, {"x": 1.0})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "evaluation.csv",
