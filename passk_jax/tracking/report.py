@@ -82,7 +82,7 @@ def write_report(
         title=title,
         contents={
             "The runs": not single,
-            "How the configs differ": differing,
+            "How the arms differ": differing,
             "Before and after" if len(arms) == 1 else "Final figures": True,
             "Curves": True,
             "From wrong to right": flips,

@@ -8,7 +8,7 @@ from passk_jax.run import record, workdir
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
 from passk_jax.tasks.base import Score
-from tests.tiny import command, run, tiny_config
+from tests.tiny import tiny_config
 
 MISTAKES = [
     (dict(estimator__k=5), r"config.estimator.*k = 5.*n = 4"),
@@ -152,22 +152,6 @@ def test_a_batch_that_the_mesh_cannot_divide(monkeypatch):
     config.micro_batch.problems = 4
     with pytest.raises(ConfigError, match=r"config.micro_batch.problems = 4.*multiple of 8"):
         build(config)
-
-
-@pytest.mark.parametrize(
-    ("flag", "key"), [("--config.estimater.k=4", "estimater"), ("--config.estimator.kk=4", "kk")]
-)
-def test_a_misspelt_key(flag, key, tmp_path):
-    result = run(
-        command(
-            "passk_jax.train", "--config", "configs/arithmetic.py", flag, workdir=tmp_path / "x"
-        ),
-        tmp_path / "cache",
-    )
-    assert result.returncode == 2
-    assert flag in result.stderr and f"no config key '{key}'" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "x").exists()
 
 
 def test_a_misspelt_key_in_a_config_file():

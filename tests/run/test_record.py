@@ -128,7 +128,7 @@ def test_a_run_is_raised_and_seen_otherwise_and_this_is_recorded(run):
         "checkpoints_to_keep": 2,
         "log_samples_every_steps": 1,
         "log_samples_problems": 1,
-        "tensorboard": True,
+        "writers": ("tensorboard",),
         "evaluation__num_problems": 4,
         "mesh__data": 1,
     }
@@ -145,7 +145,7 @@ def test_a_run_is_raised_and_seen_otherwise_and_this_is_recorded(run):
         "checkpoints_to_keep": [3, 2],
         "log_samples_every_steps": [2, 1],
         "log_samples_problems": [2, 1],
-        "tensorboard": [False, True],
+        "writers": [None, ["tensorboard"]],
         "evaluation.num_problems": [2, 4],
         "mesh.data": [-1, 1],
     }

@@ -184,11 +184,11 @@ def test_hostile_text_stays_text(tmp_path):
     assert page.count("<script") == page.count("</script>") == 2  # the samples, and their browser
     assert "&lt;script&gt;" in page
     assert "{{ 7 * 7 }}" in page
-    assert "␛[31m␀?y" in page
+    assert r"␛[31m␀\ud800y" in page
     assert "characters more)" in page
     assert "y" * 600 not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     ((group,),) = [each["groups"] for each in samples_of(page)]
-    shown = "</pre><script>alert(1)</script>␛[31m␀\ud800" + "y" * 5000
+    shown = "</pre><script>alert(1)</script>␛[31m␀\\ud800" + "y" * 5000
     assert group == [0, "train", "<i>", "<u>{{ 7 * 7 }}", None, [[shown, 3, 1.0, True, None]]]
 
 
