@@ -8,7 +8,7 @@ HumanEval (PKPO, section 5.2). This config was planned, not run: docs/plans.md.
 
 from ml_collections import config_dict
 
-from passk_jax.configs import gemma2_2b_math
+from passk_jax.configs import default, gemma2_2b_math
 
 
 def get_config():
@@ -16,7 +16,12 @@ def get_config():
     config = gemma2_2b_math.get_config()
     config.task.name = "mbpp"
     config.task.options = config_dict.ConfigDict(
-        {"held_out": "mbpp", "reward": "all", "template": "gemma"}
+        {
+            "held_out": "mbpp",
+            "reward": "all",
+            "template": "gemma",
+            "sandbox": default.optional(None, str),  # or "bubblewrap", "seccomp": SECURITY.md
+        }
     )
     config.sampling.max_response_tokens = 512
     config.sampling.response_buckets = (128, 256)

@@ -19,6 +19,7 @@ def get_config():
             "held_out": "mbpp",  # or "humaneval"
             "reward": "share",  # the share of the tests that pass
             "time_limit_s": 4.0,  # for one program with all its tests
+            "sandbox": default.optional(None, str),  # or "bubblewrap", "seccomp": SECURITY.md
         }
     )
     config.drop_long_problems = True
