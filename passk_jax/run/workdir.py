@@ -22,7 +22,14 @@ from passk_jax.policy.sharding import MESH_AXES
 from passk_jax.run import record
 
 # The files that a run reads again when it goes on.
-_READ_AGAIN = ("config.json", "metrics.jsonl", "samples.jsonl", "evaluation.csv", "writers.json")
+_READ_AGAIN = (
+    "config.json",
+    "record.json",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "evaluation.csv",
+    "writers.json",
+)
 
 
 def check_reachable(workdir: epath.Path) -> None:
@@ -187,9 +194,16 @@ class _Copied(Files):
     def __init__(self, folder: pathlib.Path, bucket: epath.Path, claim: record.Claim | None):
         super().__init__(folder, claim)
         self._bucket = bucket
+        self._fetch()
+
+    def begin(self, step: int) -> None:
+        super().begin(step)
+        self._fetch()  # what has just been written there
+
+    def _fetch(self) -> None:
         for name in _READ_AGAIN:
-            if (bucket / name).exists():
-                (folder / name).write_bytes((bucket / name).read_bytes())
+            if (self._bucket / name).exists():
+                (self.folder / name).write_bytes((self._bucket / name).read_bytes())
         self._published = self._versions()
 
     def publish(self) -> None:

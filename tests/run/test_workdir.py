@@ -121,6 +121,18 @@ def test_only_what_has_changed_is_copied(tmp_path):
     assert (there / "metrics.jsonl").read_text() == "1\n"
 
 
+def test_the_report_of_a_run_in_a_bucket_finds_the_config_and_the_record(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    claim = record.Claim(epath.Path(there), tiny_config())
+    files = workdir._Copied(here, epath.Path(there), claim)
+    assert not any(here.iterdir())
+    files.begin(0)
+    for name in ("config.json", "record.json"):
+        assert (here / name).read_bytes() == (there / name).read_bytes()
+
+
 def test_an_upload_that_fails_is_an_os_error_that_names_the_file(tmp_path):
     (tmp_path / "here").mkdir()
     (tmp_path / "file").write_text("in the way of a folder")
