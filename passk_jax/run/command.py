@@ -3,12 +3,11 @@
 Only absl is imported before the flags are read, so that `--help` and a mistyped flag cost nothing.
 """
 
-import itertools
 import json
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -105,10 +104,8 @@ def run_folder() -> Any:
 def config_arguments() -> list[str]:
     """Returns what the command line says of the config, as arguments for another command."""
     words, pairs = overrides.split(sys.argv[1:])
-    given = ["", *(word.removeprefix("-") for word in words)]
-    files = [after for word, after in itertools.pairwise([*given, ""]) if word == "-config"]
-    files += [word.partition("=")[2] for word in given if word.startswith("-config=")]
-    return [f"--config={files[-1]}", *(f"--config.{key}={value}" for key, value in pairs)]
+    named = [word for word in _joined(words) if word.startswith("--config=")]
+    return [named[-1], *(f"--config.{key}={value}" for key, value in pairs)]
 
 
 def numbers(name: str, kind: type) -> list:
@@ -196,12 +193,12 @@ def parse(argv: Sequence[str]) -> list[str]:
     """
     try:
         words, pairs = overrides.split(argv)
-        rest, words = [], iter(words)
-        for word in words:
-            flag, equals, value = word.partition("=")
-            if flag in ("-config", "--config"):
-                word = f"--config={_config_file(value if equals else next(words, ''))}"
-            rest.append(word)
+        rest = [
+            f"--config={_config_file(word.partition('=')[2])}"
+            if word.startswith("--config=")
+            else word
+            for word in _joined(words)
+        ]
         if {"--help", "-help", "-h"} & set(rest):
             _print_help(rest)
         positional = flags.FLAGS(rest)
@@ -237,6 +234,15 @@ def _print_help(arguments: Sequence[str]) -> None:
         print(f"\nKeys of the config, with their values in {pathlib.Path(file).stem}:")
         print(overrides.listing(flags.FLAGS["config"].parser.parse(file)))
     sys.exit(0)
+
+
+def _joined(words: Sequence[str]) -> Iterator[str]:
+    """Yields the words of a command line, but for `--config X`, which becomes `--config=X`."""
+    following = iter(words)
+    for word in following:
+        flag, equals, value = word.partition("=")
+        named = flag in ("-config", "--config")
+        yield f"--config={value if equals else next(following, '')}" if named else word
 
 
 def _config_file(value: str) -> str:

@@ -1,7 +1,5 @@
 """What a run would do: its config, data, tokenizer and folder are checked; nothing is compiled."""
 
-import math
-
 import jax
 import numpy as np
 from etils import epath
@@ -29,7 +27,7 @@ def dry_run(config: ConfigDict, directory: epath.Path, fork_from: str | None = N
     if config.init_from is not None:
         template = trained if config.lora.rank is None else abstract_base(parts.decoder)
         params.check(config.init_from, parts.decoder.config, template)
-    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trained))
+    count = sum(leaf.size for leaf in jax.tree.leaves(trained))
     problems, samples = config.prompts_per_step, config.samples_per_prompt
     held_out = parts.task.split(config.evaluation.split)[: config.evaluation.num_problems]
     lines = {

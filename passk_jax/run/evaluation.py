@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +39,7 @@ class Trained:
         Raises:
           ConfigError: Other processes were asked for something else.
         """
-        problems = zlib.crc32("\n".join(problem.id for problem in self.problems).encode())
+        problems = record.digest([problem.id for problem in self.problems])
         asked = {"n": num_samples, "temperature": temperature, "seed": seed, "problems": problems}
         workdir.check_same({"asked": asked})
         return sample_and_score(

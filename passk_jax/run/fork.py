@@ -84,7 +84,7 @@ def fork(parts: Parts, place: str, data: Mapping[str, Mapping[str, str]]) -> Run
         raise ConfigError(
             f"config.steps = {parts.config.steps}: {where} is at step {step}, and more are needed"
         )
-    state = _begun(parts, arrays["state"], keeps).replace(frozen=base(parts, metadata["base"]))
+    state = _begun(parts, arrays["state"], new, keeps).replace(frozen=base(parts, metadata["base"]))
     known, num_known = _by_id(arrays["solve_record"], old_ids, ids, keeps["the solve record"])
     _logger.warning(
         "forked from %s at step %d, with %d of %d problems known; kept: the parameters%s; begun "
@@ -105,10 +105,7 @@ def _restored(
 ) -> tuple[Any, dict[str, Any]]:
     """Returns the arrays and the metadata of the other run's checkpoint."""
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
-    try:
-        at = numbered(which, checkpoints, old.warm_start.steps)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    at = numbered(which, checkpoints, old.warm_start.steps, where)
     restored = checkpoints.restore_latest(wanted, at)
     if restored is None:
         raise ConfigError(f"{where}: {folder} holds no checkpoint yet")
@@ -166,10 +163,8 @@ def _train_ids(folder: epath.Path) -> dict[str, str]:
     return record.read_json(file)["train"] if file.exists() else {}
 
 
-def _begun(parts: Parts, old: TrainState, keeps: Mapping[str, bool]) -> TrainState:
-    """Returns this run's state, with what is kept of the other's."""
-    keep_reference = parts.objective.keeps_reference
-    new = abstract_state(parts.decoder, parts.optimizer, keep_reference=keep_reference)
+def _begun(parts: Parts, old: TrainState, new: TrainState, keeps: Mapping[str, bool]) -> TrainState:
+    """Returns this run's state, with what is kept of the other's; `new` is its abstract form."""
 
     def cast(tree, like):
         return jax.tree.map(lambda x, to: jax.device_put(x.astype(to.dtype), to.sharding),
@@ -180,7 +175,7 @@ def _begun(parts: Parts, old: TrainState, keeps: Mapping[str, bool]) -> TrainSta
         parts.optimizer,
         parts.config.seed,
         cast(old.params, new.params),
-        keep_reference=keep_reference,
+        keep_reference=parts.objective.keeps_reference,
     )
     state = state.replace(updates=old.updates)
     if keeps["the optimizer's state"]:

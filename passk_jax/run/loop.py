@@ -140,8 +140,10 @@ class Loop:
     def _done(self) -> bool:
         """Whether this is the last step: of the config, or since new problems are solved."""
         step, flat = self.run.step, self.config.stop_when_flat
+        if step >= self.config.steps or flat is None:
+            return step >= self.config.steps
         last_news = max(0, int(np.max(self.run.solve_record.first_solved_step)))
-        return step >= self.config.steps or (flat is not None and step - last_news >= flat)
+        return step - last_news >= flat
 
     def describe(self) -> str:
         """Returns what is trained, on what and from where: the first line of a run."""

@@ -19,7 +19,7 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 from passk_jax.configs import default
 from passk_jax.errors import ConfigError
 from passk_jax.tasks import Problem
+from passk_jax.tracking import flatten
 
 SCHEMA = 1  # of these files and of the checkpoints; a folder without record.json has 0
 
@@ -171,9 +172,9 @@ def read_json(file: epath.Path) -> dict[str, Any]:
 
 def unknown(settings: Mapping[str, Any]) -> list[str]:
     """Returns the keys of a config that this version of the package does not have."""
-    known = {key for key, _ in flat(_plain(default.get_config()))}
+    known = {key for key, _ in flatten(_plain(default.get_config()))}
     free = ("task.options.", "policy.rope_scaling.")
-    return [key for key, _ in flat(settings) if key not in known and not key.startswith(free)]
+    return [key for key, _ in flatten(settings) if key not in known and not key.startswith(free)]
 
 
 def _completed(old: dict, defaults: dict) -> dict:
@@ -205,21 +206,8 @@ def code_in(config: Mapping[str, Any]) -> list[str]:
             return _CODE.fullmatch(value) is not None
         return key.endswith("unsafe_execution") and value not in (False, None)
 
-    settings = flat(config["task"], "config.task.")
+    settings = flatten(config["task"], "config.task.")
     return [f"{key} = {value!r}" for key, value in settings if names_code(key, value)]
-
-
-def flat(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields a nested dictionary's values under dotted keys. An empty dictionary is a value.
-
-    >>> dict(flat({"a": {"b": {"c": 1}, "d": {}}, "e": None}))
-    {'a.b.c': 1, 'a.d': {}, 'e': None}
-    """
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def differences(
@@ -230,7 +218,7 @@ def differences(
     >>> differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": None})
     {'b.c': '  config.b.c: 2 there, 3 here', 'd': '  config.d: missing there, None here'}
     """
-    one, other = dict(flat(old)), dict(flat(new))
+    one, other = dict(flatten(old)), dict(flatten(new))
 
     def say(value):
         return "missing" if value is _MISSING else repr(value)
@@ -364,7 +352,7 @@ class Claim:
             )
         starts = self._record["starts"]
         if self._old is None or self.changes or not starts or starts[-1]["versions"] != versions():
-            old, new = dict(flat(self._old or {})), dict(flat(self._config))
+            old, new = dict(flatten(self._old or {})), dict(flatten(self._config))
             changed = {key: [old.get(key), new.get(key)] for key in self.changes}
             starts.append({"step": step, "versions": versions(), "changed": changed})
             _write(self.workdir / "record.json", self._record)

@@ -115,13 +115,14 @@ def restore_or_begin(
     return RunState(state.replace(frozen=frozen), record), None
 
 
-def numbered(which: str, checkpoints: Checkpoints, warm_start_steps: int) -> int | None:
+def numbered(which: str, checkpoints: Checkpoints, warm_start_steps: int, where: str) -> int | None:
     """Returns the number of a run's checkpoint; `None` for the latest one that is whole.
 
     Args:
       which: "latest", "best", or a training step.
       checkpoints: The run's checkpoints.
       warm_start_steps: The run's `config.warm_start.steps`.
+      where: The flag that asks for it, for the error.
 
     Raises:
       ConfigError: There is no such checkpoint.
@@ -136,7 +137,7 @@ def numbered(which: str, checkpoints: Checkpoints, warm_start_steps: int) -> int
         steps = [str(each - warm_start_steps) for each in there if each >= warm_start_steps]
         known = ["latest", *(["best"] if best is not None else []), *steps]
         hint = "" if which != "best" else "; config.keep_best makes one"
-        raise ConfigError(f"checkpoint {which!r}: there are {', '.join(known)}{hint}")
+        raise ConfigError(f"{where}: checkpoint {which!r}: there are {', '.join(known)}{hint}")
     return number
 
 
@@ -165,10 +166,7 @@ def restore_variables(
     folder, restored = directory / "checkpoints", None
     if folder.is_dir():
         checkpoints = Checkpoints(folder, read_only=True)
-        try:
-            at = numbered(which, checkpoints, parts.config.warm_start.steps)
-        except ConfigError as error:
-            raise ConfigError(f"--checkpoint: {error}") from error
+        at = numbered(which, checkpoints, parts.config.warm_start.steps, "--checkpoint")
         restored = checkpoints.restore_latest(template, at)
     if restored is None:
         raise ConfigError(f"{directory} holds no checkpoint yet")

@@ -70,7 +70,7 @@ class Writer:
             key: append_file.AppendFile(workdir / file, sizes[key]) for key, file in _FILES.items()
         }
         self._null_names: set[str] = set()
-        rows = read_rows(workdir / _FILES["metrics_bytes"])
+        rows = read_rows(workdir / _FILES["metrics_bytes"]) if writers else []
         first_step = rows[-1]["step"] + 1 if rows else _BEFORE_ANY_STEP
         place = services.Place(workdir, name or workdir.name, config, first_step)
         self._services = services.begin(writers, place)
