@@ -12,8 +12,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 # a pipe that is read at the end only, and then the process waits for ever.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
-# In this process most programs run once: LLVM's optimisations would take longer than they save.
-# XLA's own are made. What a test starts as a process of its own has both (`tiny.environment`).
+# Most programs of a test run once: LLVM's optimisations would take longer than they save. XLA's own
+# are made. The processes that tests start do the same: a run there equals one here bit for bit.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis

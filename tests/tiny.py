@@ -61,15 +61,14 @@ def train_command(workdir, **changes):
     return command("passk_jax.train", "--config", "configs/arithmetic.py", *flags, workdir=workdir)
 
 
-def environment(cache=None):
-    """What the processes of a test see: compiled programs are shared (`conftest.py`)."""
-    variables = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return {**variables, "JAX_PLATFORMS": "cpu"}
+def environment():
+    """What the processes of a test see: how programs are compiled is said in `conftest.py`."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu"}
 
 
-def run(args, cache=None, **kwargs):
+def run(args, **kwargs):
     return subprocess.run(
-        args, cwd=ROOT, env=environment(cache), capture_output=True, text=True, **kwargs
+        args, cwd=ROOT, env=environment(), capture_output=True, text=True, **kwargs
     )
 
 
