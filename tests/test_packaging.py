@@ -207,9 +207,9 @@ def link(distribution, site):
                     place.with_name("__pycache__").symlink_to(compiled)
 
 
-def run(python, *arguments, folder, cache):
+def run(python, *arguments, folder):
     """In an empty folder, with nothing of this environment or of the checkout on the path."""
-    variables = {k: v for k, v in environment(cache).items() if not k.startswith("PYTHON")}
+    variables = {k: v for k, v in environment().items() if not k.startswith("PYTHON")}
     command = [python, *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -245,9 +245,9 @@ def test_the_transforms_need_jax_and_numpy_only(install, tmp_path):
         "print(transforms.sloo_minus_one(jnp.array([0.0, 0.0, 0.0, 1.0]), 2))"
     )
     python = install("jax", "numpy")
-    done = run(python, "-c", script, folder=tmp_path, cache=tmp_path / "cache")
+    done = run(python, "-c", script, folder=tmp_path)
     assert done.stdout.strip() == "[0.  0.  0.  0.5]"
-    table = run(python, "-m", "passk_jax.transforms", folder=tmp_path, cache=tmp_path / "cache")
+    table = run(python, "-m", "passk_jax.transforms", folder=tmp_path)
     assert "sloo_minus_one" in table.stdout
 
 
@@ -260,7 +260,7 @@ def test_the_wheel_trains_with_what_it_declares_and_reports_with_the_extra(insta
     folder = tmp_path / "empty"
     folder.mkdir()
     python = install(*declared(""))
-    done = run(python, *train, folder=folder, cache=tmp_path / "cache")
+    done = run(python, *train, folder=folder)
     assert "no report: the report needs " in done.stdout
     assert "pip install 'passk_jax[report]'" in done.stdout
     rows = (folder / "run/metrics.jsonl").read_text().splitlines()
@@ -268,6 +268,6 @@ def test_the_wheel_trains_with_what_it_declares_and_reports_with_the_extra(insta
     assert list((folder / "run/tensorboard").iterdir())
 
     python = install(*declared("report"))
-    done = run(python, *train, folder=folder, cache=tmp_path / "cache")
+    done = run(python, *train, folder=folder)
     assert "report: run/report.html" in done.stdout
     assert (folder / "run/report.html").stat().st_size > 100_000

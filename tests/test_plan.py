@@ -240,10 +240,10 @@ def test_more_tokens_than_the_config_allows():
 def test_the_command(tmp_path):
     flags = ["--config", "configs/arithmetic.py", "--config.policy.vocab_size=259"]
     args = command("passk_jax.plan", *flags, "--topology", "local", workdir=tmp_path)[:-2]
-    result = run([*args, "--json", str(tmp_path / "plan.json")], tmp_path / "cache")
+    result = run([*args, "--json", str(tmp_path / "plan.json")])
     assert result.returncode == 0, result.stderr
     assert "It compiles." in result.stdout
     assert json.loads((tmp_path / "plan.json").read_text())["devices"] == 1
-    result = run([*args[:-1], "v5e:3x5"], tmp_path / "cache")
+    result = run([*args[:-1], "v5e:3x5"])
     assert result.returncode == 2 and result.stderr.startswith("error: topology 'v5e:3x5'")
     assert str(ROOT) not in result.stderr

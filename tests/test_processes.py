@@ -22,7 +22,7 @@ from tests.run.test_loop import count_lines, wait_for, without_clock
 from tests.tiny import ROOT, command, environment, train_command
 
 
-def start(args, cache, num_processes, devices_each=1, changed=None):
+def start(args, num_processes, devices_each=1, changed=None):
     """Starts a command as so many processes; `changed`: from a process to its further arguments."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -37,7 +37,7 @@ def start(args, cache, num_processes, devices_each=1, changed=None):
             subprocess.Popen(
                 [*args, *flags, f"--process_id={process}", *(changed or {}).get(process, [])],
                 cwd=ROOT,
-                env=with_devices(cache, devices_each),
+                env=with_devices(devices_each),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -46,12 +46,12 @@ def start(args, cache, num_processes, devices_each=1, changed=None):
     return started
 
 
-def with_devices(cache, count):
-    return environment(cache) | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+def with_devices(count):
+    return environment() | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
 
 
-def run_alone(args, cache, devices):
-    env = with_devices(cache, devices)
+def run_alone(args, devices):
+    env = with_devices(devices)
     return subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
@@ -98,15 +98,10 @@ SHORT = {
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def two(cache, tmp_path_factory):
+def two(tmp_path_factory):
     """The workdir of an undisturbed run of two processes with a device each."""
     workdir = tmp_path_factory.mktemp("two") / "run"
-    assert_all_end_well(start(train_command(workdir, **SHORT), cache, 2))
+    assert_all_end_well(start(train_command(workdir, **SHORT), 2))
     return workdir
 
 
@@ -114,19 +109,19 @@ MESH = SHORT | {"mesh__fsdp": 2}
 
 
 @pytest.fixture(scope="module")
-def alone(cache, tmp_path_factory):
+def alone(tmp_path_factory):
     """The workdir of a run of one process with four devices."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    result = run_alone(train_command(workdir, **MESH), cache, 4)
+    result = run_alone(train_command(workdir, **MESH), 4)
     assert result.returncode == 0, result.stderr
     return workdir
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_processes", "devices_each"), [(2, 2), (4, 1)])
-def test_several_processes_do_what_one_does(num_processes, devices_each, alone, cache, tmp_path):
+def test_several_processes_do_what_one_does(num_processes, devices_each, alone, tmp_path):
     workdir = tmp_path / "run"
-    assert_all_end_well(start(train_command(workdir, **MESH), cache, num_processes, devices_each))
+    assert_all_end_well(start(train_command(workdir, **MESH), num_processes, devices_each))
     assert_close(alone, workdir)
     for name in ("evaluation.csv", "problems.csv"):
         assert (workdir / name).read_bytes() == (alone / name).read_bytes()
@@ -144,17 +139,17 @@ def test_several_processes_do_what_one_does(num_processes, devices_each, alone, 
     config = json.loads((workdir / "config.json").read_text())
     config["mesh"] = {"data": 1, "fsdp": 1, "model": 1}
     (workdir / "config.json").write_text(json.dumps(config))
-    result = run_alone(command("passk_jax.evaluate", *args, workdir=workdir), cache, 1)
+    result = run_alone(command("passk_jax.evaluate", *args, workdir=workdir), 1)
     assert result.returncode == 0, result.stderr
     assert json.loads(path.read_text())["step"] == 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
-def test_one_is_killed_the_others_end_and_the_same_command_goes_on(lost, two, cache, tmp_path):
+def test_one_is_killed_the_others_end_and_the_same_command_goes_on(lost, two, tmp_path):
     workdir = tmp_path / "run"
     args = train_command(workdir, **SHORT)
-    started = start(args, cache, 2)
+    started = start(args, 2)
     # After the evaluation before the first step: one checkpoint is there, of the warm start.
     wait_for(started[lost], lambda: count_lines(workdir / "metrics.jsonl") >= 3)
     started[lost].kill()
@@ -163,16 +158,16 @@ def test_one_is_killed_the_others_end_and_the_same_command_goes_on(lost, two, ca
     assert time.monotonic() - killed < 60
     assert status == 1, error
     assert "another host was lost" in error and "goes on from the latest checkpoint" in error
-    assert_all_end_well(start(args, cache, 2))
+    assert_all_end_well(start(args, 2))
     assert without_clock(workdir) == without_clock(two)
     assert (workdir / "samples.jsonl").read_bytes() == (two / "samples.jsonl").read_bytes()
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_stops_all_after_the_same_step(two, cache, tmp_path):
+def test_a_signal_to_one_stops_all_after_the_same_step(two, tmp_path):
     workdir = tmp_path / "run"
     args = train_command(workdir, **SHORT | {"steps": 400, "eval_every_steps": 400})
-    started = start(args, cache, 2)
+    started = start(args, 2)
     wait_for(started[1], lambda: count_lines(workdir / "metrics.jsonl") >= 4)
     started[1].send_signal(signal.SIGTERM)
     for status, error in outcomes(started):
@@ -184,17 +179,17 @@ def test_a_signal_to_one_stops_all_after_the_same_step(two, cache, tmp_path):
 
 
 @pytest.mark.slow
-def test_different_configs_are_refused_by_all(cache, tmp_path):
+def test_different_configs_are_refused_by_all(tmp_path):
     args = train_command(tmp_path / "run", **SHORT)
-    for status, error in outcomes(start(args, cache, 2, changed={1: ["--config.seed=5"]})):
+    for status, error in outcomes(start(args, 2, changed={1: ["--config.seed=5"]})):
         assert status == 2
         assert "config.config.seed: 0 on process 0, 5 on process 1" in error
     assert not (tmp_path / "run").exists()
 
 
-def on_all(body, cache, num_processes=2, devices_each=2):
+def on_all(body, num_processes=2, devices_each=2):
     """Runs a few lines in so many processes; returns what each prints last, as JSON."""
-    ended = outcomes(start(script(body), cache, num_processes, devices_each))
+    ended = outcomes(start(script(body), num_processes, devices_each))
     for status, output in ended:
         assert status == 0, output
     return [json.loads(output.splitlines()[-1]) for _, output in ended]
@@ -223,7 +218,7 @@ sys.exit(processes.run(body))
 
 
 @pytest.mark.slow
-def test_what_processes_tell_each_other(cache):
+def test_what_processes_tell_each_other():
     found = on_all(
         """
         found = {"gathered": processes.gather({"i": index, "text": "ä" * 300 * index})}
@@ -248,7 +243,6 @@ def test_what_processes_tell_each_other(cache):
             assert (processes.fetch(x) == values).all()
             found["rows"].append([list(place) for place in own])
         """,
-        cache,
     )
     for process, each in enumerate(found):
         assert each["gathered"] == [{"i": 0, "text": ""}, {"i": 1, "text": "ä" * 300}]
@@ -263,7 +257,7 @@ def test_what_processes_tell_each_other(cache):
 
 
 @pytest.fixture(scope="module")
-def trained(cache, tmp_path_factory):
+def trained(tmp_path_factory):
     """The workdir of a policy that is sometimes right."""
     workdir = tmp_path_factory.mktemp("trained") / "run"
     settings = dict(
@@ -271,7 +265,7 @@ def trained(cache, tmp_path_factory):
         evaluation__prompts_per_batch=4, checkpoint_every_steps=320,
         task__options__worked_example="answer", policy__embed_dim=32,
     )  # fmt: skip
-    result = run_alone(train_command(workdir, **settings), cache, 1)
+    result = run_alone(train_command(workdir, **settings), 1)
     assert result.returncode == 0, result.stderr
     return workdir
 
@@ -290,18 +284,18 @@ def ask(seed=0, directory=directory):
 
 
 @pytest.mark.slow
-def test_evaluate_and_difficulty_on_several_processes_give_the_figures_of_one(trained, cache):
+def test_evaluate_and_difficulty_on_several_processes_give_the_figures_of_one(trained):
     body = ASK.format(workdir=str(trained)) + "found = ask()"
-    (one,) = on_all(body, cache, 1, 4)
+    (one,) = on_all(body, 1, 4)
     rates = one["difficulty"]["rates"].values()
     assert any(0 < rate < 1 for rate in rates) and len(set(rates)) > 2, rates
     for num_processes in (2, 4):
-        found = on_all(body, cache, num_processes, 4 // num_processes)
+        found = on_all(body, num_processes, 4 // num_processes)
         assert found == [one] * num_processes
 
 
 @pytest.mark.slow
-def test_an_evaluation_of_something_else_is_refused_by_all(trained, cache, tmp_path):
+def test_an_evaluation_of_something_else_is_refused_by_all(trained, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(trained, other)
     config = json.loads((other / "config.json").read_text())
@@ -315,16 +309,16 @@ for asked in (dict(seed=index), dict(directory=epath.Path({str(other)!r}) if ind
     except ValueError as error:
         found.append(str(error))
 """
-    for seed, data in on_all(ASK.format(workdir=str(trained)) + body, cache):
+    for seed, data in on_all(ASK.format(workdir=str(trained)) + body):
         assert "asked.seed: 0 on process 0, 1 on process 1" in seed
         assert "the processes differ, and must not:" in data and "problems" in data
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_an_evaluation_that_loses_a_process_ends_within_a_minute(number, trained, cache):
+def test_an_evaluation_that_loses_a_process_ends_within_a_minute(number, trained):
     body = "while True:\n    ask()\n    print('once', flush=True)"
-    started = start(script(ASK.format(workdir=str(trained)) + body), cache, 2, 2)
+    started = start(script(ASK.format(workdir=str(trained)) + body), 2, 2)
 
     def asked_once():
         # Not by `seek`, which would move the place where the process writes.

@@ -29,7 +29,7 @@ def test_it_runs_and_writes_its_results(folder, tmp_path):
     before = {p: p.read_bytes() for p in (ROOT / "experiments" / folder).iterdir() if p.is_file()}
     command = [sys.executable, "-m", f"experiments.{folder}.run", "--quick"]
     command += ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
-    done = run(command, tmp_path / "cache")
+    done = run(command)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     for study in results["studies"].values():
@@ -44,7 +44,7 @@ def test_it_runs_and_writes_its_results(folder, tmp_path):
     assert after == before  # what is committed stays as it is
     if folder == "annealing":  # two studies with one warm start
         assert len(list((tmp_path / "runs").glob("warm_start_*"))) == 1
-        again = run(command, tmp_path / "cache")
+        again = run(command)
         assert again.returncode == 0 and "1/" not in again.stdout  # nothing was trained twice
 
 

@@ -513,7 +513,7 @@ print(json.dumps(report))
 
 @pytest.mark.slow
 def test_eight_devices_get_what_one_gets_tensor_by_tensor(tmp_path):
-    env = environment(tmp_path / "cache") | {
+    env = environment() | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.fspath(ROOT),
     }

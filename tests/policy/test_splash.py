@@ -223,7 +223,7 @@ print("done")
 
 @pytest.mark.slow
 def test_a_mesh_gives_what_one_device_gives(tmp_path):
-    env = environment(tmp_path) | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    env = environment() | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     assert run(SHARDED, env) == "done"
 
 
@@ -287,7 +287,7 @@ print(compiled.as_text().count('custom_call_target="tpu_custom_call"'),
 )
 def test_it_compiles_for_a_tpu_without_the_logits(tmp_path, topology, chips):
     # libtpu lets one process in at a time, lest two want the same TPU; here is none to want.
-    env = environment(tmp_path) | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1"}
+    env = environment() | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1"}
     calls, beside = map(int, run(COMPILED, env, topology, str(chips)).split())
     assert calls == 3  # forward, gradient of the queries, gradient of the keys and values
     # The logits alone, 8 heads x 8 samples x 1,024 x 1,536 in float32, are 403 MB.

@@ -46,7 +46,6 @@ def test_the_command_writes_what_training_reads(trained, tmp_path):
     out = tmp_path / "kept.json"
     done = run(
         command("passk_jax.difficulty", "--n=4", "--low=0", f"--out={out}", workdir=trained),
-        tmp_path / "cache",
     )
     assert done.returncode == 0, done.stderr
     kept = json.loads(out.read_text())["kept"]

@@ -67,12 +67,12 @@ def test_transformers_goes_on_as_the_policy_does(trained, tmp_path):
 def test_the_command(trained, tmp_path):
     out = tmp_path / "exported"
     args = command("passk_jax.export", f"--out={out}", workdir=trained)
-    done = run(args, tmp_path / "cache")
+    done = run(args)
     assert done.returncode == 0, done.stderr
     assert f"the policy of step 1: {out}" in done.stdout
     settings = json.loads((out / "config.json").read_text())
     assert settings["torch_dtype"] == "bfloat16" and settings["eos_token_id"] == [1]
-    again = run(args, tmp_path / "cache")
+    again = run(args)
     assert again.returncode == 1 and "exists already: name a new folder" in again.stderr
     assert "Traceback" not in again.stderr
 

@@ -185,11 +185,11 @@ def count_lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def start(workdir, cache, **changes):
+def start(workdir, **changes):
     return subprocess.Popen(
         train_command(workdir, **changes),
         cwd=ROOT,
-        env=environment(cache),
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -199,7 +199,7 @@ def start(workdir, cache, **changes):
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_as_if_it_never_was(whole_run, tmp_path):
     """SIGKILL in the warm start, after an evaluation, while saving, in a step, near the end."""
-    workdir, cache = tmp_path / "killed", tmp_path / "cache"
+    workdir = tmp_path / "killed"
     metrics, checkpoints = workdir / "metrics.jsonl", workdir / "checkpoints"
     moments = [
         lambda: count_lines(metrics) >= 1,
@@ -212,13 +212,13 @@ def test_killed_at_any_moment_it_ends_as_if_it_never_was(whole_run, tmp_path):
     ]
     killed = 0
     for moment in moments:
-        process = start(workdir, cache)
+        process = start(workdir)
         wait_for(process, moment)
         process.kill()
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
     assert killed >= len(moments) - 2  # the last may already have ended
-    result = run(train_command(workdir), cache)
+    result = run(train_command(workdir))
     assert result.returncode == 0, result.stderr
     assert_same_run(workdir, whole_run, tiny_config())
 
@@ -342,8 +342,8 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_command_goes_on(whole_run, tmp_path, number):
-    workdir, cache = tmp_path / "stopped", tmp_path / "cache"
-    process = start(workdir, cache)
+    workdir = tmp_path / "stopped"
+    process = start(workdir)
     wait_for(process, lambda: count_lines(workdir / "metrics.jsonl") >= 8)
     process.send_signal(number)
     _, error = process.communicate(timeout=240)
@@ -351,7 +351,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(whole_run, tmp_path, number
     assert "the same command goes on from it" in error and "Traceback" not in error
     done = count_lines(workdir / "metrics.jsonl")
     assert 8 <= done < 12
-    result = run(train_command(workdir), cache)
+    result = run(train_command(workdir))
     assert result.returncode == 0, result.stderr
     assert_same_run(workdir, whole_run, tiny_config())
 
@@ -403,14 +403,14 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_checkpoint(whole_run, tmp_p
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        workdir, cache = disk / "run", tmp_path / "cache"
-        result = run(train_command(workdir, checkpoints_to_keep=100), cache)
+        workdir = disk / "run"
+        result = run(train_command(workdir, checkpoints_to_keep=100))
         assert result.returncode == 1
         assert "No space left" in result.stderr or "disk full" in result.stderr
         assert "Traceback" not in result.stderr
         assert "run the same command again" in result.stderr
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-        result = run(train_command(workdir, checkpoints_to_keep=100), cache)
+        result = run(train_command(workdir, checkpoints_to_keep=100))
         assert result.returncode == 0, result.stderr
         config = tiny_config(checkpoints_to_keep=100)
         assert_same_run(pathlib.Path(workdir), whole_run, config)
@@ -435,7 +435,6 @@ def test_evaluate_scores_a_checkpoint(whole_run, tmp_path):
     result = run(
         command("passk_jax.evaluate", "--n", "4", "--k", "1,4", "--temperatures", "0,1",
                 "--json", str(path), workdir=whole_run),
-        tmp_path / "cache",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     figures = json.loads(path.read_text())

@@ -67,8 +67,8 @@ print(json.dumps({
 """
 
 
-def run_on(devices, cache, **changes):
-    env = environment(cache) | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+def run_on(devices, **changes):
+    env = environment() | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     args = [sys.executable, "-c", SCRIPT, json.dumps(changes)]
     result = subprocess.run(
         args, cwd=ROOT, env=env | {"PYTHONPATH": os.fspath(ROOT)}, capture_output=True, text=True
@@ -78,14 +78,14 @@ def run_on(devices, cache, **changes):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone():
     """A function from what decides about the numbers to what one device gives."""
     found = {}
 
     def on_one_device(changes):
         key = json.dumps(changes)
         if key not in found:
-            found[key] = run_on(1, tmp_path_factory.mktemp("cache"), **changes)
+            found[key] = run_on(1, **changes)
         return found[key]
 
     return on_one_device

@@ -26,7 +26,7 @@ SHORT = {
 @pytest.fixture
 def bucket(tmp_path):
     with fake_gcs.serve(tmp_path) as (objects, env):
-        yield objects, environment(tmp_path / "cache") | env
+        yield objects, environment() | env
 
 
 def run(args, env):
