@@ -221,8 +221,8 @@ def test_the_wheel_and_the_sdist_hold_every_file(built):
     wheel, sdist = built
     files = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("passk_jax/**/*.py", "passk_jax/**/*.jinja", "passk_jax/configs/*.py")
-        for path in ROOT.glob(pattern)
+        for pattern in ("**/*.py", "**/*.jinja", "**/*.js", "configs/*.py")
+        for path in (ROOT / "passk_jax").glob(pattern)
     }
     assert "passk_jax/configs/arithmetic.py" in files
     version = wheel.name.split("-")[1]

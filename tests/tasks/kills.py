@@ -59,13 +59,15 @@ def processes():
 
 
 def by_kind(trainer):
-    """{"trainer" | "server" | "worker" | "sandbox": [pid, ...]}, below this process."""
+    """{"trainer" | "server" | "worker" | "sandbox": [pid, ...]}, without adopted processes."""
     found, kinds = processes(), {trainer: "trainer"}
-    below = {None: "server", "trainer": "server", "server": "worker"}
+    below = {"trainer": "server", "server": "worker"}
     for _ in range(6):  # the depth of the tree
-        for pid, (parent, _) in found.items():
-            if pid not in kinds and (parent in kinds or parent == os.getpid()):
-                kinds[pid] = below.get(kinds.get(parent), "sandbox")
+        for pid, (parent, command) in found.items():
+            if pid not in kinds and parent in kinds:
+                # The trainer's other children try whether there is a sandbox, before it scores.
+                if parent != trainer or pool.__name__ in command:
+                    kinds[pid] = below.get(kinds[parent], "sandbox")
     groups = collections.defaultdict(list)
     for pid, kind in kinds.items():
         groups[kind].append(pid)
@@ -98,12 +100,16 @@ def main(count):
     """Makes so many kills."""
     random.seed(0)
     child.adopt_orphans()
-    output, kills, trainer = tempfile.TemporaryFile("a+"), collections.Counter(), None
+    output, errors = tempfile.TemporaryFile("a+"), tempfile.TemporaryFile("a+")
+    kills, trainer = collections.Counter(), None
     while sum(kills.values()) < count:
         if trainer is None:
             command = [sys.executable, "-m", "tests.tasks.kills"]
-            trainer = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
+            trainer = subprocess.Popen(command, stdout=output, stderr=errors)
         time.sleep(random.uniform(0.05, 0.5))
+        if trainer.poll() is not None:
+            errors.seek(0)
+            raise AssertionError(f"the trainer ended: {errors.read()[-2000:]}")
         kind = random.choice("trainer server server worker worker worker sandbox sandbox".split())
         groups = by_kind(trainer.pid)
         if not (groups["worker"] and groups[kind]):
