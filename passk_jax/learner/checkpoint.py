@@ -219,17 +219,20 @@ def quiet_logs() -> None:
     """For commands: hides INFO lines of orbax and jax, and tracebacks from orbax's threads.
 
     `Checkpoints` raises what goes wrong there. After a failed write tensorstore may report further
-    errors to an event loop that orbax has closed.
+    errors to an event loop that orbax has closed, and the loop those that nobody waits for.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
-    show = sys.excepthook
+    logging.getLogger("asyncio").addFilter(
+        lambda record: "exception was never retrieved" not in record.getMessage()
+    )
+    show = sys.unraisablehook
 
-    def hook(kind, error, trace):
-        if str(error) != "Event loop is closed":
-            show(kind, error, trace)
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
 
-    sys.excepthook = hook
+    sys.unraisablehook = hook
 
 
 def _brief(error: Exception) -> str:
