@@ -20,11 +20,11 @@ PRINTED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRINTED)
-def test_it_runs_and_prints_its_ratios(name, tmp_path):
+def test_it_runs_and_prints_its_ratios(name):
     if name == "sampling":
         pytest.importorskip("torch", reason="`make setup-parity` installs it")
     if name == "scoring" and "PASSK_DATA" not in os.environ:
         pytest.skip("PASSK_DATA is not set")
-    done = run([sys.executable, "-m", f"benchmarks.{name}", "--quick"], tmp_path)
+    done = run([sys.executable, "-m", f"benchmarks.{name}", "--quick"])
     assert done.returncode == 0, done.stderr
     assert PRINTED[name] in done.stdout
