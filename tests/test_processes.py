@@ -37,7 +37,7 @@ def start(args, num_processes, devices_each=1, changed=None):
             subprocess.Popen(
                 [*args, *flags, f"--process_id={process}", *(changed or {}).get(process, [])],
                 cwd=ROOT,
-                env=with_devices(devices_each),
+                env=environment(devices_each),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -46,12 +46,8 @@ def start(args, num_processes, devices_each=1, changed=None):
     return started
 
 
-def with_devices(count):
-    return environment() | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
-
-
 def run_alone(args, devices):
-    env = with_devices(devices)
+    env = environment(devices)
     return subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True)
 
 

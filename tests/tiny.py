@@ -61,9 +61,12 @@ def train_command(workdir, **changes):
     return command("passk_jax.train", "--config", "configs/arithmetic.py", *flags, workdir=workdir)
 
 
-def environment():
-    """What the processes of a test see: how programs are compiled is said in `conftest.py`."""
-    return {**os.environ, "JAX_PLATFORMS": "cpu"}
+def environment(devices=1):
+    """What the processes of a test see: so many devices, and programs compiled as in `conftest`."""
+    flags = os.environ["XLA_FLAGS"]
+    if devices > 1:
+        flags += f" --xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
 def run(args, **kwargs):

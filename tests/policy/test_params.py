@@ -513,10 +513,7 @@ print(json.dumps(report))
 
 @pytest.mark.slow
 def test_eight_devices_get_what_one_gets_tensor_by_tensor(tmp_path):
-    env = environment() | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.fspath(ROOT),
-    }
+    env = environment(devices=8) | {"PYTHONPATH": os.fspath(ROOT)}
     args = [sys.executable, "-c", SHARDED, os.fspath(tmp_path)]
     result = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -223,7 +223,7 @@ print("done")
 
 @pytest.mark.slow
 def test_a_mesh_gives_what_one_device_gives(tmp_path):
-    env = environment() | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    env = environment(devices=8)
     assert run(SHARDED, env) == "done"
 
 

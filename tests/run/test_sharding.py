@@ -68,7 +68,7 @@ print(json.dumps({
 
 
 def run_on(devices, **changes):
-    env = environment() | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    env = environment(devices)
     args = [sys.executable, "-c", SCRIPT, json.dumps(changes)]
     result = subprocess.run(
         args, cwd=ROOT, env=env | {"PYTHONPATH": os.fspath(ROOT)}, capture_output=True, text=True
@@ -130,11 +130,11 @@ SAMPLES_TOO = {
         ((2, 2, 2), LORA, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
     ],
 )
-def test_a_mesh_of_eight_gives_what_one_device_gives(mesh, changes, split, alone, tmp_path):
+def test_a_mesh_of_eight_gives_what_one_device_gives(mesh, changes, split, alone):
     ours = ("sharding__", "micro_batch__")
     alone = alone({name: x for name, x in changes.items() if not name.startswith(ours)})
     axes = dict(zip(("mesh__data", "mesh__fsdp", "mesh__model"), mesh, strict=True))
-    sharded = run_on(8, tmp_path, **axes, **changes)
+    sharded = run_on(8, **axes, **changes)
     # A mesh axis of size 1 splits nothing, but is named.
     used = {axis.removeprefix("mesh__") for axis, size in axes.items() if size > 1}
     assert [sorted(used & set(names)) for names in sharded["split"]] == split
