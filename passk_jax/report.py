@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     for run in (run for arm in arms for run in arm.runs):
-        if run.step < run.config["steps"]:
+        if run.unfinished:
             print(f"warning: {run.folder} is unfinished: {run.progress}", file=sys.stderr)
     for key, values in tracking.differences(arms).items():
         if key.startswith("version of "):

@@ -131,11 +131,12 @@ class Loop:
                 self._stop_if_diverged(self.run.step, row, "train")
                 self._save_if_due(self.run.step, self.run.step if self._done() else -1)
         if self.run.step < self.config.steps:
-            print(
-                f"ended at step {self.run.step}: no problem was solved for the first time in "
-                f"config.stop_when_flat = {self.config.stop_when_flat} steps",
-                file=sys.stderr,
+            reason = (
+                "no problem was solved for the first time in config.stop_when_flat = "
+                f"{self.config.stop_when_flat} steps"
             )
+            print(f"ended at step {self.run.step}: {reason}", file=sys.stderr)
+            processes.together(lambda: self.files.end(self.run.step, reason))
 
     def _done(self) -> bool:
         """Whether this is the last step: of the config, or since new problems are solved."""

@@ -180,6 +180,12 @@ class Files:
                 print(f"from step {step} on:{line}", file=sys.stderr)
             self._claim.write(step)
 
+    @writing()
+    def end(self, step: int, reason: str) -> None:
+        """Writes down that the run ended before its last step. See `record.Claim.end`."""
+        if self._claim is not None:
+            self._claim.end(step, reason)
+
     def publish(self) -> None:
         """Copies to the workdir what was written since the last call.
 
@@ -200,8 +206,12 @@ class _Copied(Files):
         super().begin(step)
         self._fetch()  # what has just been written there
 
-    def _fetch(self) -> None:
-        for name in _READ_AGAIN:
+    def end(self, step: int, reason: str) -> None:
+        super().end(step, reason)
+        self._fetch(["record.json"])
+
+    def _fetch(self, names: Sequence[str] = _READ_AGAIN) -> None:
+        for name in names:
             if (self._bucket / name).exists():
                 (self.folder / name).write_bytes((self._bucket / name).read_bytes())
         self._published = self._versions()

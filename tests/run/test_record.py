@@ -416,6 +416,9 @@ def test_a_run_ends_when_nothing_new_is_solved(tmp_path, capsys):
     rows = without_clock(tmp_path)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert "eval/pass@1_n4" in rows[-1]
+    ended = json.loads((tmp_path / "record.json").read_text())["ended"]
+    assert ended["step"] == 3 and "config.stop_when_flat = 3 steps" in ended["reason"]
+    assert not read_arms([tmp_path])[0].runs[0].unfinished
     before = (tmp_path / "metrics.jsonl").read_bytes()
     train(config, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
