@@ -67,7 +67,6 @@ def score(
       ValueError: The task gives a reward that is not finite.
       Stopped: A signal came; see `processes.stop_if_asked`.
     """
-    processes.stop_if_asked()
     with _scorer() as scorer:
         own = scorer.submit(_score_own, parts, problems, rollout, num_texts)
         processes.wait([own])
