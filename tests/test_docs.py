@@ -80,6 +80,9 @@ SMALL = TINY | {
     "checkpoint_every_steps": 50,
     "log_samples_every_steps": 10,
     "evaluation.num_problems": 4,
+    "samples_per_prompt": 2,
+    "sampling.max_response_tokens": 5,
+    "policy.num_layers": 1,
 }
 
 

@@ -210,6 +210,7 @@ class _Copied(Files):
     def __init__(self, folder: pathlib.Path, bucket: epath.Path, claim: record.Claim | None):
         super().__init__(folder, claim)
         self._bucket = bucket
+        self._published: dict[pathlib.Path, tuple[int, int]] = {}
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._copy_now_and_then, daemon=True)
         self._fetch()
@@ -237,10 +238,12 @@ class _Copied(Files):
         self._fetch(["record.json"])
 
     def _fetch(self, names: Sequence[str] = _READ_AGAIN) -> None:
-        for name in names:
-            if (self._bucket / name).exists():
-                (self.folder / name).write_bytes((self._bucket / name).read_bytes())
-        self._published = self._versions()
+        with self._lock:
+            for name in names:
+                if (self._bucket / name).exists():
+                    (self.folder / name).write_bytes((self._bucket / name).read_bytes())
+            fetched = {self.folder / name for name in names}
+            self._published |= {k: v for k, v in self._versions().items() if k in fetched}
 
     def publish(self) -> None:
         with self._lock:

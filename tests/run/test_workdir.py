@@ -200,7 +200,13 @@ def test_the_report_of_a_run_in_a_bucket_finds_the_config_and_the_record(tmp_pat
     files = workdir._Copied(here, epath.Path(there), claim)
     assert not any(here.iterdir())
     files.begin(0)
-    for name in ("config.json", "record.json"):
+    # A run that ends early says so there and here, and what was not copied yet still is.
+    (here / "metrics.jsonl").write_text("1\n")
+    files.end(3, "flat")
+    files.publish()
+    files.close()
+    assert json.loads((here / "record.json").read_text())["ended"]["step"] == 3
+    for name in ("config.json", "record.json", "metrics.jsonl"):
         assert (here / name).read_bytes() == (there / name).read_bytes()
 
 
