@@ -10,6 +10,7 @@ and each one's index come from flags, from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROC
 JAX_PROCESS_ID, or from Slurm or Open MPI.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -17,7 +18,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -26,7 +28,7 @@ from absl import flags
 from jax._src import distributed  # the client's barriers, which unlike collectives have time limits
 from jax.experimental import multihost_utils
 
-from passk_jax.errors import CheckpointError, ConfigError, WorkdirError
+from passk_jax.errors import CheckpointError, ConfigError, Stopped, WorkdirError
 
 # A process that sends nothing for so long is lost, and the others end.
 HEARTBEAT_TIMEOUT_S = 40
@@ -138,6 +140,48 @@ def together(
         if other is not None:
             raise errors[other[0]](f"on process {process}: {other[1]}")
     return [shared for _, shared in outcomes] if share else result
+
+
+_asked: signal.Signals | None = None  # the signal that asked this process to stop, if any
+
+
+@contextlib.contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C make `stop_if_asked` raise in this block; a second one stops at once."""
+
+    def ask(number, _):
+        global _asked
+        _asked = signal.Signals(number)
+        signal.signal(number, signal.default_int_handler)
+        print(f"\n{_asked.name}: saving a checkpoint (once more to stop at once)", file=sys.stderr)
+
+    def forget():
+        global _asked
+        _asked = None
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(forget)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stack.callback(signal.signal, number, signal.signal(number, ask))
+        yield
+
+
+def stop_if_asked() -> None:
+    """Raises `Stopped` on every process if a signal reached one of them. A collective.
+
+    It is called between any two programs of the devices whose results are not needed to go on from
+    the last whole step.
+    """
+    received = [number for number in gather(_asked) if number is not None]
+    if received:
+        raise Stopped(signal.Signals(received[0]))
+
+
+def wait(pending: Sequence[futures.Future]) -> None:
+    """Waits for work in other threads, or raises as `stop_if_asked` does. A collective."""
+    while _asked is None and futures.wait(pending, timeout=0.1).not_done:
+        pass
+    stop_if_asked()
 
 
 def own_rows(x: jax.Array) -> dict[tuple[int, int], np.ndarray]:

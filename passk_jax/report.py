@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import jax
+from etils import epath
 
 from passk_jax import tracking
 from passk_jax.errors import printable
@@ -19,12 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m passk_jax.report", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, local or gs://")
     parser.add_argument(
         "--output",
         type=pathlib.Path,
         metavar="FILE",
-        help="the page; RUN/report.html for one run, and report.html here for several",
+        help="the page; RUN/report.html for one local run, and report.html here for others",
     )
     parser.add_argument(
         "--labels",
@@ -39,15 +40,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     jax.config.update("jax_platforms", "cpu")
     output = arguments.output
     if output is None:
-        folder = pathlib.Path(arguments.runs[0] if len(arguments.runs) == 1 else ".")
-        output = folder / "report.html"
+        first, *others = arguments.runs
+        output = pathlib.Path("." if others or "://" in first else first) / "report.html"
     try:
+        for run in arguments.runs:
+            if "://" in run:
+                from passk_jax.run import workdir  # which takes a while to load
+
+                workdir.check_reachable(epath.Path(run), "")
         arms = tracking.read_arms(arguments.runs, arguments.labels)
     except ValueError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     for run in (run for arm in arms for run in arm.runs):
-        if run.step < run.config["steps"]:
+        if run.unfinished:
             print(f"warning: {run.folder} is unfinished: {run.progress}", file=sys.stderr)
     for key, values in tracking.differences(arms).items():
         if key.startswith("version of "):

@@ -10,7 +10,7 @@ import pytest
 
 from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import init_state
-from passk_jax.planning import chips, compiling, step
+from passk_jax.planning import chips, compiling, step, words
 from passk_jax.planning.collectives import Collective
 from passk_jax.planning.step import plan
 from passk_jax.planning.words import describe
@@ -134,7 +134,7 @@ def test_seconds_of_parts_and_exchanges(monkeypatch):
 
 
 @pytest.mark.slow
-def test_on_a_slice_of_tpus():
+def test_on_a_slice_of_tpus(capsys):
     pytest.importorskip("libtpu", reason="libtpu compiles for TPUs; it is not installed")
     config = wide_config(
         policy__dtype="bfloat16",
@@ -150,7 +150,26 @@ def test_on_a_slice_of_tpus():
         # The axis "model" sums activations, and "data" gradients.
         assert phase["sent_bytes"]["all-reduce"] > 0
         assert 0 < phase["overlapped_s"] <= phase["sequential_s"]
-    assert "It fits. A step takes about" in describe(result)
+    words = describe(result)
+    assert "It fits. A step takes about" in words
+    assert "US dollars at 1.20 a chip-hour, the list price on demand in the US in 2026-09" in words
+    said = capsys.readouterr().err
+    assert said == "compiling sampling for v5e:2x2 ...\ncompiling update for v5e:2x2 ...\n"
+
+
+def test_the_price_of_a_thousand_steps():
+    """128 chips for 1,000 steps of 2.25 to 3 s: 128 x 2,250 to 3,000 / 3,600 hours."""
+    step = {"step_overlapped_s": 2.25, "step_sequential_s": 3.0, "chips": 128}
+    listed = words._price(step | {"usd_per_chip_hour": 1.2, "price_of": "2026-09"})
+    assert listed == (
+        "1,000 steps take 80 to 107 chip-hours: 96 to 128 US dollars at 1.20 a chip-hour, the list "
+        "price on demand in the US in 2026-09."
+    )
+    own = words._price(step | {"usd_per_chip_hour": 0.5, "price_of": None})
+    assert own.endswith(": 40 to 53 US dollars at 0.50 a chip-hour.")
+    unknown = words._price(step | {"usd_per_chip_hour": None, "price_of": None})
+    assert unknown.endswith("107 chip-hours. No list price is known: --usd_per_chip_hour says what "
+                            "they cost.")  # fmt: skip
 
 
 def small_chip(monkeypatch, hbm_bytes, compile_phase):

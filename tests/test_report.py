@@ -74,7 +74,16 @@ def test_an_unfinished_run_is_a_warning(folders, no_pictures, tmp_path, capsys):
         (tmp_path / name).write_bytes((folders[0] / name).read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(config | {"steps": 7}))
     assert report.main([str(tmp_path)]) == 0
-    assert capsys.readouterr().err == f"warning: {tmp_path} is unfinished: step 2 of 7\n"
+    warning = f"warning: {tmp_path} is unfinished: step 2 of 7\n"
+    assert capsys.readouterr().err == warning
+    # One that ended early is as it should be, unless it has gone on since.
+    record = json.loads((folders[0] / "record.json").read_text())
+    for step, words in ((2, ""), (1, warning)):
+        record["ended"] = {"step": step, "reason": "flat"}
+        (tmp_path / "record.json").write_text(json.dumps(record))
+        assert report.main([str(tmp_path)]) == 0
+        assert capsys.readouterr().err == words
+        assert ("Unfinished" in (tmp_path / "report.html").read_text()) == bool(words)
 
 
 def test_bad_input_is_one_line_and_status_2(folders, tmp_path, capsys):

@@ -4,7 +4,7 @@ set -euo pipefail
 
 SELF=$(cd "$(dirname "$0")" && pwd)/$(basename "$0")
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
-DRY_RUN='' SPOT='' DATA='' WORKER=0 COMMIT=HEAD ARGS=()
+DRY_RUN='' SPOT='' FLEX_START='' DATA='' WORKER=0 COMMIT=HEAD ARGS=() CREATE_FLAGS=()
 : "${POLL_S:=60}" # how often a state is asked for
 exec 3>&1 # where --dry_run prints, also from inside $(...)
 
@@ -80,8 +80,13 @@ read_settings() {
       --commit=*) COMMIT=${1#*=} ;;
       --worker=*) WORKER=${1#*=} ;;
       --spot) SPOT=yes ;;
+      --flex_start=*) FLEX_START=${1#*=} ;;
+      --reserved) CREATE_FLAGS+=(--reserved) ;;
+      --network=* | --subnetwork=* | --service-account=*) CREATE_FLAGS+=("$1") ;;
+      --create_flag=*) CREATE_FLAGS+=("${1#*=}") ;;
       --dry_run) DRY_RUN=yes ;;
-      --project | --zone | --name | --type | --cluster | --data | --commit | --worker)
+      --project | --zone | --name | --type | --cluster | --data | --commit | --worker | \
+        --flex_start | --network | --subnetwork | --service-account | --create_flag)
         (($# > 1)) || die "$1 needs a value"
         set -- "$1=$2" "${@:3}"
         continue
@@ -102,6 +107,9 @@ read_settings() {
     die "--name=$TPU_NAME: small letters, digits and hyphens, a letter first"
   [[ $ZONE =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] || die "--zone=$ZONE is no zone: such as us-west4-a"
   [[ -z $DATA || -d $DATA ]] || die "--data=$DATA is no folder"
+  [[ -z $FLEX_START || $FLEX_START =~ ^[0-9]+[smhd]$ ]] ||
+    die "--flex_start=$FLEX_START is no duration: how long the machines may run, such as 8h"
+  [[ -z $FLEX_START || -z $SPOT ]] || die "--flex_start and --spot: give one of them"
   REGION=${ZONE%-*}
   read_type
   read_commit
@@ -157,8 +165,8 @@ check_arguments() {
   git -C "$ROOT" cat-file -e "$COMMIT:$file" 2>/dev/null ||
     die "--config $config is not in commit $COMMIT: commit it, and name it from the top folder"
   [[ $workdir ]] || die "the program's --workdir is missing"
-  [[ $workdir == gs://* || ($HOSTS == 1 && -z $SPOT) ]] ||
-    die "--workdir $workdir: several hosts, or one that can be preempted, need a gs:// folder"
+  [[ $workdir == gs://* || ($HOSTS == 1 && -z $SPOT && -z $FLEX_START) ]] ||
+    die "--workdir $workdir: several hosts, or one that is taken away, need a gs:// folder"
 }
 
 # The settings against Google Cloud. The script that calls it says what has the quota, QUOTA_API,

@@ -20,6 +20,8 @@ settings, or what to export instead:
   --project PROJECT_ID   --zone ZONE   --name TPU_NAME   --type ACCELERATOR_TYPE
   --cluster CLUSTER
   --spot                 machines that cost less and can be taken away
+  --create_flag=FLAG     any other flag of xpk cluster create: --create_flag=--reservation=NAME and
+                         --create_flag=--flex take the place of on-demand machines
   --data FOLDER          put into the image, as the folder data next to the code
   --commit COMMIT        what the image is made of; HEAD unless given
   --dry_run              print the commands and run none
@@ -45,9 +47,13 @@ is_offered() {
 verb_check() { check; }
 
 verb_create() {
-  local capacity=--on-demand
-  [[ -z $SPOT ]] || capacity=--spot
-  xpk_here cluster create --tpu-type="$ACCELERATOR_TYPE" --num-slices=1 "$capacity"
+  local capacity=(--on-demand)
+  [[ -z $SPOT ]] || capacity=(--spot)
+  # XPK takes one kind of capacity, and names a reservation and flex-start by flags of its own.
+  [[ " ${CREATE_FLAGS[*]-} " != *" --reservation="* && " ${CREATE_FLAGS[*]-} " != *" --flex "* ]] ||
+    capacity=()
+  xpk_here cluster create --tpu-type="$ACCELERATOR_TYPE" --num-slices=1 \
+    ${capacity[@]+"${capacity[@]}"} ${CREATE_FLAGS[@]+"${CREATE_FLAGS[@]}"}
   say_price
 }
 
@@ -99,5 +105,8 @@ case ${1:-} in
   *) die "unknown verb $1; gke.sh --help lists them" ;;
 esac
 read_settings "${@:2}"
+[[ -z $FLEX_START ]] || die "--flex_start: on GKE it is --create_flag=--flex"
+[[ " ${CREATE_FLAGS[*]-} " != *" --reserved "* ]] ||
+  die "--reserved: on GKE it is --create_flag=--reservation=NAME"
 need CLUSTER --cluster "the name of the GKE cluster"
 "verb_$1"

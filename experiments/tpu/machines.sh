@@ -23,6 +23,10 @@ usage: $(basename "$SELF") VERB [--setting value]... [-- ARGUMENTS]
 settings, or what to export instead:
   --project PROJECT_ID   --zone ZONE   --name TPU_NAME   --type ACCELERATOR_TYPE
   --spot                 machines that cost less and can be taken away
+  --reserved             machines of your reservation
+  --flex_start DURATION  machines for at most so long, such as 8h, when there is room (pod.sh)
+  --network NAME   --subnetwork NAME   --service-account EMAIL
+  --create_flag=FLAG     any other flag of gcloud's create, such as --create_flag=--internal-ips
   --data FOLDER          copied along, as the folder data next to the code
   --commit COMMIT        what is copied; HEAD unless given
   --dry_run              print the commands and run none
@@ -113,7 +117,9 @@ verb_run() {
   # Each verb in a process of its own, and all with the commit of the first time.
   local settings=(--project="$PROJECT_ID" --zone="$ZONE" --name="$TPU_NAME"
     --type="$ACCELERATOR_TYPE" --data="$DATA" --commit="$COMMIT"
-    ${SPOT:+--spot} ${DRY_RUN:+--dry_run})
+    ${SPOT:+--spot} ${FLEX_START:+--flex_start="$FLEX_START"} ${DRY_RUN:+--dry_run})
+  local flag
+  for flag in ${CREATE_FLAGS[@]+"${CREATE_FLAGS[@]}"}; do settings+=(--create_flag="$flag"); done
   check_arguments
   check
   while :; do

@@ -22,9 +22,13 @@ state() {
   esac
 }
 
+# Only gcloud's alpha track knows flex-start.
 request() {
-  gcloud_here compute tpus queued-resources create "$TPU_NAME" --node-id="$TPU_NAME" \
-    --accelerator-type="$ACCELERATOR_TYPE" --runtime-version="$RUNTIME_VERSION" ${SPOT:+--spot}
+  local flex=()
+  [[ -z $FLEX_START ]] || flex=(--provisioning-model=flex-start --max-run-duration="$FLEX_START")
+  gcloud_here ${FLEX_START:+alpha} compute tpus queued-resources create "$TPU_NAME" --node-id="$TPU_NAME" \
+    --accelerator-type="$ACCELERATOR_TYPE" --runtime-version="$RUNTIME_VERSION" ${SPOT:+--spot} \
+    ${flex[@]+"${flex[@]}"} ${CREATE_FLAGS[@]+"${CREATE_FLAGS[@]}"}
 }
 
 # A request that failed or was suspended still counts against the quota.

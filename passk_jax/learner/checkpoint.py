@@ -97,7 +97,9 @@ class Checkpoints:
         """
         self.wait()
         if progress in self._manager.all_steps():
-            return
+            if value is None or self._manager.metrics(progress):
+                return
+            self._manager.delete(progress)  # it was saved before its value was known
         metadata = {**metadata, "fingerprints": fingerprints(arrays)}
         try:
             self._manager.save(

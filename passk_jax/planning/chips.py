@@ -1,8 +1,8 @@
 """TPU chips and slices: what they hold, what they can do, and how their chips are linked.
 
 Peak, HBM and interconnect are those of Google Cloud's pages docs.cloud.google.com/tpu/docs/v4, v5e,
-v5p and v6e; of v4's links, of the paper (arXiv 2304.01433, Table 4: six of
-50 GB/s). The pages give the interconnect of a chip, all its links in both directions together.
+v5p, v6e and tpu7x; of v4's links, of the paper (arXiv 2304.01433, Table 4: six of 50 GB/s). The
+pages give the interconnect of a chip, all its links in both directions together.
 """
 
 import dataclasses
@@ -19,17 +19,18 @@ GIB = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One TPU chip, which is one device of JAX (on v4 and v5p both its cores together).
+    """One TPU chip. It is one device of JAX, except TPU7x, whose two halves are a device each.
 
-    Attributes:
+    Attributes, all of one device but for the last four:
       peak_flops: of bfloat16 matrices, per second.
       hbm_bytes: what a program may use; libtpu 0.0.41 keeps the rest, as its error for a program
-        that does not fit says ("Used ... of 15.75G").
+        that does not fit says ("Used ... of 15.75G"); of TPU7x 0.25 GiB, as of v5e and v6e.
       hbm_bandwidth: bytes per second.
       link_bandwidth: bytes per second that one link carries in one direction.
       axes: 2 or 3 dimensions of links, two links in each.
       ring_multiple: along an axis of a multiple of this many chips the ends are linked.
       largest: chips of the largest slice.
+      devices: devices of a chip. They share its links.
       options: further arguments of `topologies.get_topology_desc`.
     """
 
@@ -40,16 +41,30 @@ class Chip:
     axes: int
     ring_multiple: int
     largest: int
+    devices: int = 1
     options: tuple[tuple[str, Any], ...] = ()
 
 
 # A ring closes along a full axis of 16 on v5e and v6e, and along multiples of 4 on v4 and v5p,
 # whose cubes of 4 x 4 x 4 are joined by optical switches (jax-ml.github.io/scaling-book/tpus).
 CHIPS = {
-    "v4": Chip(275e12, 30.75 * GIB, 1200e9, 50e9, 3, 4, 4096, (("chip_config_name", "megacore"),)),
+    "v4": Chip(
+        275e12, 30.75 * GIB, 1200e9, 50e9, 3, 4, 4096, options=(("chip_config_name", "megacore"),)
+    ),
     "v5e": Chip(197e12, 15.75 * GIB, 819e9, 400e9 / 8, 2, 16, 256),
     "v5p": Chip(459e12, 95.74 * GIB, 2765e9, 1200e9 / 12, 3, 4, 6144),
     "v6e": Chip(918e12, 31.25 * GIB, 1640e9, 800e9 / 8, 2, 16, 256),
+    "tpu7x": Chip(2307e12 / 2, 94.75 * GIB, 7380e9 / 2, 1200e9 / 12 / 2, 3, 4, 9216, 2),
+}
+
+# US dollars for a chip-hour on demand in the United States, and when somebody read that on
+# cloud.google.com/tpu/pricing. v5p: jax-ml.github.io/scaling-book/applied-inference. The others
+# were read again in September 2026. The page no longer lists v4.
+PRICES = {
+    "v5e": (1.20, "2026-09"),
+    "v5p": (4.20, "2025-02"),
+    "v6e": (2.70, "2026-09"),
+    "tpu7x": (12.00, "2026-09"),
 }
 
 
@@ -69,8 +84,18 @@ class Slice:
 
     @property
     def num_devices(self) -> int:
-        """Chips, each a device."""
+        """Devices of JAX."""
+        return self.num_chips * self.chip.devices
+
+    @property
+    def num_chips(self) -> int:
+        """Chips, which are what is paid for."""
         return math.prod(self.shape)
+
+    @property
+    def list_price(self) -> tuple[float, str] | tuple[None, None]:
+        """US dollars for a chip-hour and the month of this price, if one is known: `PRICES`."""
+        return PRICES.get(self.name.partition(":")[0], (None, None))
 
     @property
     def topology_arguments(self) -> dict[str, Any]:
@@ -85,12 +110,15 @@ class Slice:
 
         Along each axis on which the group extends, over one link, or over both where its chips
         close a ring; all axes at once. Where the group takes every s-th chip of an axis, s groups
-        share the links.
+        share the links. The two devices of a TPU7x chip exchange over a link that is six times as
+        fast as one to another chip (docs.cloud.google.com/tpu/docs/tpu7x).
 
         Args:
           coordinates: of the chips in the group: `device.coords`, which has three numbers.
         """
         total = 0.0
+        if len({tuple(place) for place in coordinates}) == 1:
+            return 6 * self.chip.devices * self.chip.link_bandwidth
         for axis, size in enumerate(self.shape):
             places = sorted({place[axis] for place in coordinates})
             if len(places) < 2:
@@ -114,7 +142,7 @@ def parse_slice(name: str) -> Slice:
     if kind not in CHIPS:
         close = difflib.get_close_matches(kind, CHIPS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigError(f"topology {name!r}{hint}: known chips: {sorted(CHIPS)}, as in v5e:8x16")
+        raise ConfigError(f"topology {name!r}{hint}: known chips: {list(CHIPS)}, as in v5e:8x16")
     chip = CHIPS[kind]
     shape = tuple(map(int, match[2].split("x"))) if match else ()
     # libtpu puts hosts of 2 x 2 chips together, and takes one chip alone.

@@ -18,7 +18,11 @@ from passk_jax.run.parts import Parts, build_policy
 
 
 def plan(
-    config: ConfigDict, topology: str, *, response_tokens: int | None = None
+    config: ConfigDict,
+    topology: str,
+    *,
+    response_tokens: int | None = None,
+    usd_per_chip_hour: float | None = None,
 ) -> dict[str, Any]:
     """Compiles the programs of a step for a slice and counts what they take.
 
@@ -27,6 +31,7 @@ def plan(
       topology: A slice such as "v5e:8x16", or "local" for the devices here.
       response_tokens: Tokens of the step's longest completion, which is when sampling ends; `None`
         for as many as the config allows.
+      usd_per_chip_hour: What a chip costs; `None` for the list price, where one is known.
 
     Returns:
       What `words.describe` puts in words; memory and everything else for one device.
@@ -49,6 +54,7 @@ def plan(
     result["chip_bytes"] = None if on is None else on.chip.hbm_bytes
     phases = {}
     for name in compiling.phase_names(parts):
+        print(f"compiling {name} for {topology} ...", file=sys.stderr, flush=True)
         compiled = compiling.compile_phase(name, parts)
         phases[name] = _memory(name, compiled, parts, on)
         if compiled.executable is not None:
@@ -60,6 +66,10 @@ def plan(
     if on is not None and all("sequential_s" in phase for phase in phases.values()):
         for bound in ("overlapped_s", "sequential_s"):
             result[f"step_{bound}"] = sum(phase[bound] for phase in phases.values())
+        result["chips"] = on.num_chips
+        result["usd_per_chip_hour"], result["price_of"] = (
+            on.list_price if usd_per_chip_hour is None else (usd_per_chip_hour, None)
+        )
     return result
 
 

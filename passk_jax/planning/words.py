@@ -3,6 +3,7 @@
 from typing import Any
 
 _GIB = 2**30
+_BOUNDS = ("overlapped_s", "sequential_s")
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -44,9 +45,22 @@ def describe(result: dict[str, Any]) -> str:
             f"memory and interconnect overlap completely, {result['step_sequential_s']:.2f} s if "
             "nothing does; scoring and what the host does come on top."
         )
+        lines.append(_price(result))
     else:
         lines.append("It compiles.")
     return "\n".join(lines)
+
+
+def _price(result: dict[str, Any]) -> str:
+    """Says what 1,000 steps take of the chips, and what that costs if there is a price."""
+    hours = [result[f"step_{bound}"] * result["chips"] / 3.6 for bound in _BOUNDS]
+    words = f"1,000 steps take {hours[0]:,.0f} to {hours[1]:,.0f} chip-hours"
+    price, month = result["usd_per_chip_hour"], result["price_of"]
+    if price is None:
+        return f"{words}. No list price is known: --usd_per_chip_hour says what they cost."
+    origin = "" if month is None else f", the list price on demand in the US in {month}"
+    dollars = " to ".join(f"{price * each:,.0f}" for each in hours)
+    return f"{words}: {dollars} US dollars at {price:.2f} a chip-hour{origin}."
 
 
 def _cost_lines(phases: dict[str, Any]) -> list[str]:

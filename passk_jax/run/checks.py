@@ -30,7 +30,6 @@ _LEAST = {
     "log_samples_problems": 0,
     "max_skipped_steps": 1,
     "logprob_chunk_tokens": 1,
-    "seed": 0,
     "warm_start.steps": 0,
     "warm_start.batch_size": 1,
     "evaluation.samples_per_prompt": 1,
@@ -53,15 +52,20 @@ def section(name: str | None = None) -> Iterator[None]:
         raise ConfigError(f"{where}{error}") from error
 
 
+def check_seed(name: str, seed: int) -> None:
+    """Checks that a seed is one of those that PRNG keys tell apart."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(
+            f"{name} = {seed}: must be at least 0, and below 2^32, beyond which seeds repeat"
+        )
+
+
 def check_counts(config: ConfigDict) -> None:
     """Checks single numbers and names, and which sizes must divide which."""
     for name, least in _LEAST.items():
         if _value(config, name) < least:
             raise ConfigError(f"config.{name} = {_value(config, name)}: must be at least {least}")
-    if config.seed >= 2**32:
-        raise ConfigError(
-            f"config.seed = {config.seed}: must be below 2^32, beyond which seeds repeat"
-        )
+    check_seed("config.seed", config.seed)
     for name in ("sampling.temperature", "warm_start.learning_rate"):
         if not 0 < _value(config, name) < float("inf"):
             raise ConfigError(f"config.{name} = {_value(config, name)}: must be a positive number")

@@ -10,7 +10,7 @@ from etils import epath
 
 from passk_jax import processes, tasks, tracking
 from passk_jax.errors import ConfigError
-from passk_jax.run import compilations, record, workdir
+from passk_jax.run import checks, compilations, record, workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -71,13 +71,15 @@ def load(
       checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
 
     Raises:
-      ConfigError: The folder holds no run or no checkpoint, or the split has no problems.
+      ConfigError: The folder holds no run or no checkpoint, or the split has no problems, or other
+        ones than the run had.
       CheckpointError: No checkpoint can be read.
     """
     config = workdir.load_config(directory, mesh, trust=trust)
     compilations.keep(config.get("compilation_cache"))
     parts = processes.together(lambda: build(config, estimator=False), (ConfigError,))
     workdir.check_same({"problems": record.digest(parts.data())})
+    _check_known(directory, split, parts)
     try:
         problems = parts.task.split(split)[:num_problems]
     except ConfigError as error:
@@ -86,6 +88,20 @@ def load(
         raise ConfigError(f"--split: the task has no problems in {split!r}")
     step, variables = restore_variables(parts, directory, checkpoint)
     return Trained(parts, problems, step, parts.sampling_params(variables))
+
+
+def _check_known(directory: epath.Path, split: str, parts: Parts) -> None:
+    """Checks that a split is what the run had, where the run read it."""
+    file = directory / "data.json"
+    old, new = record.read_json(file) if file.exists() else {}, parts.data()
+    if split not in old or split not in new:
+        return
+    lines = record.other_problems({split: old[split]}, {split: new[split]})
+    if lines:
+        raise ConfigError(
+            f"--split: the problems of {split!r} are others than when {directory} was trained. Put "
+            "back the data:\n" + "\n".join(lines)
+        )
 
 
 def evaluate(
@@ -131,6 +147,7 @@ def evaluate(
         raise ConfigError(
             f"--temperatures = {list(temperatures)}: numbers of at least 0 are allowed"
         )
+    checks.check_seed("--seed", seed)
     trained = load(directory, split, num_problems, mesh, trust, checkpoint)
     groups = {"all": list(range(len(trained.problems))), **tasks.by_part(trained.problems)}
     results = []
@@ -198,6 +215,7 @@ def difficulty(
         raise ConfigError(f"--low = {low}, --high = {high}: 0 <= low <= high <= 1 is allowed")
     if not 0 < temperature < float("inf"):
         raise ConfigError(f"--temperature = {temperature}: must be a positive number")
+    checks.check_seed("--seed", seed)
     trained = load(directory, split, num_problems, mesh, trust, checkpoint)
     scores = trained.score(num_samples, temperature, seed)
     names = [problem.id for problem in trained.problems]

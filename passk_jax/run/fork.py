@@ -97,7 +97,7 @@ def fork(parts: Parts, place: str, data: Mapping[str, Mapping[str, str]]) -> Run
         ", ".join(name for name, kept in keeps.items() if not kept) or "nothing",
     )
     position = metadata["position"] if keeps["the place in the data"] else 0
-    return RunState(state, known, parts.config.warm_start.steps, step, position)
+    return RunState(state, known, parts.config.warm_start.steps, step, position, unwritten={})
 
 
 def _restored(

@@ -4,10 +4,9 @@ import contextlib
 import dataclasses
 import json
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -59,7 +58,7 @@ def train(
         loop = Loop(parts, directory, files, begin)
         print(loop.describe(), file=sys.stderr)
         try:
-            with contextlib.closing(loop), _stop_on_signals(loop):
+            with contextlib.closing(loop), processes.stopping_on_signals():
                 loop.run_all()
         finally:
             files.publish()
@@ -79,7 +78,6 @@ class Loop:
 
     Attributes:
       run: How far the run is, a `RunState`.
-      stop_signal: The signal that asked this process to stop, if any.
     """
 
     def __init__(
@@ -99,7 +97,6 @@ class Loop:
         )
         self._value: float | None = None  # of the policy as it is, where it was evaluated
         self.run, cursor = state.restore_or_begin(parts, self.checkpoints, begin)
-        self._begins = self.run.step == 0 or cursor is None
         self.base_fingerprints = fingerprints(self.run.state.frozen)
         self._saved = cursor is not None
         kinds = (ConfigError, WorkdirError)
@@ -112,30 +109,39 @@ class Loop:
         self.compilations = Compilations()
         self.idle_since = time.perf_counter()
         self.profiling = False
-        self.stop_signal: signal.Signals | None = None
         self.skipped: list[str] = []  # of the latest steps without an update: what was not finite
 
     def run_all(self) -> None:
-        """Makes the warm start and all steps, with an evaluation before, between and after."""
+        """Makes the warm start and all steps, with an evaluation before, between and after.
+
+        A signal is answered between two programs of the devices: what is saved is the last whole
+        step, and that its evaluation is missing if it is.
+        """
+        try:
+            self._run_all()
+        except Stopped:
+            self.save()
+            raise
+
+    def _run_all(self) -> None:
         self._warm_start()
+        if self._done() and not self._saved:
+            self.save()  # a run of no steps has a checkpoint too
         with tracking.Progress(self.config.steps, initial=self.run.step) as bar:
-            if self._begins:
-                row = self._evaluate()
-                self.writer.write(self.run.step, row)
-                bar.update(self.run.step, row)
+            if self.run.unwritten is not None:
+                self._finish_step(bar)
             self.idle_since = time.perf_counter()
             while not self._done():
                 self._profile()
-                row = self._step()
-                bar.update(self.run.step, row)
-                self._stop_if_diverged(self.run.step, row, "train")
-                self._save_if_due(self.run.step, self.run.step if self._done() else -1)
+                self._step()
+                self._finish_step(bar)
         if self.run.step < self.config.steps:
-            print(
-                f"ended at step {self.run.step}: no problem was solved for the first time in "
-                f"config.stop_when_flat = {self.config.stop_when_flat} steps",
-                file=sys.stderr,
+            reason = (
+                "no problem was solved for the first time in config.stop_when_flat = "
+                f"{self.config.stop_when_flat} steps"
             )
+            print(f"ended at step {self.run.step}: {reason}", file=sys.stderr)
+            processes.together(lambda: self.files.end(self.run.step, reason))
 
     def _done(self) -> bool:
         """Whether this is the last step: of the config, or since new problems are solved."""
@@ -201,8 +207,8 @@ class Loop:
             jax.profiler.stop_trace()
         self.profiling = wanted
 
-    def _step(self) -> dict[str, Any]:
-        """Makes one step, and writes down what happened."""
+    def _step(self) -> None:
+        """Makes one step, and writes down its samples; its row is `run.unwritten`."""
         config = self.config
         num_texts, logs = 0, (self.run.step + 1) % config.log_samples_every_steps == 0
         if logs:  # of all groups where it is not known yet which ones stay
@@ -211,21 +217,37 @@ class Loop:
         waited, compiled = time.perf_counter() - self.idle_since, self.compilations.count
         self.run, step = train_step(self.parts, self.run, num_texts)
         self.idle_since = time.perf_counter()
-        row, number = {**step.metrics, "train/waiting_time_s": waited}, self.run.step
         if logs:
             indices_P = step.groups.indices[: config.log_samples_problems]
             problems = [self.parts.problems[i] for i in indices_P]
             weights_PxN = processes.fetch(step.advantages_PxN).tolist()
             self._write_samples("train", problems, step.groups.scores, weights_PxN)
+        numbers = jax.tree.map(lambda x: np.asarray(x).item(), step.metrics)
+        compiled = self.compilations.count - compiled
+        row = {**numbers, "train/waiting_time_s": waited, "train/compilations": compiled}
+        self.run = dataclasses.replace(self.run, unwritten=row)
         self._value = None
-        if number % config.eval_every_steps == 0 or self._done():
-            row |= self._evaluate()
-            self.idle_since += row["eval/time_s"]
-        row["train/compilations"] = self.compilations.count - compiled
-        self.writer.write(number, row)
+
+    def _finish_step(self, bar: tracking.Progress) -> None:
+        """Evaluates and saves where that is due, and writes the step's row."""
+        row, step = dict(self.run.unwritten), self.run.step
+        begins = not row
+        if begins or step % self.config.eval_every_steps == 0 or self._done():
+            compiled = self.compilations.count
+            evaluated = self._evaluate()
+            self.idle_since += evaluated["eval/time_s"]
+            if not begins:
+                row["train/compilations"] += self.compilations.count - compiled
+            row |= evaluated
+        self.writer.write(step, row)
+        self.run = dataclasses.replace(self.run, unwritten=None)
+        bar.update(step, row)
+        if begins:
+            return
         if self.report is not None and "eval/time_s" in row:
             self.report.write()
-        return row
+        self._stop_if_diverged(step, row, "train")
+        self._save_if_due(step, step if self._done() else -1)
 
     def _evaluate(self) -> dict[str, Any]:
         """Returns held-out metrics of the policy; their randomness depends on the step alone."""
@@ -297,18 +319,11 @@ class Loop:
                 self._save_if_due(step, steps)
 
     def _save_if_due(self, step: int, last: int) -> None:
-        """Saves every so many steps and at the last; on a signal saves at once and stops.
-
-        A signal may reach one process before the others, or one alone: all stop after this step.
-        """
-        received = [number for number in processes.gather(self.stop_signal) if number is not None]
-        stop_signal = signal.Signals(received[0]) if received else None
+        """Saves every so many steps, at the last, and after an evaluation if it tells the best."""
         due = step % self.config.checkpoint_every_steps == 0 or step == last
-        due = due or self._value is not None
-        if due or stop_signal is not None:
+        if due or self._value is not None:
             self.save()
-        if stop_signal is not None:
-            raise Stopped(stop_signal)
+        processes.stop_if_asked()
 
     def _stop_if_diverged(self, step: int, row: dict[str, Any], phase: str) -> None:
         """Raises a DivergedError if too many steps in a row had a skipped update."""
@@ -379,24 +394,3 @@ def _report(directory: epath.Path, files: workdir.Files) -> None:
     else:
         print(f"report: {directory / path.name}")
     files.publish()
-
-
-@contextlib.contextmanager
-def _stop_on_signals(loop: Loop) -> Iterator[None]:
-    """SIGTERM and Ctrl-C let the step finish and stop the run; a second Ctrl-C stops it at once."""
-
-    def ask(number, _):
-        loop.stop_signal = signal.Signals(number)
-        signal.signal(number, signal.default_int_handler)
-        print(
-            f"\n{loop.stop_signal.name}: saving a checkpoint after this step "
-            "(once more to stop at once)",
-            file=sys.stderr,
-        )
-
-    former = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

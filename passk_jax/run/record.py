@@ -5,6 +5,7 @@
 | config.json | the config as it is now | where the run begins, and where a start changes it |
 | data.json | a digest of each problem, by split and id | once |
 | record.json | the schema, and each start that changed a setting or a version | at such a start |
+| | the step at which the run ended before its last one, and why | where it did |
 
 All this is data. It is read from folders of strangers too, and nothing that it names is executed.
 """
@@ -362,6 +363,12 @@ class Claim:
             _write(self.workdir / "data.json", self._data)
         if self._old != self._config:  # last: it makes a run's folder of this one
             _write(self.workdir / "config.json", self._config)
+
+    def end(self, step: int, reason: str) -> None:
+        """Writes down that the run ended before its last step. Where it goes on, this is past."""
+        if self._record.get("ended") != {"step": step, "reason": reason}:
+            self._record["ended"] = {"step": step, "reason": reason}
+            _write(self.workdir / "record.json", self._record)
 
 
 def may_change(key: str) -> bool:

@@ -1,8 +1,8 @@
 """Samples completions of problems and scores them, for a step and for an evaluation."""
 
-import functools
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -65,9 +65,12 @@ def score(
 
     Raises:
       ValueError: The task gives a reward that is not finite.
+      Stopped: A signal came; see `processes.stop_if_asked`.
     """
-    own = functools.partial(_score_own, parts, problems, rollout, num_texts)
-    return _merge(rollout.tokens.shape[:2], processes.together(own, share=True))
+    with _scorer() as scorer:
+        own = scorer.submit(_score_own, parts, problems, rollout, num_texts)
+        processes.wait([own])
+        return _merge(rollout.tokens.shape[:2], processes.together(own.result, share=True))
 
 
 def sample_and_score(
@@ -83,14 +86,15 @@ def sample_and_score(
     """Samples and scores any number of problems, in batches of one shape: nothing recompiles.
 
     Repeated problems fill the last batch, and their scores are dropped. A batch is scored while the
-    next one is sampled. Arguments are those of `sample` and `score`.
+    next one is sampled. Arguments and errors are those of `sample` and `score`.
     """
     size = parts.config.evaluation.prompts_per_batch
     scored = []
-    with futures.ThreadPoolExecutor(1) as scorer:
+    with _scorer() as scorer:
         for start in range(0, len(problems), size):
             batch = list(problems[start : start + size])
             filled = (batch * size)[:size]
+            processes.wait(scored[-2:-1])  # at most two batches wait to be scored
             rollout = sample(
                 parts,
                 params,
@@ -99,10 +103,10 @@ def sample_and_score(
                 num_samples=num_samples,
                 temperature=temperature,
             )
-            if len(scored) > 1:
-                futures.wait(scored[-2:-1])  # at most two batches wait
+            jax.block_until_ready(rollout.tokens)  # no more than one program is on its way
             texts = max(num_texts - start, 0)
             scored.append(scorer.submit(_score_own, parts, filled, rollout, texts))
+        processes.wait(scored)
 
     def own():
         batches = [future.result() for future in scored]
@@ -111,6 +115,16 @@ def sample_and_score(
 
     # Not while other batches are sampled: all processes use the devices in the same order.
     return _merge((len(problems), num_samples), processes.together(own, share=True))
+
+
+@contextlib.contextmanager
+def _scorer() -> Iterator[futures.Executor]:
+    """A thread that scores, so that a signal need not wait for it."""
+    scorer = futures.ThreadPoolExecutor(1)
+    try:
+        yield scorer
+    finally:
+        scorer.shutdown(wait=False, cancel_futures=True)
 
 
 def _score_own(

@@ -35,6 +35,8 @@ class RunState:
       warm_start_step: The number of supervised updates done.
       step: The number of training steps done.
       position: The number of training problems drawn by them.
+      unwritten: The row of this step, where the evaluation that may belong to it was not made yet,
+        and the row is not in metrics.jsonl; {} where training begins.
     """
 
     state: TrainState
@@ -42,6 +44,7 @@ class RunState:
     warm_start_step: int = 0
     step: int = 0
     position: int = 0
+    unwritten: Mapping[str, Any] | None = None
 
     def key(self, purpose: int, batch: int = 0) -> jax.Array:
         """Returns the PRNG key of the step that comes next, for one purpose and batch."""
@@ -59,7 +62,7 @@ class RunState:
 # A checkpoint has two parts. Its arrays are `state` (without `frozen`) and `solve_record`. Its
 # metadata are the counters below, `cursor` (the sizes of the run's files) and `base` (the
 # fingerprints of what LoRA adds to). Saving, going on, evaluation and export meet here.
-_COUNTERS = ("warm_start_step", "step", "position")
+_COUNTERS = ("warm_start_step", "step", "position", "unwritten")
 
 
 def save(
@@ -101,6 +104,8 @@ def restore_or_begin(
     if restored is not None:
         _, arrays, metadata = restored
         state = arrays["state"].replace(frozen=base(parts, metadata["base"]))
+        # Older checkpoints do not say what is unwritten: nothing, unless training begins there.
+        metadata = {"unwritten": None if metadata["step"] else {}} | metadata
         counters = {name: metadata[name] for name in _COUNTERS}
         return RunState(state, arrays["solve_record"], **counters), metadata["cursor"]
     if begin is not None:
@@ -112,7 +117,7 @@ def restore_or_begin(
         template = abstract_state(parts.decoder, optimizer)
         params = load(config.init_from, parts.decoder.config, template.params)
     state = init_state(parts.decoder, optimizer, config.seed, params, keep_reference=keep_reference)
-    return RunState(state.replace(frozen=frozen), record), None
+    return RunState(state.replace(frozen=frozen), record, unwritten={}), None
 
 
 def numbered(which: str, checkpoints: Checkpoints, warm_start_steps: int, where: str) -> int | None:

@@ -1,14 +1,17 @@
 """A run's folder: which run it holds, and who writes to it. It may be in a bucket.
 
 Objects in a bucket cannot grow. So the growing files are written to a local folder, and copied to
-the bucket as a whole: before each checkpoint, which holds their sizes, and at the end.
+the bucket as a whole: every minute, before each checkpoint, which holds their sizes, and at the
+end.
 """
 
 import contextlib
 import fcntl
+import logging
 import pathlib
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +24,9 @@ from passk_jax.errors import ConfigError, WorkdirError, writing
 from passk_jax.policy.sharding import MESH_AXES
 from passk_jax.run import record
 
+_logger = logging.getLogger(__name__)
+
+_COPY_EVERY_S = 60.0
 # The files that a run reads again when it goes on.
 _READ_AGAIN = (
     "config.json",
@@ -32,8 +38,12 @@ _READ_AGAIN = (
 )
 
 
-def check_reachable(workdir: epath.Path) -> None:
+def check_reachable(workdir: epath.Path, argument: str = "--workdir=") -> None:
     """Checks that a workdir in a bucket can be read. It need not exist yet.
+
+    Args:
+      workdir: The folder. A local one is not looked at.
+      argument: What is in front of it on the command line, for the error.
 
     Raises:
       ConfigError: There are no credentials for the bucket, or it cannot be read.
@@ -47,10 +57,10 @@ def check_reachable(workdir: epath.Path) -> None:
         workdir.exists()
     except ModuleNotFoundError as error:
         need = f"a folder in a bucket needs {error.name}: pip install 'passk_jax[gcs]'"
-        raise ConfigError(f"--workdir={workdir}: {need}") from error
+        raise ConfigError(f"{argument}{workdir}: {need}") from error
     except Exception as error:
         raise ConfigError(
-            f"--workdir={workdir} cannot be reached: {' '.join(str(error).split())[:300]}. On a "
+            f"{argument}{workdir} cannot be reached: {' '.join(str(error).split())[:300]}. On a "
             "machine of Google Cloud its service account is used; elsewhere, log in by "
             "`gcloud auth application-default login`"
         ) from error
@@ -180,6 +190,12 @@ class Files:
                 print(f"from step {step} on:{line}", file=sys.stderr)
             self._claim.write(step)
 
+    @writing()
+    def end(self, step: int, reason: str) -> None:
+        """Writes down that the run ended before its last step. See `record.Claim.end`."""
+        if self._claim is not None:
+            self._claim.end(step, reason)
+
     def publish(self) -> None:
         """Copies to the workdir what was written since the last call.
 
@@ -189,24 +205,51 @@ class Files:
 
 
 class _Copied(Files):
-    """A local folder whose files are copied to a bucket."""
+    """A local folder whose files are copied to a bucket, from `begin` to `close` every minute."""
 
     def __init__(self, folder: pathlib.Path, bucket: epath.Path, claim: record.Claim | None):
         super().__init__(folder, claim)
         self._bucket = bucket
+        self._published: dict[pathlib.Path, tuple[int, int]] = {}
+        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._copy_now_and_then, daemon=True)
         self._fetch()
 
     def begin(self, step: int) -> None:
         super().begin(step)
         self._fetch()  # what has just been written there
+        self._thread.start()
 
-    def _fetch(self) -> None:
-        for name in _READ_AGAIN:
-            if (self._bucket / name).exists():
-                (self.folder / name).write_bytes((self._bucket / name).read_bytes())
-        self._published = self._versions()
+    def close(self) -> None:
+        """Copies nothing more."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _copy_now_and_then(self) -> None:
+        while not self._closing.wait(_COPY_EVERY_S):
+            try:
+                self.publish()
+            except Exception as error:  # what is copied before a checkpoint must be there
+                _logger.warning("%s; it will be tried again", error)
+
+    def end(self, step: int, reason: str) -> None:
+        super().end(step, reason)
+        self._fetch(["record.json"])
+
+    def _fetch(self, names: Sequence[str] = _READ_AGAIN) -> None:
+        with self._lock:
+            for name in names:
+                if (self._bucket / name).exists():
+                    (self.folder / name).write_bytes((self._bucket / name).read_bytes())
+            fetched = {self.folder / name for name in names}
+            self._published |= {k: v for k, v in self._versions().items() if k in fetched}
 
     def publish(self) -> None:
+        with self._lock:
+            self._publish()
+
+    def _publish(self) -> None:
         for path, version in self._versions().items():
             if self._published.get(path) == version:
                 continue
@@ -220,6 +263,7 @@ class _Copied(Files):
 
     def _versions(self) -> dict[pathlib.Path, tuple[int, int]]:
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        paths = [path for path in paths if path.suffix != ".partial"]  # they will have a name
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
 
 
@@ -229,7 +273,8 @@ def _files(claim: record.Claim) -> Iterator[Files]:
         yield Files(pathlib.Path(claim.workdir), claim)
         return
     with tempfile.TemporaryDirectory(prefix="passk_jax-") as folder:
-        yield _Copied(pathlib.Path(folder), claim.workdir, claim)
+        with contextlib.closing(_Copied(pathlib.Path(folder), claim.workdir, claim)) as files:
+            yield files
 
 
 def _in_bucket(path: epath.Path) -> bool:

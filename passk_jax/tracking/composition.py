@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from passk_jax import transforms
-from passk_jax.tracking import runs
+from passk_jax.tracking import naming
 
 _DRAWS = 200  # estimators that draw sets are averaged over so many draws
 
@@ -34,14 +34,14 @@ def by_composition(config: Mapping[str, object]) -> tuple[np.ndarray, np.ndarray
     [ 0.   -0.33 -0.67 -1.     nan]
     """
     n = config["samples_per_prompt"]
-    name = runs.last_phase(config["estimator.name"])
+    name = naming.last_phase(config["estimator.name"])
     row = transforms.lookup(name)
     options = {
-        key: runs.last_phase(config[f"estimator.{key}"])
+        key: naming.last_phase(config[f"estimator.{key}"])
         for key in row.parameters
         if key != "k" and config.get(f"estimator.{key}") is not None
     }
-    k = runs.last_phase(config.get("estimator.k")) if row.takes_k else None
+    k = naming.last_phase(config.get("estimator.k")) if row.takes_k else None
     rewards_PxN = (np.arange(n) < np.arange(n + 1)[:, None]).astype(np.float32)
     draws = _DRAWS if "key" in row.parameters else 1
     # The second half, of higher entropy, puts the first into the lower half that "adaptive" finds.

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
-from passk_jax.tracking import composition, plotting, runs, series
+from passk_jax.tracking import composition, naming, plotting, runs, series
 from passk_jax.tracking.plotting import MUTED, Curve, draw_curves
 from passk_jax.tracking.runs import Arm
 from passk_jax.tracking.summary import ENTROPY, SOLVE_RATE
@@ -216,7 +216,7 @@ def _composition(axes: Axes, arms: Arms) -> str:
         counts = np.arange(len(right)) / (1 if same_n else len(right) - 1)
         for values, style in ((right, "-"), (wrong, "--")):
             axes.plot(counts, values, color=arm.colour, linestyle=style, marker="o", markersize=3.2)
-        if any(runs.is_phases(arm.config.get(f"estimator.{key}")) for key in ("name", "k")):
+        if any(naming.is_phases(arm.config.get(f"estimator.{key}")) for key in ("name", "k")):
             notes.append(f"{arm.label}: the last phase.")
     if not axes.lines:
         raise plotting.Empty

@@ -1,4 +1,4 @@
-"""What tells arms apart: their colours, and their names at the curves."""
+"""What tells arms apart: their colours, their names at the curves, their configs in words."""
 
 import colorsys
 import os
@@ -48,3 +48,33 @@ def short(labels: Sequence[str]) -> list[str]:
         text if len(text) <= _LONGEST_SHORT else f"{i}: {text[: _LONGEST_SHORT - 5].strip()}…"
         for i, text in enumerate(texts, start=1)
     ]
+
+
+def last_phase(value: object) -> object:
+    """Returns the last value of a key that may be ((first step, value), ...).
+
+    >>> last_phase(8), last_phase([[0, 8], [1500, 1]])
+    (8, 1)
+    """
+    return value[-1][1] if is_phases(value) else value
+
+
+def is_phases(value: object) -> bool:
+    """Returns whether a value is ((first step, value), ...)."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(each, list | tuple) and len(each) == 2 for each in value)
+    )
+
+
+def say(value: object) -> str:
+    """Returns a config's value in words.
+
+    >>> say(None), say(0.0003), say([[0, 8], [1500, 1]])
+    ('None', '0.0003', '8, from step 1500 1')
+    """
+    if not is_phases(value):
+        return str(value)
+    first, *later = value
+    return ", ".join([str(first[1]), *(f"from step {step} {each}" for step, each in later)])

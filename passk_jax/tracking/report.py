@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from passk_jax.tracking import browser, runs, summary
+from passk_jax.tracking import browser, naming, runs, summary
 from passk_jax.tracking.browser import shorten
 
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
@@ -73,7 +73,7 @@ def write_report(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
-    environment.filters["say"] = runs.say
+    environment.filters["say"] = naming.say
     differing = runs.differences(arms)
     flips = [flips for arm in arms for flips in _flips(arm, 1 if len(every) > 1 else 0)]
     groups = _choose_groups(every[0].samples) if single else []
@@ -96,7 +96,7 @@ def write_report(
         arms=arms,
         single=single,
         facts=_facts(arms),
-        unfinished=[run for run in every if run.step < run.config["steps"]],
+        unfinished=[run for run in every if run.unfinished],
         table=[] if single else [_arm_facts(arm) for arm in arms],
         differences=differing,
         summary=summary.summarise(arms),
@@ -120,7 +120,7 @@ def _facts(arms: Sequence[runs.Arm]) -> list[tuple[str, str]]:
     """Returns the facts under the title: the settings that all arms have in common."""
     configs = [arm.config for arm in arms]
     facts = [
-        (label, runs.say(configs[0][key]))
+        (label, naming.say(configs[0][key]))
         for label, key in _FACTS.items()
         if key in configs[0] and all(config.get(key) == configs[0][key] for config in configs)
     ]

@@ -13,6 +13,7 @@ from etils import epath
 
 from passk_jax.errors import printable
 from passk_jax.tracking import metrics, naming, tables, writers
+from passk_jax.tracking.naming import say
 from passk_jax.tracking.series import series
 
 # Runs are compared only if these keys are equal.
@@ -46,6 +47,7 @@ class Run:
       counts: The counts of evaluation.csv, or None if there is no such file.
       versions: The version of each package that it ran with; "a, then b" where it changed. Empty
         for a run without a record.json.
+      ended: The step at which it ended before its last one, if it did.
     """
 
     folder: str
@@ -54,11 +56,17 @@ class Run:
     samples: list[dict]
     counts: Counts | None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ended: int | None = None
 
     @property
     def step(self) -> int:
         """The number of updates so far."""
         return self.rows[-1]["step"]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are steps to make."""
+        return self.step < self.config["steps"] and self.step != self.ended
 
     @property
     def progress(self) -> str:
@@ -219,8 +227,8 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     if not rows:
         raise RunError(f"{folder} has nothing to report: its metrics.jsonl has no rows")
     samples = writers.read_rows(path / "samples.jsonl")
-    counts, versions = _read_counts(path / "evaluation.csv"), _read_versions(path / "record.json")
-    run = Run(os.fspath(folder), config, rows, samples, counts, versions)
+    counts, record = _read_counts(path / "evaluation.csv"), _read_record(path / "record.json")
+    run = Run(os.fspath(folder), config, rows, samples, counts, *record)
     if not run.evaluated:
         raise RunError(f"{folder} has no evaluation yet ({run.progress}): let it run on")
     return run
@@ -238,36 +246,6 @@ def differences(arms: Sequence[Arm]) -> dict[str, list[str]]:
         if len(set(itertools.chain(*known))) > 1:
             found[f"version of {name}"] = ["; ".join(versions) or "–" for versions in known]
     return found
-
-
-def last_phase(value: object) -> object:
-    """Returns the last value of a key that may be ((first step, value), ...).
-
-    >>> last_phase(8), last_phase([[0, 8], [1500, 1]])
-    (8, 1)
-    """
-    return value[-1][1] if is_phases(value) else value
-
-
-def is_phases(value: object) -> bool:
-    """Returns whether a value is ((first step, value), ...)."""
-    return (
-        isinstance(value, list | tuple)
-        and len(value) > 0
-        and all(isinstance(each, list | tuple) and len(each) == 2 for each in value)
-    )
-
-
-def say(value: object) -> str:
-    """Returns a config's value in words.
-
-    >>> say(None), say(0.0003), say([[0, 8], [1500, 1]])
-    ('None', '0.0003', '8, from step 1500 1')
-    """
-    if not is_phases(value):
-        return str(value)
-    first, *later = value
-    return ", ".join([str(first[1]), *(f"from step {step} {each}" for step, each in later)])
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
@@ -350,17 +328,19 @@ def _shown(value: Any) -> Any:
     return value
 
 
-def _read_versions(path: epath.Path) -> dict[str, str]:
+def _read_record(path: epath.Path) -> tuple[dict[str, str], int | None]:
     if not path.exists():
-        return {}
+        return {}, None
     try:
-        every = [dict(start["versions"]) for start in _read_object(path)["starts"]]
+        record = _read_object(path)
+        every = [dict(start["versions"]) for start in record["starts"]]
+        ended = record["ended"]["step"] if record.get("ended") else None
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: not a record of a run's starts: {error!r}") from error
     found: dict[str, dict[str, None]] = {}
     for name, version in itertools.chain(*(versions.items() for versions in every)):
         found.setdefault(name, {})[str(version)] = None
-    return {name: ", then ".join(versions) for name, versions in found.items()}
+    return {name: ", then ".join(versions) for name, versions in found.items()}, ended
 
 
 def flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -358,6 +358,39 @@ def test_the_commands_of_one_vm(place):
     assert not place.log()
 
 
+def test_every_kind_of_machine_and_any_flag_of_gcloud(place):
+    given = ["--reserved", "--network=n", "--service-account", "a@b", "--create_flag=--tags=x,y"]
+    passed = ["--reserved", "--network=n", "--service-account=a@b", "--tags=x,y", *HERE]
+    for script in ("pod.sh", "vm.sh"):
+        create = [row for row in printed(place.run(script, "create", "--dry_run", *given))
+                  if "create" in row]  # fmt: skip
+        assert [row[-6:] for row in create] == [passed]
+    for settings, wanted in (
+        (["--flex_start=8h"], ["--provisioning-model=flex-start", "--max-run-duration=8h"]),
+        (["--spot"], ["--spot"]),
+    ):
+        # `run` hands all settings on to `create`.
+        done = place.run("pod.sh", "run", "--dry_run", *settings, *given, "--", *TRAIN)
+        (create,) = (row for row in printed(done) if "create" in row)
+        alpha = ["alpha"] if settings != ["--spot"] else []
+        kind = ["compute", "tpus", "queued-resources", "create"]
+        assert create[: 5 + len(alpha)] == ["gcloud", *alpha, *kind]
+        assert create[-6 - len(wanted) :] == [*wanted, *passed]
+    done = place.run("vm.sh", "create", "--flex_start=8h", "--dry_run")
+    assert done.returncode == 2 and "pod.sh" in done.stderr
+
+    def cluster(*flags):
+        (row,) = printed(place.run("gke.sh", "create", "--dry_run", *flags))
+        return row[row.index("--num-slices=1") + 1 : -3]
+
+    assert cluster("--spot", "--create_flag=--private") == ["--spot", "--private"]
+    for flag in ("--reservation=r", "--flex"):
+        assert cluster(f"--create_flag={flag}") == [flag]
+    for flag in ("--reserved", "--flex_start=8h"):
+        done = place.run("gke.sh", "create", flag, "--dry_run")
+        assert done.returncode == 2 and "--create_flag=--" in done.stderr
+
+
 def test_the_commands_of_gke(place):
     commit = place.git("rev-parse", "--short=12", "HEAD")
     xpk = ["--cluster=passk", "--project=my-project", "--zone=us-west4-a"]
@@ -424,6 +457,9 @@ def test_the_commands_of_gke(place):
         (["start", "--", *TRAIN[:2], "--workdir=runs/x"], {}, "need a gs:// folder"),
         (["start", "--", "--config=configs/b.py", *TRAIN[2:]], {}, "configs/b.py is not in commit"),
         (["start", "--", "--config=b", *TRAIN[2:]], {}, "--config b is not in commit"),
+        (["create", "--flex_start=soon"], {}, "--flex_start=soon is no duration"),
+        (["create", "--flex_start=8h", "--spot"], {}, "give one of them"),
+        (["create", "--network"], {}, "--network needs a value"),
         (["each"], {}, "each wants a command"),
     ],
 )

@@ -16,7 +16,7 @@ def test_names(name, shape, chips):
     "name, message",
     [
         ("v5:8x16", r"topology 'v5:8x16' \(did you mean 'v5[ep]'\?\): known chips: \['v4', 'v5e'"),
-        ("h100", r"topology 'h100': known chips: \['v4', 'v5e', 'v5p', 'v6e'\], as in v5e:8x16"),
+        ("h100", r"topology 'h100': known chips: \['v4', 'v5e', 'v5p', 'v6e', 'tpu7x'\], as"),
         ("v5e", "a slice of v5e has 2 sizes, as in v5e:4x4"),
         ("v5e:4x4x4", "a slice of v5e has 2 sizes, as in v5e:4x4"),
         ("v5p:4x4", "a slice of v5p has 3 sizes, as in v5p:4x4x4"),
@@ -51,3 +51,17 @@ def test_bandwidth_of_a_group():
     assert v5p.bandwidth(line(0, range(4))) == 2 * 100e9
     assert v5p.bandwidth(line(2, range(8))) == 2 * 100e9
     assert parse_slice("v5p:2x2x1").bandwidth(line(0, range(2))) == 100e9
+
+
+def test_the_two_devices_of_a_tpu7x_chip_share_its_links():
+    """1,200 GB/s of a chip: 100 GB/s each way over each of 6 links, 50 GB/s for a device."""
+    on = parse_slice("tpu7x:4x4x4")
+    assert (on.num_chips, on.num_devices) == (64, 128)
+    assert on.bandwidth(line(0, range(4))) == 2 * 50e9
+    assert on.bandwidth([place for place in line(0, range(4)) for _ in range(2)]) == 2 * 50e9
+    assert on.bandwidth([(0, 0, 0)] * 2) == 600e9  # six times a link of the chip
+
+
+def test_a_chip_has_a_list_price_or_none():
+    assert parse_slice("v5e:8x16").list_price == (1.20, "2026-09")
+    assert parse_slice("v4:2x2x1").list_price == (None, None)

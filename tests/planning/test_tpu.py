@@ -26,7 +26,9 @@ def sent_bytes(text):
     return sent
 
 
-@pytest.mark.parametrize("name", ["v5e:8x16", "v5p:4x4x4", "v6e:16x16", "v4:2x2x1", "v5e:1x1"])
+@pytest.mark.parametrize(
+    "name", ["v5e:8x16", "v5p:4x4x4", "v6e:16x16", "v4:2x2x1", "v5e:1x1", "tpu7x:2x2x1"]
+)
 def test_libtpu_knows_the_slices_as_we_do(name):
     expected = parse_slice(name)
     assert len(devices(name)) == expected.num_devices

@@ -1,15 +1,17 @@
 """The difficulty filter: what it keeps, what it writes, and training on it."""
 
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from passk_jax.errors import ConfigError
-from passk_jax.run import evaluation, workdir
+from passk_jax.run import evaluation, record, workdir
 from passk_jax.run.loop import train
-from passk_jax.run.parts import build
+from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample, sample_and_score, score
 from passk_jax.run.state import restore_variables
 from passk_jax.tasks import data
@@ -70,11 +72,32 @@ def test_the_command_writes_what_training_reads(trained, tmp_path):
         ({"num_samples": 0}, "--n = 0: must be at least 1"),
         ({"temperature": 0.0}, r"--temperature = 0\.0: must be a positive number"),
         ({"split": "dev"}, "--split: unknown split 'dev'"),
+        ({"seed": 2**32}, r"--seed = 4294967296: .* below 2\^32"),
     ],
 )
 def test_mistakes(changes, message, trained):
     with pytest.raises(ConfigError, match=message):
         evaluation.difficulty(trained, **changes)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_other_problems_than_the_run_had_are_refused(split, tmp_path, monkeypatch):
+    """Of the splits that the run read; the test split is for `evaluate` to read first."""
+    config = tiny_config(task__options__num_train=20)
+    record.Claim(epath.Path(tmp_path), config, build(config).data()).write(0)
+    monkeypatch.setattr(evaluation, "restore_variables", lambda *_: (0, types.SimpleNamespace()))
+    monkeypatch.setattr(Parts, "sampling_params", lambda *_: None)
+    assert len(evaluation.load(tmp_path, split, 5).problems) == 5
+    old = json.loads((tmp_path / "data.json").read_text())
+    for digests in old.values():
+        first = next(iter(digests))
+        digests[first] = "another"
+    (tmp_path / "data.json").write_text(json.dumps(old))
+    if split == "test":
+        assert len(evaluation.load(tmp_path, split, 5).problems) == 5
+        return
+    with pytest.raises(ConfigError, match=rf"(?s)'{split}' are others .*1 have another content"):
+        evaluation.load(tmp_path, split, 5)
 
 
 def test_a_file_that_is_none_is_named(tmp_path):

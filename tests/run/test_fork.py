@@ -11,13 +11,16 @@ from passk_jax.run.fork import _by_id
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
 from passk_jax.tracking import solve_record
-from tests.run.test_loop import final_arrays, table, without_clock
+from tests.run.test_loop import final_arrays, stopped_in, table, without_clock
 from tests.run.test_record import finished, kept, no_report, run, short  # noqa: F401 (fixtures)
 
 
 def test_with_the_same_config_it_is_the_run_that_went_on(run, tmp_path, caplog):  # noqa: F811
     config = short(steps=4)
-    train(config, tmp_path / "fork", fork_from=f"{run}@2")
+    with stopped_in("sample", 1):  # in its first evaluation
+        train(config, tmp_path / "fork", fork_from=f"{run}@2")
+    assert without_clock(tmp_path / "fork") == []
+    train(config, tmp_path / "fork")
     said = caplog.text
     assert "kept: the parameters, the optimizer's state, the solve record, the place in" in said
     assert "with 50 of 50 problems known" in said

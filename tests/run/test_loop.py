@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import threading
 import time
 import types
 
@@ -19,7 +20,8 @@ from passk_jax.errors import DivergedError, Stopped
 from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import abstract_state
 from passk_jax.run import loop as loop_lib
-from passk_jax.run import workdir
+from passk_jax.run import sampling, workdir
+from passk_jax.run import step as step_lib
 from passk_jax.run.groups import Scores
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import Parts, build
@@ -231,7 +233,7 @@ def test_stopped_between_two_checkpoints_it_goes_on_as_if_it_never_was(
     def step_and_ask_to_stop(loop):
         row = step(loop)
         if loop.run.step == 3:
-            loop.stop_signal = signal.SIGTERM
+            os.kill(os.getpid(), signal.SIGTERM)
         return row
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
@@ -239,6 +241,52 @@ def test_stopped_between_two_checkpoints_it_goes_on_as_if_it_never_was(
         train(tiny_config(), tmp_path)
     # Every 2 updates, the last of the 5 of the warm start, and the third step; 3 are kept.
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps() == [5, 7, 8]
+    train(tiny_config(), tmp_path)
+    assert_same_run(tmp_path, whole_run, tiny_config())
+
+
+@contextlib.contextmanager
+def stopped_in(where, call):
+    """SIGTERM comes in this call of a function of `run.sampling`, which is the last one.
+
+    A score is only there once the run is saved and has ended.
+    """
+    work, calls, release = getattr(sampling, where), [], threading.Event()
+
+    def work_and_ask_to_stop(*args, **kwargs):
+        calls.append(where)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert where == "sample" or release.wait(60)
+        return work(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(sampling, where, work_and_ask_to_stop)
+        patch.setattr(step_lib, where, work_and_ask_to_stop, raising=False)
+        yield
+    release.set()
+    assert len(calls) == call
+
+
+# A step samples once, an evaluation twice: 10 problems in batches of 5.
+@pytest.mark.parametrize(
+    ("where", "call", "steps", "saved"),
+    [
+        ("sample", 2, 0, 5),  # the second batch of the evaluation before the first step
+        ("sample", 4, 1, 6),  # the second step
+        ("_score_own", 5, 2, 7),  # the third step
+        ("sample", 6, 2, 8),  # the evaluation of the third step, which is made
+        ("_score_own", 7, 2, 8),
+    ],
+)
+def test_a_signal_is_answered_before_the_next_program(
+    where, call, steps, saved, whole_run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loop_lib, "_report", lambda *_: None)  # drawing takes seconds
+    with stopped_in(where, call):
+        train(tiny_config(), tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps()[-1] == saved
+    assert without_clock(tmp_path)[-1]["step"] == steps
     train(tiny_config(), tmp_path)
     assert_same_run(tmp_path, whole_run, tiny_config())
 
@@ -340,17 +388,25 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_same_command_goes_on(whole_run, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "lines"),  # 5 of the warm start, one before the first step, 6 of steps
+    [
+        (signal.SIGTERM, 2),  # in the warm start
+        (signal.SIGTERM, 5),  # in the first evaluation
+        (signal.SIGTERM, 8),  # in the third step or its evaluation
+        (signal.SIGINT, 8),
+    ],
+)
+def test_a_signal_saves_and_the_same_command_goes_on(whole_run, tmp_path, number, lines):
     workdir = tmp_path / "stopped"
     process = start(workdir)
-    wait_for(process, lambda: count_lines(workdir / "metrics.jsonl") >= 8)
+    wait_for(process, lambda: count_lines(workdir / "metrics.jsonl") >= lines)
     process.send_signal(number)
     _, error = process.communicate(timeout=240)
     assert process.returncode == 128 + number
     assert "the same command goes on from it" in error and "Traceback" not in error
     done = count_lines(workdir / "metrics.jsonl")
-    assert 8 <= done < 12
+    assert lines <= done < 12
     result = run(train_command(workdir))
     assert result.returncode == 0, result.stderr
     assert_same_run(workdir, whole_run, tiny_config())

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from passk_jax.errors import ConfigError
+from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.run import evaluation, export, record, workdir
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import build
 from passk_jax.tracking import Writer, read_arms, read_rows, solve_record
-from tests.run.test_loop import assert_same_run, without_clock
+from tests.run.test_loop import assert_same_run, stopped_in, without_clock
 from tests.tiny import tiny_config
 
 
@@ -398,9 +399,25 @@ def test_the_best_checkpoint_is_that_of_the_held_out_figure(tmp_path):
         found = evaluation.evaluate(tmp_path, num_problems=2, checkpoint=which, **arguments)
         assert found["step"] == step
     assert export.export(tmp_path, tmp_path / "o", file_format="orbax", checkpoint="best") == best
+    # One whose evaluation was stopped is saved before its value is known. Before it there are the
+    # evaluation of step 0, and for each step a sample and an evaluation.
+    with stopped_in("sample", 2 * best + 1):
+        train(config, tmp_path / "stopped")
+    train(config, tmp_path / "stopped")
+    for folder in (tmp_path, tmp_path / "stopped"):
+        checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+        assert (checkpoints.best(), checkpoints.steps()) == (best, [best, 4])
     for which in ("9", "worst"):
         with pytest.raises(ConfigError, match=rf"--checkpoint: .* are latest, best, {best}, 4"):
             evaluation.difficulty(tmp_path, num_samples=4, checkpoint=which)
+
+
+def test_a_run_of_no_steps_has_a_checkpoint(tmp_path):
+    """Such as one that evaluates a published model."""
+    for _ in range(2):
+        train(short(steps=0), tmp_path)
+        assert [row["step"] for row in without_clock(tmp_path)] == [0]
+        assert evaluation.difficulty(tmp_path, num_samples=2, num_problems=2)["step"] == 0
 
 
 def test_a_figure_that_there_is_not_is_named(tmp_path):
@@ -416,6 +433,9 @@ def test_a_run_ends_when_nothing_new_is_solved(tmp_path, capsys):
     rows = without_clock(tmp_path)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert "eval/pass@1_n4" in rows[-1]
+    ended = json.loads((tmp_path / "record.json").read_text())["ended"]
+    assert ended["step"] == 3 and "config.stop_when_flat = 3 steps" in ended["reason"]
+    assert not read_arms([tmp_path])[0].runs[0].unfinished
     before = (tmp_path / "metrics.jsonl").read_bytes()
     train(config, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before

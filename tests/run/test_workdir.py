@@ -1,8 +1,11 @@
 """Workdirs in a bucket, with a server on this machine in the place of Google's."""
 
+import contextlib
 import json
 import pathlib
 import subprocess
+import sys
+import time
 
 import pytest
 from etils import epath
@@ -11,7 +14,7 @@ from passk_jax.errors import ConfigError
 from passk_jax.run import record, workdir
 from passk_jax.run.parts import build
 from tests import fake_gcs
-from tests.run.test_loop import without_clock
+from tests.run.test_loop import wait_for, without_clock
 from tests.tiny import ROOT, command, environment, tiny_config, train_command
 
 SHORT = {
@@ -68,6 +71,41 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(bucket, tmp_path):
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "figures.json").read_text())["step"] == 2
 
+    page = tmp_path / "page.html"
+    report = [sys.executable, "-m", "passk_jax.report", "--output", str(page)]
+    result = run([*report, url], env)
+    assert result.returncode == 0, result.stderr
+    assert "held-out pass@1, n = 4" in result.stdout and "passk_jax run" in page.read_text()
+    result = run([*report, "gs://bucket/runs/y"], env)
+    assert result.returncode == 2
+    assert result.stderr.endswith("\nerror: gs://bucket/runs/y: there is no such folder\n")
+
+
+@pytest.mark.slow
+def test_files_in_a_bucket_grow_while_the_run_goes_on(bucket):
+    objects, env = bucket
+    script = """
+import sys
+from etils import epath
+from passk_jax.run import workdir
+from tests.tiny import tiny_config
+workdir._COPY_EVERY_S = 0.1
+with workdir.hold(epath.Path("gs://bucket/runs/x"), tiny_config(), {}) as files:
+    files.begin(0)
+    for line in sys.stdin:
+        with (files.folder / "metrics.jsonl").open("a") as file:
+            file.write(line)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=env, text=True,
+                               stdin=subprocess.PIPE)  # fmt: skip
+    there = "bucket/runs/x/metrics.jsonl"
+    for lines in ("1\n", "1\n2\n"):
+        process.stdin.write(lines[-2:])
+        process.stdin.flush()
+        wait_for(process, lambda want=lines: objects.get(there) == want.encode())
+    process.communicate()
+    assert process.returncode == 0
+
 
 @pytest.mark.slow
 def test_a_run_begins_with_weights_in_a_bucket(bucket, tmp_path):
@@ -121,6 +159,39 @@ def test_only_what_has_changed_is_copied(tmp_path):
     assert (there / "metrics.jsonl").read_text() == "1\n"
 
 
+def test_what_grows_is_copied_every_so_often(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(workdir, "_COPY_EVERY_S", 0.01)
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    claim = record.Claim(epath.Path(there), tiny_config())
+    files = workdir._Copied(here, epath.Path(there), claim)
+
+    def wait_until(condition):
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    with contextlib.closing(files):
+        files.begin(0)
+        (here / ".report.html.partial").write_text("half")
+        for text in ("1\n", "1\n2\n"):
+            (here / "metrics.jsonl").write_text(text)
+            wait_until(lambda: (there / "metrics.jsonl").exists())
+            wait_until(lambda want=text: (there / "metrics.jsonl").read_text() == want)
+        # A copy that fails is a warning, and is made when it can be.
+        (there / "samples.jsonl").mkdir()
+        (here / "samples.jsonl").write_text("a\n")
+        wait_until(lambda: "samples.jsonl could not be written" in caplog.text)
+        (there / "samples.jsonl").rmdir()
+        wait_until((there / "samples.jsonl").exists)
+    (here / "evaluation.csv").write_text("late")
+    time.sleep(0.1)
+    names = {path.name for path in there.iterdir()}
+    assert names == {"config.json", "record.json", "metrics.jsonl", "samples.jsonl"}
+
+
 def test_the_report_of_a_run_in_a_bucket_finds_the_config_and_the_record(tmp_path):
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
@@ -129,7 +200,13 @@ def test_the_report_of_a_run_in_a_bucket_finds_the_config_and_the_record(tmp_pat
     files = workdir._Copied(here, epath.Path(there), claim)
     assert not any(here.iterdir())
     files.begin(0)
-    for name in ("config.json", "record.json"):
+    # A run that ends early says so there and here, and what was not copied yet still is.
+    (here / "metrics.jsonl").write_text("1\n")
+    files.end(3, "flat")
+    files.publish()
+    files.close()
+    assert json.loads((here / "record.json").read_text())["ended"]["step"] == 3
+    for name in ("config.json", "record.json", "metrics.jsonl"):
         assert (here / name).read_bytes() == (there / name).read_bytes()
 
 
