@@ -104,10 +104,10 @@ def save_gemma(
     Args:
       folder: A new folder.
       params: The decoder's tree.
-      config: The config of a Gemma 2.
+      config: The config of a Gemma 2 or 3.
 
     Raises:
-      CheckpointError: The model is not a Gemma 2, or the folder exists or cannot be written.
+      CheckpointError: The model is no Gemma, or the folder exists or cannot be written.
     """
     if config.vocab_size == _PIECES:
         rows = ((0, _PACKAGE_ROWS - _PIECES), (0, 0))
@@ -186,7 +186,7 @@ def _write(folder, leaves, layout, data, max_shard_bytes, prefix=""):
 
 
 def from_gemma(tree: Mapping[str, Any], config: DecoderConfig) -> dict[str, Any]:
-    """Converts a `gemma.gm.nn` Gemma 2 parameter tree to this decoder's tree.
+    """Converts a `gemma.gm.nn` parameter tree of Gemma 2 or 3 to this decoder's tree.
 
     Args:
       tree: The package's tree with `embedder`, `layer_0`, ..., `final_norm`. The gating kernel may
@@ -194,8 +194,7 @@ def from_gemma(tree: Mapping[str, Any], config: DecoderConfig) -> dict[str, Any]
       config: The decoder's config.
 
     Returns:
-      The decoder's tree: the package's layer i is in period i // 2, local if i is even, else
-      global.
+      The decoder's tree.
     """
     tensors = layouts.flatten(tree)
     token = jnp.zeros((1, 1, 1), jnp.int32)

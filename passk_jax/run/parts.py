@@ -249,6 +249,7 @@ def build_policy(
 def decoder_config(config: ConfigDict, num_tokens: int | None) -> DecoderConfig:
     """Returns the decoder of `config.policy`; see `build_policy` for `num_tokens`."""
     fields = config.to_dict()
+    fields["layer_pattern"] = tuple(fields["layer_pattern"])
     if fields["rope_scaling"] is not None:
         fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
     if fields["vocab_size"] is None:

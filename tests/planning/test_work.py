@@ -43,6 +43,7 @@ VARIANTS = {
     "LoRA": {"lora__rank": 3, "policy__remat": "full"},
     "untied": {"policy__tied_head": False, "policy__qkv_bias": True, "policy__num_kv_heads": 6},
     "global": {"policy__sliding_window": None, "policy__post_norms": False},
+    "gemma 3": {"policy__layer_pattern": ("local",) * 2 + ("global",), "policy__num_layers": 5},
     "micro-batches": {"micro_batch__problems": 2, "micro_batch__samples": 2},
     "updates": {"objective__minibatches": 2, "objective__epochs": 3},
 }

@@ -29,13 +29,17 @@ from tests.policy.models import (
     LENGTH,
     LLAMA,
     QWEN,
+    QWEN3,
     TINY,
+    TINY3,
     big_params,
     gemma_transformer,
     whole_logits,
 )
 from tests.tiny import ROOT, environment
 
+# query_pre_attn_scalar is a whole number.
+GEMMAS = [dataclasses.replace(config, query_scale=12**-0.5) for config in (TINY, TINY3)]
 BFLOAT16 = functools.partial(jax.tree.map, lambda x: x.astype(jnp.bfloat16))
 
 
@@ -120,11 +124,11 @@ def test_hugging_faces_embedding_gets_the_rows_of_the_gemma_package(tmp_path):
 # Hugging Face; against `transformers` itself in test_huggingface.py.
 
 
-@pytest.mark.parametrize("config", [dataclasses.replace(TINY, query_scale=12**-0.5), LLAMA, QWEN])
+@pytest.mark.parametrize("config", [*GEMMAS, LLAMA, QWEN, QWEN3])
 def test_a_hugging_face_folder_there_and_back_is_exact(tmp_path, config):
     params = big_params(config)
     params_lib.save_huggingface(tmp_path / "whole", params, config)
-    assert params_lib.read_config(tmp_path / "whole") == config
+    assert config_json.differences(params_lib.read_config(tmp_path / "whole"), config) == []
     assert_same(params_lib.load(tmp_path / "whole", config, template(config)), params)
     halved = BFLOAT16(params)
     params_lib.save_huggingface(tmp_path / "halved", halved, config, max_shard_bytes=5000)
@@ -185,11 +189,24 @@ def test_the_published_configs_survive_config_json():
         ("QWEN2_5_7B", 7_615_616_512),
         ("QWEN2_5_14B", 14_770_033_664),
         ("QWEN2_5_32B", 32_763_876_352),
+        ("GEMMA3_270M", 268_098_176),
+        ("GEMMA3_1B", 999_885_952),
+        ("LLAMA3_2_1B", 1_235_814_400),
+        ("LLAMA3_2_3B", 3_212_749_824),
+        ("SMOLLM2_135M", 134_515_008),
+        ("SMOLLM2_360M", 361_821_120),
+        ("SMOLLM2_1_7B", 1_711_376_384),
+        ("QWEN3_0_6B", 596_049_920),
+        ("QWEN3_1_7B", 1_720_574_976),
+        ("QWEN3_4B", 4_022_468_096),
+        ("QWEN3_8B", 8_190_735_360),
+        ("QWEN3_14B", 14_768_307_200),
+        ("QWEN3_32B", 32_762_123_264),
     ],
 )
 def test_the_published_sizes_have_the_published_number_of_parameters(name, count):
     config = getattr(sizes, name)
-    if name.startswith("GEMMA"):
+    if name.startswith("GEMMA2"):
         config = dataclasses.replace(config, vocab_size=256_000)
     leaves = layouts.flatten(shapes_of(config))
     assert sum(leaf.size for leaf in leaves.values()) == count
@@ -313,7 +330,7 @@ def test_missing_and_further_layers_are_named(saved):
 
 
 def test_another_family_is_refused(saved):
-    assert "has Gemma 2 only, and the policy is not" in refusal(saved / "gemma", LLAMA)
+    assert "has Gemma only, and the policy is no Gemma" in refusal(saved / "gemma", LLAMA)
     llama = dataclasses.replace(LLAMA, num_layers=4)
     assert "post_feedforward_layernorm.weight (16,) is not expected" in refusal(
         saved / "huggingface", llama
@@ -385,8 +402,10 @@ def test_a_config_that_the_decoder_cannot_be_is_refused(damaged):
         ({"model_type": "mistral"}, "model_type = 'mistral'"),
         ({"hidden_activation": "relu"}, "activation 'relu'"),
         ({"rope_scaling": {"type": "yarn"}}, "rope_type = 'yarn'"),
-        ({"layer_types": ["full_attention"] * 4}, "layer_types"),
-        ({"num_hidden_layers": 3}, "num_layers = 3"),
+        ({"layer_types": ["chunked_attention"] * 4}, "layer_types"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
+        ({"layer_types": ["full_attention"] * 3}, "layer_types"),
+        ({"num_hidden_layers": 0, "layer_types": []}, "num_layers = 0"),
     ):
         file.write_text(json.dumps(data | change))
         assert message in refusal(file.parent)
