@@ -242,7 +242,13 @@ def _open(folder, config, shapes):
         except CheckpointError as error:
             raise CheckpointError(f"{folder}: {error}") from error
     if (path / safetensors.INDEX).exists() or any(path.glob("*.safetensors")):
-        return safetensors.SafetensorsFolder(path), layouts.huggingface(config)
+        tied = read_config(path).tied_head  # first, because it says what the tensors are
+        files = safetensors.SafetensorsFolder(path)
+        unread = files.rename(functools.partial(layouts.huggingface_name, tied_head=tied))
+        if unread:
+            parts = sorted({name.removeprefix("model.").split(".")[0] for name in unread})
+            _logger.info("%s: not read: %d tensors of %s", folder, len(unread), ", ".join(parts))
+        return files, layouts.huggingface(config)
     raise CheckpointError(
         f"{folder} is not a checkpoint: it has no _METADATA (written by orbax), no checkpoints/ "
         "(a run of passk_jax) and no safetensors files (Hugging Face)"

@@ -161,6 +161,63 @@ def test_what_the_safetensors_library_saved_is_read(tmp_path):
     assert_same(params_lib.load(tmp_path / "model", LLAMA, template(LLAMA)), big_params(LLAMA))
 
 
+def found_in_the_wild(folder, config, rename=lambda name: name, further=None, **settings):
+    """A folder of `save_huggingface`, with other names, further tensors and other settings."""
+    library = pytest.importorskip("safetensors.numpy")
+    params_lib.save_huggingface(folder, big_params(config), config)
+    file = folder / "model.safetensors"
+    tensors = {rename(name): x for name, x in library.load_file(file).items()}
+    library.save_file(tensors | (further or {}), file)
+    data = json.loads((folder / "config.json").read_text()) | settings
+    data = {key: value for key, value in data.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(data))
+
+
+def test_folders_as_they_are_found(tmp_path, caplog):
+    # A tied model that stores its head again, with other numbers: transformers does not read it.
+    heads = big_params(QWEN3)["embedding"] + 1
+    buffers = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32)}
+    further = {"lm_head.weight": np.asarray(heads), **buffers}
+    found_in_the_wild(tmp_path / "tied", QWEN3, further=further)
+    with caplog.at_level("INFO"):
+        found = params_lib.load(tmp_path / "tied", QWEN3, template(QWEN3))
+    assert_same(found, big_params(QWEN3))
+    assert "not read: 2 tensors of layers, lm_head" in caplog.text
+    # An untied model's head is read, and it must be there.
+    found_in_the_wild(tmp_path / "untied", LLAMA, further=buffers)
+    assert_same(params_lib.load(tmp_path / "untied", LLAMA, template(LLAMA)), big_params(LLAMA))
+    # As many key-value heads as heads, if they are not named.
+    multi = dataclasses.replace(LLAMA, num_kv_heads=4)
+    found_in_the_wild(tmp_path / "old", multi, num_key_value_heads=None)
+    assert params_lib.read_config(tmp_path / "old").num_kv_heads == 4
+    assert_same(params_lib.load(tmp_path / "old", multi, template(multi)), big_params(multi))
+    # Half precision is widened exactly.
+    halves = jax.tree.map(lambda x: x.astype(jnp.float16), big_params(LLAMA))
+    params_lib.save_huggingface(tmp_path / "halves", halves, LLAMA)
+    found = params_lib.load(tmp_path / "halves", LLAMA, template(LLAMA))
+    assert_same(found, jax.tree.map(lambda x: x.astype(jnp.float32), halves))
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_of_a_gemma_3_with_eyes_the_text_part_is_read(tmp_path, caplog, prefix):
+    config = GEMMAS[1]
+    vision = {
+        "vision_tower.vision_model.embeddings.patch_embedding.weight": np.ones((2, 3), np.float32),
+        "multi_modal_projector.mm_input_projection_weight": np.ones((3, 2), np.float32),
+    }
+    text = config_json.to_huggingface(config)
+    found_in_the_wild(
+        tmp_path / "model", config,
+        rename=lambda name: name.replace("model.", prefix, 1), further=vision,
+    )  # fmt: skip
+    data = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 3}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(data))
+    with caplog.at_level("INFO"):
+        found = params_lib.load(tmp_path / "model", config, template(config))
+    assert_same(found, big_params(config))
+    assert "not read: 2 tensors of multi_modal_projector, vision_tower" in caplog.text
+
+
 def test_precision_is_the_templates(tmp_path):
     params_lib.save_huggingface(tmp_path / "model", BFLOAT16(big_params(LLAMA)), LLAMA)
     found = params_lib.load(tmp_path / "model", LLAMA, template(LLAMA))
@@ -414,6 +471,29 @@ def test_a_config_that_the_decoder_cannot_be_is_refused(damaged):
     assert "lacks the key 'rms_norm_eps'" in refusal(file.parent)
     file.unlink()
     assert "config.json" in refusal(file.parent)
+
+
+def test_what_is_no_such_model_is_refused_by_name(damaged):
+    file = damaged / "huggingface" / "config.json"
+    data = json.loads(file.read_text())
+    known = "only gemma2, gemma3_text, llama, qwen2, qwen3, gemma3 (its text part) can be read"
+    for change, message in (
+        ({"model_type": "phi3"}, f"model_type = 'phi3': {known}"),
+        (
+            {"model_type": "qwen3_moe", "num_experts": 128},
+            f"model_type = 'qwen3_moe' (a mixture of experts): {known}",
+        ),
+        (
+            {"model_type": "qwen2_5_vl", "vision_config": {}},
+            f"model_type = 'qwen2_5_vl' (a multimodal model): {known}",
+        ),
+        (
+            {"quantization_config": {"quant_method": "awq"}},
+            "its weights are quantised (awq): only plain ones can be read",
+        ),
+    ):
+        file.write_text(json.dumps(data | change))
+        assert message in refusal(file.parent)
 
 
 def test_a_damaged_gemma_checkpoint_is_refused(damaged):

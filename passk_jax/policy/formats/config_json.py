@@ -105,6 +105,13 @@ FAMILIES = {
         "Qwen3ForCausalLM", gemma=False, absent=_PLAIN | {"head_dim": 128}, qk_norm=True
     ),
 }
+# Models of text and images, and the family of their text part.
+_TEXT_OF = {"gemma3": "gemma3_text"}
+# What a model of another family is, by keys in its config.json.
+_OTHERS = {
+    " (a mixture of experts)": ("num_experts", "num_local_experts", "n_routed_experts"),
+    " (a multimodal model)": ("vision_config", "audio_config"),
+}
 # What other models of these families may have, and the decoder has not.
 _NEVER = ("attention_bias", "mlp_bias", "use_bidirectional_attention", "use_sliding_window")
 
@@ -132,12 +139,21 @@ def from_huggingface(data: Mapping[str, Any]) -> DecoderConfig:
       KeyError: A key is missing.
       ValueError: The decoder does not support the described model.
     """
-    family = FAMILIES.get(data.get("model_type"))
+    if data.get("quantization_config"):
+        method = data["quantization_config"].get("quant_method")
+        raise ValueError(f"its weights are quantised ({method}): only plain ones can be read")
+    model_type = data.get("model_type")
+    if model_type in _TEXT_OF:
+        tied = {key: data[key] for key in ("tie_word_embeddings",) if key in data}
+        model_type, data = _TEXT_OF[model_type], data["text_config"] | tied
+    family = FAMILIES.get(model_type)
     if family is None:
-        raise ValueError(
-            f"model_type = {data.get('model_type')!r}: only {', '.join(FAMILIES)} can be read"
-        )
+        known = ", ".join([*FAMILIES, *(f"{name} (its text part)" for name in _TEXT_OF)])
+        what = [word for word, keys in _OTHERS.items() if any(key in data for key in keys)]
+        raise ValueError(f"model_type = {model_type!r}{''.join(what)}: only {known} can be read")
     data = {**family.absent, **data}
+    if data.get("num_key_value_heads") is None:
+        data["num_key_value_heads"] = data["num_attention_heads"]
     for key in _NEVER:
         if data.get(key):
             raise ValueError(f"{key} = {data[key]!r}: only models without it can be read")

@@ -7,6 +7,7 @@ query, key and value (D, heads, H), output (heads, H, D), gate and up (D, F), do
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -188,6 +189,20 @@ def huggingface(config: DecoderConfig) -> list[Entry]:
         _whole("model.norm.weight", "final_norm/scale", _VECTOR),
         *([] if config.tied_head else [_whole("lm_head.weight", "head", _SAME)]),
     ]
+
+
+def huggingface_name(name: str, tied_head: bool) -> str | None:
+    """Returns the name in `huggingface` of a tensor as published; `None` for what is not read.
+
+    Models of text and images keep their text part under another name. Some tied models store the
+    embedding again as their head, which `transformers` does not read either, and older Llamas
+    store the frequencies of the rotary embedding.
+    """
+    name = name.removeprefix("language_model.")
+    name = re.sub(r"^model\.language_model\.", "model.", name)
+    unread = name.endswith(".rotary_emb.inv_freq") or (tied_head and name == "lm_head.weight")
+    image = re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name)
+    return None if unread or image else name
 
 
 def peft(config: DecoderConfig) -> list[Entry]:
