@@ -156,7 +156,7 @@ class DecoderConfig:
         Gemma 3 1B has four periods of five local layers and a global one, and then two local ones.
         """
         kinds = self.layer_kinds
-        period = _period(kinds)
+        period = period_of(kinds)
         end = len(kinds) - len(kinds) % period
         rest = kinds[end:]
         parts = [("layers", 0, period, end // period)]
@@ -194,7 +194,7 @@ class DecoderConfig:
         return self.rope_base, self.rope_scaling
 
 
-def _period(kinds: tuple[str, ...]) -> int:
+def period_of(kinds: tuple[str, ...]) -> int:
     """Returns the length of the shortest pattern that, repeated and cut, gives these kinds."""
     return next(
         n
@@ -203,11 +203,14 @@ def _period(kinds: tuple[str, ...]) -> int:
     )
 
 
-# Published sizes. Gemma 2 is as in gemma.gm.nn.Gemma2_2B, _9B and _27B: the package's embedding has
-# 256,128 rows, Hugging Face's has 256,000.
-GEMMA2_2B = DecoderConfig(256_128, 2304, 9216, 26, 8, 4, 256)
-GEMMA2_9B = DecoderConfig(256_128, 3584, 14_336, 42, 16, 8, 256)
-GEMMA2_27B = DecoderConfig(256_128, 4608, 36_864, 46, 32, 16, 128, query_scale=(4608 // 32) ** -0.5)
+# The default job's model, of one million parameters; its vocabulary is that of bytes.
+SMALL = DecoderConfig(259, 128, 512, 4, 4, 2, 32, sliding_window=64)
+
+# Published sizes. Gemma 2 (arXiv 2408.00118, Table 1) has Hugging Face's embedding; that of the
+# gemma package has 128 rows more.
+GEMMA2_2B = DecoderConfig(256_000, 2304, 9216, 26, 8, 4, 256)
+GEMMA2_9B = DecoderConfig(256_000, 3584, 14_336, 42, 16, 8, 256)
+GEMMA2_27B = DecoderConfig(256_000, 4608, 36_864, 46, 32, 16, 128, query_scale=(4608 // 32) ** -0.5)
 
 # Gemma 3 (arXiv 2503.19786, Table 1), the decoder of text. From 4B on, Hugging Face's embedding has
 # 64 rows more than the gemma package's, for images.
@@ -283,3 +286,8 @@ QWEN3_4B = _qwen3(151_936, 2560, 9728, 36, 32, 8, 128)
 QWEN3_8B = _qwen3(151_936, 4096, 12_288, 36, 32, 8, 128, tied_head=False)
 QWEN3_14B = _qwen3(151_936, 5120, 17_408, 40, 40, 8, 128, tied_head=False)
 QWEN3_32B = _qwen3(151_936, 5120, 25_600, 64, 64, 8, 128, tied_head=False)
+
+# What `config.policy.model` may name, such as "gemma2_2b".
+MODELS = {
+    name.lower(): value for name, value in list(vars().items()) if isinstance(value, DecoderConfig)
+}

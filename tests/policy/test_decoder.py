@@ -210,10 +210,9 @@ def test_conversion_to_gemma_and_back_is_exact(tiny, transpose_gating, kv_heads)
 def test_full_size_trees_have_gemmas_shapes(name):
     gm = pytest.importorskip("gemma.gm")
     config = getattr(sizes, name.upper())
-    if config.vocab_size == 262_208:
-        config = dataclasses.replace(config, vocab_size=262_144)
     make = getattr(gm.nn, name)
     model = make(tokens="tokens", **({"text_only": True} if hasattr(make, "text_only") else {}))
+    config = dataclasses.replace(config, vocab_size=model.config.num_embed)
     assert config.window("local") == model.config.sliding_window_size
     kinds = [each.name == "GLOBAL" for each in model.config.attention_types]
     assert kinds == [kind == "global" for kind in config.layer_kinds]

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from passk_jax.errors import CheckpointError
-from passk_jax.policy.config import DecoderConfig, RopeScaling
+from passk_jax.policy.config import DecoderConfig, RopeScaling, period_of
 
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu", "silu": "silu"}
 _LAYER_TYPES = {"local": "sliding_attention", "global": "full_attention"}
@@ -162,12 +162,13 @@ def from_huggingface(data: Mapping[str, Any]) -> DecoderConfig:
     activation = data.get("hidden_activation" if family.gemma else "hidden_act")
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation {activation!r}: only {', '.join(_ACTIVATIONS)} can be read")
+    kinds = _layer_kinds(data, family)
     query_scalar = data["query_pre_attn_scalar"] if family.gemma else head_dim
     return DecoderConfig(
         **sizes,
         head_dim=head_dim,
         sliding_window=data["sliding_window"] if family.gemma else None,
-        layer_pattern=_layer_kinds(data, family),
+        layer_pattern=kinds[: period_of(kinds)] if kinds else ("global",),
         query_scale=None if query_scalar == head_dim else query_scalar**-0.5,
         attention_softcap=data["attn_logit_softcapping"] if family.gemma else None,
         final_softcap=data["final_logit_softcapping"] if family.gemma else None,
