@@ -10,6 +10,11 @@ _SMALL_FILES = ("*.json", "*.jinja", "tokenizer.model")
 _WEIGHTS = ("*.safetensors",)
 
 
+def name(place: str) -> str:
+    """Returns how other tools name a place: org/name for hf://org/name@revision."""
+    return place.removeprefix(_PREFIX).partition("@")[0] if place.startswith(_PREFIX) else place
+
+
 def local(place: str, weights: bool = True) -> str:
     """Returns a folder on this machine: of the hub's cache if `place` names a repository there.
 

@@ -164,7 +164,8 @@ def save_huggingface(
     """
     leaves = layouts.flatten(params)
     data = config_json.to_huggingface(config)
-    data |= {"torch_dtype": str(leaves["embedding"].dtype), **(settings or {})}
+    dtype = str(leaves["embedding"].dtype)  # its key was renamed: each version reads one of them
+    data |= {"dtype": dtype, "torch_dtype": dtype, **(settings or {})}
     _write(folder, leaves, layouts.huggingface(config), data, max_shard_bytes)
 
 
