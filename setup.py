@@ -11,6 +11,8 @@ EXTRAS = {
     "report": ["jinja2>=3.1", "matplotlib>=3.9"],
     # config.tokenizer.name = "sentencepiece" or "huggingface".
     "tokenizers": ["sentencepiece>=0.2", "tokenizers>=0.21"],
+    # config.init_from = "hf://org/name".
+    "hub": ["huggingface_hub>=0.34"],
     # passk_jax.tasks.math_task, mbpp and humaneval.
     "tasks": [
         "math-verify[antlr4_13_2]>=0.8",

@@ -39,7 +39,7 @@ class Gemma:
             final_logit_softcap=config.final_softcap,
             use_post_attn_norm=True,
             use_post_ffw_norm=True,
-            attention_types=kinds * config.num_periods,
+            attention_types=kinds * (config.num_layers // 2),
             attn_logits_soft_cap=config.attention_softcap,
             sliding_window_size=config.sliding_window,
         )
@@ -120,7 +120,7 @@ class Tunix:
             final_logit_softcap=config.final_softcap,
             use_post_attn_norm=True,
             use_post_ffw_norm=True,
-            attention_types=kinds * config.num_periods,
+            attention_types=kinds * (config.num_layers // 2),
             attn_logits_soft_cap=config.attention_softcap,
             sliding_window_size=config.sliding_window,
         )

@@ -77,11 +77,13 @@ def get_config() -> config_dict.ConfigDict:
 
     # From text to token ids.
     config.tokenizer = config_dict.ConfigDict()
-    config.tokenizer.name = "byte"  # or "sentencepiece", "huggingface"
+    # "byte", "sentencepiece" or "huggingface". None: that of `init_from`'s folder, else "byte".
+    config.tokenizer.name = optional(None, str)
     config.tokenizer.path = optional(None, str)  # tokenizer.model, or tokenizer.json or its folder
 
-    # The initial parameters: a folder of the gemma package, of Hugging Face or of another run.
-    # None: random. A LoRA run reads this folder again whenever it resumes.
+    # The model and its initial parameters: a folder of Hugging Face, of the gemma package or of
+    # another run, or hf://org/name[@revision] at Hugging Face. None: random. A LoRA run reads this
+    # folder again whenever it resumes.
     config.init_from = optional(None, str)
 
     # LoRA (arXiv 2106.09685): alpha / rank times the product of two narrow matrices is added to
@@ -90,28 +92,36 @@ def get_config() -> config_dict.ConfigDict:
     config.lora.rank = optional(None, int)  # at least 1
     config.lora.alpha = 16.0  # above 0
 
-    # The decoder's sizes and constants. `policy.config` has those of the published models.
+    # The model. None: as the checkpoint that `init_from` names says; a key that is set must agree
+    # with it. Without `init_from`, None is as in the model that `policy.model` names.
     config.policy = config_dict.ConfigDict()
-    config.policy.vocab_size = optional(None, int)  # rows of the embedding; None: the tokenizer's
-    config.policy.embed_dim = 128  # model width
-    config.policy.hidden_dim = 512  # feed-forward width
-    config.policy.num_layers = 4  # even, because local and global layers alternate
-    config.policy.num_heads = 4  # query heads
-    config.policy.num_kv_heads = 2  # heads of keys and values; must divide num_heads
-    config.policy.head_dim = 32  # width of one head
-    config.policy.sliding_window = optional(64, int)  # tokens of local layers; None: all are global
-    config.policy.query_scale = optional(None, float)  # None: head_dim to the power -1/2
-    config.policy.attention_softcap = optional(50.0, float)  # None: no cap
-    config.policy.final_softcap = optional(30.0, float)  # of the logits; None: no cap
-    config.policy.rope_base = 10_000.0  # of the rotary embeddings
-    config.policy.rope_scaling = optional(None, object)  # Llama 3.1's: a dict of RopeScaling
-    config.policy.qkv_bias = False  # True in Qwen 2.5. This and the next six are Gemma 2's values.
-    config.policy.activation = "gelu"  # or "silu"
-    config.policy.scale_embedding = True  # multiply embeddings by the square root of embed_dim
-    config.policy.tied_head = True  # the output matrix is the embedding
-    config.policy.post_norms = True  # norms also after attention and feed-forward
-    config.policy.norm_offset = 1.0  # added to a norm's stored weights
-    config.policy.norm_eps = 1e-6  # added to the mean square in norms
+    # A published model, such as "gemma2_2b" (all are in `policy.config`). None: one of a million
+    # parameters, with the vocabulary of its tokenizer. With `init_from` this is only checked.
+    config.policy.model = optional(None, str)
+    config.policy.vocab_size = optional(None, int)  # rows of the embedding
+    config.policy.embed_dim = optional(None, int)  # model width
+    config.policy.hidden_dim = optional(None, int)  # feed-forward width
+    config.policy.num_layers = optional(None, int)  # layers
+    config.policy.num_heads = optional(None, int)  # query heads
+    config.policy.num_kv_heads = optional(None, int)  # of keys and values; must divide num_heads
+    config.policy.head_dim = optional(None, int)  # width of one head
+    config.policy.sliding_window = optional(None, int)  # tokens of local layers; 0: all are global
+    config.policy.layer_pattern = optional(None, object)  # such as ("local", "global"), repeated
+    config.policy.query_scale = optional(None, float)  # 0: head_dim to the power -1/2
+    config.policy.attention_softcap = optional(None, float)  # 0: no cap
+    config.policy.final_softcap = optional(None, float)  # of the logits; 0: no cap
+    config.policy.rope_base = optional(None, float)  # of the rotary embeddings
+    config.policy.rope_scaling = optional(None, object)  # a dict of RopeScaling; factor 1: none
+    config.policy.local_rope_base = optional(None, float)  # of local layers; 0: as the global ones
+    config.policy.qk_norm = optional(None, bool)  # a norm of each head's query and key
+    config.policy.qkv_bias = optional(None, bool)  # queries, keys and values have a bias
+    config.policy.activation = optional(None, str)  # "gelu" or "silu"
+    config.policy.scale_embedding = optional(None, bool)  # by the square root of embed_dim
+    config.policy.tied_head = optional(None, bool)  # the output matrix is the embedding
+    config.policy.post_norms = optional(None, bool)  # norms also after attention and feed-forward
+    config.policy.norm_offset = optional(None, float)  # added to a norm's stored weights
+    config.policy.norm_eps = optional(None, float)  # added to the mean square in norms
+    # The rest of the section is the run's.
     config.policy.dtype = "float32"  # of computations; "bfloat16" on TPU and GPU
     # How trained parameters are stored. "bfloat16" saves memory; its updates are rounded
     # stochastically. With LoRA, the frozen parameters are stored in `dtype`.

@@ -5,12 +5,11 @@ Method, data and the needed flags are those of configs/gemma2_2b_math.py. On 64 
 """
 
 from passk_jax.configs import gemma2_2b_math
-from passk_jax.policy.config import GEMMA2_9B
 
 
 def get_config():
     """Returns Gemma 2 9B on all of MATH."""
     config = gemma2_2b_math.get_config()
-    gemma2_2b_math.use_published(config, GEMMA2_9B)
+    config.policy.model = "gemma2_9b"
     config.mesh.model = 8  # the number of key-value heads
     return config

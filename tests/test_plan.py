@@ -22,7 +22,7 @@ WIDE = {
     "policy__vocab_size": 512,
     "policy__embed_dim": 128,
     "policy__hidden_dim": 512,
-    "policy__sliding_window": None,
+    "policy__sliding_window": 0,
     "sampling__max_prompt_tokens": 33,
     "sampling__max_response_tokens": 16,
 }

@@ -169,7 +169,7 @@ def cache_bytes(parts: Parts, room: int | None = None) -> tuple[int, int]:
         own = max(1, min(room or config.sampling.max_response_tokens, seen))
         for index, shape in enumerate([(groups[0], 1, prompt), (*groups, own)]):
             share = local_size(layout, names, (*shape, heads, c.head_dim))
-            sizes[index] += 2 * c.num_periods * share * jnp.dtype(c.dtype).itemsize
+            sizes[index] += 2 * share * jnp.dtype(c.dtype).itemsize
     return tuple(sizes)
 
 

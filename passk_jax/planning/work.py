@@ -123,7 +123,7 @@ def _sampling(parts, tokens) -> dict[str, Work]:
     for room, drawn in loops(parts, tokens):
         # Each token reads all parameters, and all keys and values that there is room for.
         seen = [(c.window(kind) or math.inf) - 1 for kind in c.layer_kinds]
-        keys = c.num_periods * sum(min(prompt, s) + min(room, s) + 1 for s in seen)
+        keys = sum(min(prompt, s) + min(room, s) + 1 for s in seen)
         flops += drawn * samples * (2 * (d.base + d.head) + 4 * keys * d.heads * c.head_dim)
         hbm_bytes += drawn * (d.item * (d.base + d.head) + sum(cache_bytes(parts, room)))
     prompts = d.groups(config.prompts_per_step, 1)
@@ -152,7 +152,7 @@ def _sequences(parts, problems, passes) -> dict[str, Work]:
 
 def _layers(d, prompts, prompt_tokens, samples, tokens, passes) -> dict[str, Work]:
     """All layers, for prompts alone and then for samples that look at them."""
-    c, pairs = d.config, 0
+    c, pairs = d.config, 0  # of a query and a key, in all layers
     for kind in c.layer_kinds:
         window = c.window(kind) or math.inf
         if c.attention == "splash":  # what nobody sees is skipped
@@ -161,7 +161,7 @@ def _layers(d, prompts, prompt_tokens, samples, tokens, passes) -> dict[str, Wor
         else:
             pairs += prompts * prompt_tokens**2
             pairs += samples * tokens * (min(prompt_tokens, window - 1) + tokens)
-    logits = passes.attention * pairs * c.num_periods * d.heads
+    logits = passes.attention * pairs * d.heads
     # Logits in float32 are written and read twice, by the softmax, its weights written and read.
     logit_bytes = 0 if c.attention == "splash" else 12 + 2 * d.item
     rows = prompts * prompt_tokens + samples * tokens

@@ -1,4 +1,4 @@
-"""The decoder of Gemma 2, Llama 3.1 and Qwen 2.5, for groups of samples that share a prompt.
+"""The decoder of all families (`policy.config`), for groups of samples that share a prompt.
 
 Shapes: P problems, N samples per problem, L tokens, S keys, D model width, K key-value heads, G
 query heads per key-value head, H head width, F feed-forward width, V vocabulary.
@@ -25,10 +25,10 @@ from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
 class Segment:
     """Keys and values that queries can attend to, with their positions in the sequence.
 
-    Each field is a dict by the kind of layer, because local layers may keep fewer keys.
+    Each field is a dict by the slot of layers in a `Stack`: local layers may keep fewer keys.
 
     Attributes:
-      kv: (keys, values), each (periods, P, N, S, K, H), or without the N axis if the whole group
+      kv: (keys, values), each (repeats, P, N, S, K, H), or without the N axis if the whole group
         shares them (the prompt).
       positions: Position of each key in its sequence, int32 (P, N, S) or (P, S).
       valid: False for padding and for slots not yet written, bool, same shape.
@@ -49,7 +49,9 @@ def rope(
     x = x_PxNxLxHeadsxH
     half = x.shape[-1] // 2
     frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    if scaling is not None:
+    if scaling is not None and scaling.original_context is None:
+        frequencies /= scaling.factor
+    elif scaling is not None:
         turns = scaling.original_context * frequencies / (2 * jnp.pi)
         low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
         kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
@@ -65,13 +67,14 @@ class RMSNorm(nn.Module):
     """Root-mean-square norm, computed in float32; Gemma multiplies by (1 + scale)."""
 
     config: DecoderConfig
+    axis: str = "embed"  # the name of the axis
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises the last axis."""
         c = self.config
         init = nn.initializers.constant(1.0 - c.norm_offset)
-        init = nn.with_logical_partitioning(init, ("embed",))
+        init = nn.with_logical_partitioning(init, (self.axis,))
         scale = self.param("scale", init, (x.shape[-1],))
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + c.norm_eps)
@@ -84,10 +87,10 @@ def _over(w: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class Layer(nn.Module):
-    """One layer: attention and gated feed-forward, each after a norm, or in Gemma 2 between two."""
+    """One layer: attention and gated feed-forward, each after a norm, or in Gemma between two."""
 
     config: DecoderConfig
-    window: int | None
+    slot: str
     layout: Layout | None = None
 
     @nn.compact
@@ -111,8 +114,11 @@ class Layer(nn.Module):
         query = self._project("query", c.num_heads, "heads", x_PxNxLxD)
         key = self._project("key", c.num_kv_heads, "kv_heads", x_PxNxLxD)
         value = self._project("value", c.num_kv_heads, "kv_heads", x_PxNxLxD)
-        query = rope(query, positions_PxNxL, c.rope_base, c.rope_scaling)
-        key = rope(key, positions_PxNxL, c.rope_base, c.rope_scaling)
+        if c.qk_norm:
+            query = RMSNorm(c, "head_dim", name="query_norm")(query)
+            key = RMSNorm(c, "head_dim", name="key_norm")(key)
+        query = rope(query, positions_PxNxL, *c.rope(self.slot))
+        key = rope(key, positions_PxNxL, *c.rope(self.slot))
         if self.layout is not None:
             copies = self.layout.kv_copies(c.num_heads, c.num_kv_heads)
             key, value = (
@@ -125,7 +131,7 @@ class Layer(nn.Module):
             query,
             positions_PxNxL,
             [*context, (key, value, positions_PxNxL, valid_PxNxL)],
-            window=self.window,
+            window=c.window(self.slot),
             cap=c.attention_softcap,
         )
         encoded = encoded.reshape(*encoded.shape[:3], c.num_heads, h)
@@ -201,23 +207,24 @@ class Layer(nn.Module):
 
 
 class Period(nn.Module):
-    """The layers that the decoder repeats; in Gemma 2 a local (sliding-window) and a global one."""
+    """The layers that a stack repeats; in Gemma 2 a local (sliding-window) and a global one."""
 
     config: DecoderConfig
+    slots: tuple[str, ...]
     layout: Layout | None = None
 
     @nn.compact
     def __call__(self, x_PxNxLxD, context_kv, positions_PxNxL, valid_PxNxL, context_places):
         """Scan body: carries activations and reads its layers' keys and values of the context."""
         kv = {}
-        for kind in self.config.layer_kinds:
+        for slot in self.slots:
             context = [
-                (*segment[kind], positions[kind], valid[kind])
+                (*segment[slot], positions[slot], valid[slot])
                 for segment, (positions, valid) in zip(context_kv, context_places, strict=True)
             ]
-            x_PxNxLxD, kv[kind] = Layer(
-                self.config, self.config.window(kind), self.layout, name=kind
-            )(x_PxNxLxD, positions_PxNxL, valid_PxNxL, context)
+            x_PxNxLxD, kv[slot] = Layer(self.config, slot, self.layout, name=slot)(
+                x_PxNxLxD, positions_PxNxL, valid_PxNxL, context
+            )
         return x_PxNxLxD, kv
 
 
@@ -244,14 +251,16 @@ class Decoder(nn.Module):
         if not c.tied_head:
             self.head = self.param("head", init, (c.vocab_size, c.embed_dim))
         body = nn.remat(Period, prevent_cse=False, policy=REMAT_POLICIES[c.remat])
-        self.layers = nn.scan(
-            body,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True, "lora": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-            length=c.num_periods,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c, self.layout, name="layers")
+        for stack in c.stacks:
+            scanned = nn.scan(
+                body,
+                variable_axes={"params": 0, "lora": 0},
+                split_rngs={"params": True, "lora": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                length=stack.repeats,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            setattr(self, stack.name, scanned(c, stack.slots, self.layout, name=stack.name))
         self.final_norm = RMSNorm(c, name="final_norm")
 
     def __call__(
@@ -281,13 +290,13 @@ class Decoder(nn.Module):
             # The scale is rounded to the compute dtype, as in the gemma package.
             x_PxNxLxD *= jnp.asarray(self.config.embed_dim**0.5, dtype)
         x_PxNxLxD = split_batch(self.layout, x_PxNxLxD, None, "features")
-        x_PxNxLxD, kv = self.layers(
-            x_PxNxLxD,
-            [segment.kv for segment in context],
-            positions_PxNxL,
-            valid_PxNxL,
-            [(segment.positions, segment.valid) for segment in context],
-        )
+        kv, places = {}, [(segment.positions, segment.valid) for segment in context]
+        for stack in self.config.stacks:
+            before = [{slot: segment.kv[slot] for slot in stack.slots} for segment in context]
+            x_PxNxLxD, own = getattr(self, stack.name)(
+                x_PxNxLxD, before, positions_PxNxL, valid_PxNxL, places
+            )
+            kv |= own
         segment = Segment(
             kv=kv,
             positions=dict.fromkeys(kv, positions_PxNxL),
@@ -342,10 +351,10 @@ def prefill(
         variables, tokens_PxT[:, None], positions_PxT[:, None], mask_PxT[:, None]
     )
     kv, positions, valid = {}, {}, {}
-    for kind, (keys, values) in segment.kv.items():
+    for slot, (keys, values) in segment.kv.items():
         first = 0
-        if (window := decoder.config.window(kind)) is not None:
+        if (window := decoder.config.window(slot)) is not None:
             first = max(0, mask_PxT.shape[-1] - (window - 1))
-        kv[kind] = keys[:, :, 0, first:], values[:, :, 0, first:]
-        positions[kind], valid[kind] = positions_PxT[:, first:], mask_PxT[:, first:]
+        kv[slot] = keys[:, :, 0, first:], values[:, :, 0, first:]
+        positions[slot], valid[slot] = positions_PxT[:, first:], mask_PxT[:, first:]
     return Segment(kv=kv, positions=positions, valid=valid)

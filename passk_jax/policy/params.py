@@ -4,6 +4,7 @@ Parameters are read straight into sharded arrays, one tensor of one layer at a t
 arrays a host holds only the parts of that tensor that its devices need.
 """
 
+import dataclasses
 import functools
 import logging
 import math
@@ -18,7 +19,7 @@ from etils import epath
 from jax.sharding import SingleDeviceSharding
 
 from passk_jax.errors import CheckpointError
-from passk_jax.policy.config import GEMMA2_2B, DecoderConfig
+from passk_jax.policy.config import GEMMA2_2B, MODELS, DecoderConfig
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.formats import config_json, layouts, orbax, safetensors
 
@@ -94,6 +95,31 @@ def read_config(folder: str | pathlib.Path) -> DecoderConfig:
     return config_json.read(epath.Path(folder) / "config.json")
 
 
+def describe(folder: str | pathlib.Path) -> DecoderConfig | None:
+    """Returns the model that a folder holds; `None` if the folder does not say.
+
+    A folder of Hugging Face says it in its config.json. A checkpoint of the gemma package says it
+    by its sizes, if they are published ones. Parameters alone in this package's form do not.
+
+    Raises:
+      CheckpointError: The folder is not a checkpoint, or of a model that cannot be read.
+    """
+    path = epath.Path(folder)
+    checkpoint = _find(path)
+    if checkpoint is None:
+        return read_config(path)
+    files = orbax.OrbaxFolder(checkpoint)
+    if files.layout == "own":
+        return None
+    rows, width = files.shapes["embedder/input_embedding"]
+    numbers = {name.split("/")[0] for name in files.shapes if name.startswith("layer_")}
+    for name, model in MODELS.items():
+        sizes = (model.embed_dim, model.num_layers)
+        if name.startswith("gemma") and sizes == (width, len(numbers)):
+            return dataclasses.replace(model, vocab_size=rows)
+    return None
+
+
 def save_gemma(
     folder: str | pathlib.Path, params: Mapping[str, Any], config: DecoderConfig
 ) -> None:
@@ -104,10 +130,10 @@ def save_gemma(
     Args:
       folder: A new folder.
       params: The decoder's tree.
-      config: The config of a Gemma 2.
+      config: The config of a Gemma 2 or 3.
 
     Raises:
-      CheckpointError: The model is not a Gemma 2, or the folder exists or cannot be written.
+      CheckpointError: The model is no Gemma, or the folder exists or cannot be written.
     """
     if config.vocab_size == _PIECES:
         rows = ((0, _PACKAGE_ROWS - _PIECES), (0, 0))
@@ -138,7 +164,8 @@ def save_huggingface(
     """
     leaves = layouts.flatten(params)
     data = config_json.to_huggingface(config)
-    data |= {"torch_dtype": str(leaves["embedding"].dtype), **(settings or {})}
+    dtype = str(leaves["embedding"].dtype)  # its key was renamed: each version reads one of them
+    data |= {"dtype": dtype, "torch_dtype": dtype, **(settings or {})}
     _write(folder, leaves, layouts.huggingface(config), data, max_shard_bytes)
 
 
@@ -186,7 +213,7 @@ def _write(folder, leaves, layout, data, max_shard_bytes, prefix=""):
 
 
 def from_gemma(tree: Mapping[str, Any], config: DecoderConfig) -> dict[str, Any]:
-    """Converts a `gemma.gm.nn` Gemma 2 parameter tree to this decoder's tree.
+    """Converts a `gemma.gm.nn` parameter tree of Gemma 2 or 3 to this decoder's tree.
 
     Args:
       tree: The package's tree with `embedder`, `layer_0`, ..., `final_norm`. The gating kernel may
@@ -194,8 +221,7 @@ def from_gemma(tree: Mapping[str, Any], config: DecoderConfig) -> dict[str, Any]
       config: The decoder's config.
 
     Returns:
-      The decoder's tree: the package's layer i is in period i // 2, local if i is even, else
-      global.
+      The decoder's tree.
     """
     tensors = layouts.flatten(tree)
     token = jnp.zeros((1, 1, 1), jnp.int32)
@@ -231,23 +257,42 @@ def to_gemma(
 def _open(folder, config, shapes):
     """Returns the tensors of a folder and the layout that they should have."""
     path = epath.Path(folder)
-    if not path.is_dir():
-        raise CheckpointError(f"{folder} is not a folder")
-    checkpoint = orbax.find(path)
+    checkpoint = _find(path)
     if checkpoint is not None:
         files = orbax.OrbaxFolder(checkpoint)
         if files.layout == "own":
             return files, layouts.own(shapes)
+        images = ("vision_encoder/", "embedder/mm_")  # of Gemma 3 from 4B on
+        files.shapes = {n: s for n, s in files.shapes.items() if not n.startswith(images)}
         try:
             return files, _gemma_layout(config, files.shapes.get("layer_0/mlp/gating_einsum"))
         except CheckpointError as error:
             raise CheckpointError(f"{folder}: {error}") from error
-    if (path / safetensors.INDEX).exists() or any(path.glob("*.safetensors")):
-        return safetensors.SafetensorsFolder(path), layouts.huggingface(config)
-    raise CheckpointError(
-        f"{folder} is not a checkpoint: it has no _METADATA (written by orbax), no checkpoints/ "
-        "(a run of passk_jax) and no safetensors files (Hugging Face)"
-    )
+    tied = read_config(path).tied_head  # first, because it says what the tensors are
+    files = safetensors.SafetensorsFolder(path)
+    unread = files.rename(functools.partial(layouts.huggingface_name, tied_head=tied))
+    if unread:
+        parts = sorted({name.removeprefix("model.").split(".")[0] for name in unread})
+        _logger.info("%s: not read: %d tensors of %s", folder, len(unread), ", ".join(parts))
+    return files, layouts.huggingface(config)
+
+
+def _find(path: epath.Path) -> epath.Path | None:
+    """Returns the orbax checkpoint in a folder, `None` for a folder of Hugging Face."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder")
+    checkpoint = orbax.find(path)
+    names = (safetensors.INDEX, "config.json")
+    if (
+        checkpoint is None
+        and not any((path / name).exists() for name in names)
+        and not any(path.glob("*.safetensors"))
+    ):
+        raise CheckpointError(
+            f"{path} is not a checkpoint: it has no _METADATA (written by orbax), no checkpoints/ "
+            "(a run of passk_jax) and no safetensors files (Hugging Face)"
+        )
+    return checkpoint
 
 
 def _gemma_layout(config, gating_shape):

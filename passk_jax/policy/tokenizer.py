@@ -81,7 +81,7 @@ class SentencePieceTokenizer:
     """A SentencePiece model, such as Gemma's tokenizer.model.
 
     Args:
-      path: Path of the model file.
+      path: Path of the model file, or of its folder.
 
     Raises:
       ConfigError: The file is not a SentencePiece model, or the model has no end of sequence.
@@ -90,9 +90,10 @@ class SentencePieceTokenizer:
     def __init__(self, path: str):
         import sentencepiece
 
-        model = sentencepiece.SentencePieceProcessor()
+        model, file = sentencepiece.SentencePieceProcessor(), _file(path)
+        file = file / "tokenizer.model" if file.is_dir() else file
         try:
-            model.LoadFromSerializedProto(_file(path).read_bytes())
+            model.LoadFromSerializedProto(file.read_bytes())
         except RuntimeError as error:
             raise ConfigError(f"tokenizer.path = {path!r} is not a SentencePiece model") from error
         if model.eos_id() < 0:

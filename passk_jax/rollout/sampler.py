@@ -151,10 +151,10 @@ def _with_room(kv, decoder: Decoder, length: int):
         return x if decoder.layout is None else decoder.layout.constrain(x, *names)
 
     roomy = {}
-    for kind, pair in kv.items():
-        window = decoder.config.window(kind)
+    for slot, pair in kv.items():
+        window = decoder.config.window(slot)
         slots = length if window is None else max(1, min(length, window - 1))
-        roomy[kind] = tuple(enlarged(x, slots) for x in pair)
+        roomy[slot] = tuple(enlarged(x, slots) for x in pair)
     return roomy
 
 
@@ -171,12 +171,12 @@ def _no_tokens(prefix: Segment, num_samples: int):
 def _before(kv, start_PxN: jax.Array, t: jax.Array) -> Segment:
     """Returns the segment of tokens 0 to t - 1; the first of them is at position `start_PxN`."""
     positions, valid = {}, {}
-    for kind, (keys, _) in kv.items():
+    for slot, (keys, _) in kv.items():
         slots = keys.shape[3]
         # The latest token before t that was written to each slot; negative: none yet.
         token = t - 1 - (t - 1 - jnp.arange(slots)) % slots
-        positions[kind] = start_PxN[..., None] + token
-        valid[kind] = jnp.broadcast_to(token >= 0, positions[kind].shape)
+        positions[slot] = start_PxN[..., None] + token
+        valid[slot] = jnp.broadcast_to(token >= 0, positions[slot].shape)
     return Segment(kv=kv, positions=positions, valid=valid)
 
 

@@ -173,10 +173,10 @@ def check_attention(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
         )
 
 
-def check_init_from(config: ConfigDict) -> None:
+def check_init_from(place: str | None) -> None:
     """The folder that a run begins with must be there. One that goes on may not need it."""
-    if config.init_from is not None and not epath.Path(config.init_from).is_dir():
-        raise ConfigError(f"config.init_from = {config.init_from!r}: there is no such folder")
+    if place is not None and "hf://" not in place and not epath.Path(place).is_dir():
+        raise ConfigError(f"config.init_from = {place!r}: there is no such folder")
 
 
 def check_rewards(config: ConfigDict, task: tasks.Task, transformation: Transformation) -> None:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from passk_jax.errors import printable
 from passk_jax.learner.train_state import abstract_base, abstract_state
-from passk_jax.policy import params
+from passk_jax.policy import hub, params
 from passk_jax.rollout.prompts import encode_prompts
 from passk_jax.run import checks, record
 from passk_jax.run.parts import Parts, build
@@ -20,13 +20,14 @@ def dry_run(config: ConfigDict, directory: epath.Path, fork_from: str | None = N
       ConfigError: The config cannot be run, or not in this folder.
       CheckpointError: `config.init_from` is no checkpoint of this policy. No tensor is read.
     """
-    parts = build(config)
+    parts = build(config, workdir=directory)
+    config = parts.config
     record.Claim(directory, config, parts.data(), fork_from)
     trained = abstract_state(parts.decoder, parts.optimizer).params
-    checks.check_init_from(config)
+    checks.check_init_from(config.init_from)
     if config.init_from is not None:
         template = trained if config.lora.rank is None else abstract_base(parts.decoder)
-        params.check(config.init_from, parts.decoder.config, template)
+        params.check(hub.local(config.init_from), parts.decoder.config, template)
     count = sum(leaf.size for leaf in jax.tree.leaves(trained))
     problems, samples = config.prompts_per_step, config.samples_per_prompt
     held_out = parts.task.split(config.evaluation.split)[: config.evaluation.num_problems]

@@ -1,23 +1,36 @@
 """What a run trained, in the files of other tools."""
 
+import json
+import logging
 import pathlib
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from ml_collections import ConfigDict
 
+from passk_jax import tracking
 from passk_jax.errors import CheckpointError, ConfigError
+from passk_jax.policy import hub
 from passk_jax.policy import params as params_lib
 from passk_jax.policy.lora import merged
-from passk_jax.run import workdir
+from passk_jax.policy.tokenizer import Tokenizer
+from passk_jax.run import checks, record, workdir
 from passk_jax.run.parts import build
 from passk_jax.run.state import restore_variables
+
+_logger = logging.getLogger(__name__)
 
 FORMATS = ("huggingface", "gemma", "orbax")
 DTYPES = ("float32", "bfloat16")
 LORA = ("merge", "keep")
-# Beside the tokenizer's own file, what transformers wants to know of it.
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+# The tokenizer's own file, and what other tools want to know of it.
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+    *("chat_template.jinja", "chat_template.json"),
+)
 
 
 def export(
@@ -29,19 +42,22 @@ def export(
     lora: str = "merge",
     trust: bool = False,
     checkpoint: str = "latest",
+    max_shard_bytes: int = 5 * 10**9,
 ) -> int:
     """Writes the parameters of a run's checkpoint.
 
     Args:
       directory: the run's folder.
       out: a new folder.
-      file_format: "huggingface": safetensors, config.json and the tokenizer's files; "gemma": what
+      file_format: "huggingface": safetensors, config.json, generation_config.json, the tokenizer's
+        files with its chat template, and a model card; "gemma": what
         `gemma.gm.ckpts.load_params` reads, of a Gemma 2; "orbax": this package's own tree.
       dtype: of the parameters that are written; training keeps them in float32.
       lora: of a run with LoRA, "merge": the model that it makes; "keep": as the PEFT package reads
         it, to be added to the model that the run began with (format "huggingface" only).
       trust: whether what the folder's config names may be executed.
       checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
+      max_shard_bytes: the largest size of one file of format "huggingface".
 
     Returns:
       The step that they are of.
@@ -74,7 +90,8 @@ def export(
     decoder, tokenizer = parts.decoder.config, parts.tokenizer
     if lora == "keep":
         matrices = jax.tree.map(lambda x: x.astype(dtype), variables["lora"])
-        params_lib.save_peft(out, matrices, decoder, config.init_from)
+        base = None if config.init_from is None else hub.name(config.init_from)
+        params_lib.save_peft(out, matrices, decoder, base)
         return step
     params = jax.jit(merged, static_argnums=2)(variables, decoder.lora_scale, dtype)
     if file_format == "gemma":
@@ -83,25 +100,94 @@ def export(
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(out.absolute(), {"params": params})
     else:
-        limits = config.sampling
-        settings = {
-            "eos_token_id": list(tokenizer.stop_ids),
-            "pad_token_id": tokenizer.pad_id,
-            "bos_token_id": tokenizer.bos_id,
-            "max_position_embeddings": max(
-                8192, limits.max_prompt_tokens + limits.max_response_tokens
-            ),
-        }
-        params_lib.save_huggingface(out, params, decoder, settings)
+        came_in = _came_in(config.init_from)
+        params_lib.save_huggingface(
+            out, params, decoder, _settings(config, tokenizer, came_in), max_shard_bytes
+        )
+        generation = _ends(tokenizer, came_in)
+        _write_json(out / "generation_config.json", came_in["generation"] | generation)
         _copy_tokenizer(config.tokenizer.path, out)
+        (out / "README.md").write_text(_card(out.name, directory, config, step))
     return step
+
+
+def _came_in(init_from: str | None) -> dict[str, dict[str, Any]]:
+    """Returns config.json and generation_config.json of the folder that the run began with."""
+    found = {"config": {}, "generation": {}}
+    if init_from is None:
+        return found
+    try:
+        folder = epath.Path(hub.local(init_from, weights=False))
+        checks.check_init_from(str(folder))
+    except ConfigError as error:
+        _logger.warning(
+            "generation_config.json and the longest text are not carried over: %s", error
+        )
+        return found
+    for name, file in (("config", "config.json"), ("generation", "generation_config.json")):
+        if (folder / file).exists():
+            found[name] = record.read_json(folder / file)
+    found["config"] = found["config"].get("text_config", {}) | found["config"]
+    return found if "model_type" in found["config"] else {"config": {}, "generation": {}}
+
+
+def _ends(tokenizer: Tokenizer, came_in: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the tokens that end, fill and begin a text: the folder's, and those of the run."""
+    ends = came_in["generation"].get("eos_token_id", came_in["config"].get("eos_token_id"))
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return {
+        "eos_token_id": list(dict.fromkeys([*ends, *tokenizer.stop_ids])),
+        "pad_token_id": tokenizer.pad_id,
+        "bos_token_id": came_in["config"].get("bos_token_id", tokenizer.bos_id),
+    }
+
+
+def _settings(config, tokenizer, came_in) -> dict[str, Any]:
+    """Returns what config.json says beside the model: the tokens, and how long a text may be."""
+    limits, settings = config.sampling, _ends(tokenizer, came_in)
+    if came_in["config"]:  # a key that is missing there means the family's default
+        longest = {k: v for k, v in came_in["config"].items() if k == "max_position_embeddings"}
+    else:
+        most = limits.max_prompt_tokens + limits.max_response_tokens
+        longest = {"max_position_embeddings": max(8192, most)}
+    return settings | longest
+
+
+def _card(title: str, directory: epath.Path, config: ConfigDict, step: int) -> str:
+    """Returns a model card: from what, by which method, for how long, and what came of it."""
+    rows = tracking.read_rows(directory / "metrics.jsonl")
+    rows = [row for row in rows if row["step"] <= step and any(k.startswith("eval/") for k in row)]
+    figures = {k: v for k, v in (rows[-1] if rows else {}).items() if k.startswith("eval/pass@")}
+    lora = "" if config.lora.rank is None else f", LoRA of rank {config.lora.rank}"
+    base = None if config.init_from is None else hub.name(config.init_from)
+    lines = [
+        "---",
+        *([f"base_model: {json.dumps(base)}"] if base else []),
+        *("library_name: transformers", "pipeline_tag: text-generation", "tags: [passk_jax]"),
+        *("---", f"# {title}", "", "Trained by reinforcement learning with passk_jax.", ""),
+        *("| | |", "|---|---|"),
+        f"| base | {base or 'random parameters'} |",
+        f"| task | {config.task.name} |",
+        f"| method | {config.estimator.name}, k = {config.estimator.k}{lora} |",
+        f"| samples | {config.prompts_per_step} problems x {config.samples_per_prompt} each step |",
+        f"| steps | {step} |",
+    ]
+    if figures:
+        lines += ["", f"Held-out problems ({config.evaluation.split}), at step {rows[-1]['step']}:"]
+        lines += ["", "| figure | value |", "|---|---|"]
+        lines += [f"| {k.removeprefix('eval/')} | {v:.4f} |" for k, v in figures.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _write_json(file: pathlib.Path, data: dict[str, Any]) -> None:
+    file.write_text(json.dumps(data, indent=2) + "\n")
 
 
 def _copy_tokenizer(path: str | None, out: pathlib.Path) -> None:
     """Puts the tokenizer's files beside the model; the byte tokenizer has none."""
     if path is None:
         return
-    folder = pathlib.Path(path)
+    folder = epath.Path(hub.local(path, weights=False))
     folder = folder if folder.is_dir() else folder.parent
     for name in _TOKENIZER_FILES:
         if (folder / name).is_file():

@@ -16,8 +16,9 @@ from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import make_optimizer
 from passk_jax.learner.train_state import TrainState, abstract_state, init_state
 from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.settings import from_settings
 from passk_jax.run import record
-from passk_jax.run.parts import Parts, decoder_config
+from passk_jax.run.parts import Parts
 from passk_jax.run.state import RunState, base, numbered, of_checkpoint
 from passk_jax.tracking import SolveRecord, solve_record
 
@@ -118,7 +119,7 @@ def _restored(
 def _abstract(parts: Parts, old: ConfigDict) -> TrainState:
     """Returns what the other run's checkpoints hold, in this run's layout."""
     rows = old.policy.vocab_size or parts.decoder.config.vocab_size
-    policy = decoder_config(ConfigDict(old.policy.to_dict() | {"vocab_size": rows}), None)
+    policy = from_settings(old.policy.to_dict() | {"vocab_size": rows}, None)
     trained = dataclasses.replace(policy, lora_rank=old.lora.rank, lora_alpha=old.lora.alpha)
     return abstract_state(
         Decoder(trained, parts.decoder.layout),

@@ -50,10 +50,11 @@ def train(
       WorkdirError: A file cannot be written.
     """
     workdir.check_same({"config": config.to_dict(), "versions": record.versions()})
-    parts = processes.together(lambda: build(config), (ConfigError,))
+    begun = None if restart else directory
+    parts = processes.together(lambda: build(config, workdir=begun), (ConfigError,))
     data = parts.data()
     workdir.check_same({"problems": record.digest(data)})
-    with workdir.hold(directory, config, data, restart=restart, fork_from=fork_from) as files:
+    with workdir.hold(directory, parts.config, data, restart=restart, fork_from=fork_from) as files:
         begin = None if fork_from is None else lambda: fork.fork(parts, fork_from, data)
         loop = Loop(parts, directory, files, begin)
         print(loop.describe(), file=sys.stderr)

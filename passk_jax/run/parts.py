@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from etils import epath
 from ml_collections import ConfigDict
 
 from passk_jax import tasks
@@ -17,15 +18,17 @@ from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import configured_schedule, make_optimizer
 from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import policy_gradient_updates, supervised_update
-from passk_jax.policy.config import DecoderConfig, RopeScaling
+from passk_jax.policy import hub
 from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.settings import from_settings
 from passk_jax.policy.sharding import make_layout, make_mesh
-from passk_jax.policy.tokenizer import Tokenizer, check_vocabulary, make_tokenizer
+from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
 from passk_jax.rollout.prompts import Prompts, check_buckets, encode_prompts, encode_responses
 from passk_jax.rollout.sampler import Rollout, SamplingConfig, trimmed, without_truncated
 from passk_jax.run import checks, record
 from passk_jax.run.advantages import Transformation, make_transformation
 from passk_jax.run.checks import section
+from passk_jax.run.model import resolved
 from passk_jax.tasks import subset
 from passk_jax.tasks.order import ORDERS, Order, Prioritized
 from passk_jax.tracking import services
@@ -38,7 +41,7 @@ class Parts:
     """The parts of a run.
 
     Attributes:
-      config: The run's config.
+      config: The run's config, with all that its checkpoint says of the model.
       decoder: The policy as the update sees it: in the layout of training, with LoRA if any.
       sampling_decoder: The same policy in the layout of sampling, without LoRA.
       sampling: How completions are drawn.
@@ -143,11 +146,14 @@ class Parts:
         return {split: record.digests(problems) for split, problems in splits.items()}
 
 
-def build(config: ConfigDict, *, estimator: bool = True) -> Parts:
+def build(
+    config: ConfigDict, *, workdir: epath.Path | None = None, estimator: bool = True
+) -> Parts:
     """Makes the parts that a config names, and checks them. Nothing is compiled.
 
     Args:
       config: The run's config.
+      workdir: The folder that the run may be in already; see `model.resolved`.
       estimator: Whether its estimator is made, which may import a user's module. Evaluation and
         export need none.
 
@@ -156,8 +162,11 @@ def build(config: ConfigDict, *, estimator: bool = True) -> Parts:
     """
     with section():
         services.check(config.writers)
+    config = resolved(config, workdir)
     with section("tokenizer"):
-        tokenizer = make_tokenizer(config.tokenizer.name, config.tokenizer.path)
+        path = config.tokenizer.path
+        path = path if path is None else hub.local(path, weights=False)
+        tokenizer = make_tokenizer(config.tokenizer.name, path)
     parts = build_policy(config, tokenizer.vocab_size)
     transformation = None
     if estimator:
@@ -204,7 +213,7 @@ def build_policy(
       ConfigError: The config cannot be run.
     """
     checks.check_counts(config)
-    settings = config.sampling
+    config, settings = resolved(config), config.sampling
     with section():
         phases = checks.learning_rate_phases(config)
         sampling = SamplingConfig(
@@ -222,7 +231,7 @@ def build_policy(
         warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
     with section("policy"):
-        policy = decoder_config(config.policy, num_tokens)
+        policy = from_settings(config.policy.to_dict(), num_tokens)
     with section("lora"):
         trained = dataclasses.replace(
             policy, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
@@ -244,20 +253,6 @@ def build_policy(
         learning_rate=jax.jit(configured_schedule(config.optimizer, phases, steps=config.steps)),
         micro_batch=MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
     )
-
-
-def decoder_config(config: ConfigDict, num_tokens: int | None) -> DecoderConfig:
-    """Returns the decoder of `config.policy`; see `build_policy` for `num_tokens`."""
-    fields = config.to_dict()
-    if fields["rope_scaling"] is not None:
-        fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
-    if fields["vocab_size"] is None:
-        if num_tokens is None:
-            raise ConfigError("vocab_size = None: without the tokenizer the number is needed")
-        fields["vocab_size"] = num_tokens
-    if num_tokens is not None:
-        check_vocabulary(num_tokens, fields["vocab_size"])
-    return DecoderConfig(**fields)
 
 
 def _without_long(config: ConfigDict, task: tasks.Task, tokenizer: Tokenizer) -> tasks.Task:

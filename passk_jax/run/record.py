@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 
 from passk_jax.configs import default
 from passk_jax.errors import ConfigError
+from passk_jax.policy.settings import of_a_folder
 from passk_jax.tasks import Problem
 from passk_jax.tracking import flatten
 
@@ -153,6 +154,7 @@ def read_config(workdir: epath.Path) -> dict[str, Any]:
     config = read_json(workdir / "config.json")
     if "tensorboard" in config:  # before there were `writers`
         config["writers"] = ["tensorboard"] if config.pop("tensorboard") else None
+    config["policy"] = of_a_folder(config.get("policy", {}))
     return _completed(config, _plain(default.get_config()))
 
 

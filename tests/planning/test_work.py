@@ -42,7 +42,8 @@ VARIANTS = {
     "all made again": {"policy__remat": "full"},
     "LoRA": {"lora__rank": 3, "policy__remat": "full"},
     "untied": {"policy__tied_head": False, "policy__qkv_bias": True, "policy__num_kv_heads": 6},
-    "global": {"policy__sliding_window": None, "policy__post_norms": False},
+    "global": {"policy__sliding_window": 0, "policy__post_norms": False},
+    "gemma 3": {"policy__layer_pattern": ("local",) * 2 + ("global",), "policy__num_layers": 5},
     "micro-batches": {"micro_batch__problems": 2, "micro_batch__samples": 2},
     "updates": {"objective__minibatches": 2, "objective__epochs": 3},
 }
@@ -98,7 +99,7 @@ def test_bytes_of_a_token_are_those_of_parameters_and_caches():
 
 
 def test_bytes_of_an_update():
-    parts = parts_of(policy__remat=None, policy__sliding_window=None)
+    parts = parts_of(policy__remat=None, policy__sliding_window=0)
     parts = work.of_phase("update", parts, 24)
     rows = 4 * 32 + 16 * 24
     # Three passes of 4 layers in float32: widths 40, 6 x 8 queries, 2 x 8 keys and values, 96.

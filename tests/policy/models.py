@@ -1,5 +1,6 @@
-"""Tiny models of the three families, and what their tests share."""
+"""Tiny models of the families, and what their tests share."""
 
+import dataclasses
 import functools
 
 import jax
@@ -29,6 +30,21 @@ TINY = DecoderConfig(
 )
 LENGTH = 11
 
+# Every ingredient of Gemma 3: a period of three layers, twice, and two layers that make no period;
+# norms of queries and keys; a base of the rotary embedding for local layers, and another one,
+# stretched, for global layers. With head_dim 8 the four frequencies of the global ones are slowed
+# from 1, 0.1, 0.01 and 0.001 to an eighth.
+TINY3 = dataclasses.replace(
+    TINY,
+    num_layers=8,
+    layer_pattern=("local", "local", "global"),
+    attention_softcap=None,
+    final_softcap=None,
+    rope_scaling=RopeScaling(8.0),
+    local_rope_base=100.0,
+    qk_norm=True,
+)
+
 _plain = functools.partial(
     DecoderConfig,
     vocab_size=37,
@@ -50,6 +66,7 @@ _plain = functools.partial(
 # make 2.5, 0.25, 0.025 and 0.0025 turns in it, one is kept, one is in between and two are slow.
 LLAMA = _plain(rope_scaling=RopeScaling(8.0, 0.1, 2.0, 16), norm_eps=1e-5, tied_head=False)
 QWEN = _plain(qkv_bias=True, rope_base=1000.0)
+QWEN3 = _plain(qk_norm=True, rope_base=1000.0)
 
 
 @functools.cache
@@ -105,8 +122,12 @@ def gemma_transformer(config):
     gm = pytest.importorskip("gemma.gm")
     from gemma.gm.nn import _config, _modules, _transformer
 
-    kinds = (_modules.AttentionType.LOCAL_SLIDING, _modules.AttentionType.GLOBAL)
-    assert gm.nn.Gemma2_2B.config.attention_types[:2] == kinds
+    kinds = {
+        "local": _modules.AttentionType.LOCAL_SLIDING,
+        "global": _modules.AttentionType.GLOBAL,
+    }
+    assert gm.nn.Gemma2_2B.config.attention_types[:2] == tuple(kinds.values())
+    scaling, (local_base, _) = config.rope_scaling, config.rope("local")
     return _transformer.Transformer(
         config=_config.TransformerConfig(
             num_embed=config.vocab_size,
@@ -118,9 +139,13 @@ def gemma_transformer(config):
             final_logit_softcap=config.final_softcap,
             use_post_attn_norm=True,
             use_post_ffw_norm=True,
-            attention_types=kinds * config.num_periods,
+            use_qk_norm=config.qk_norm,
+            attention_types=tuple(kinds[kind] for kind in config.layer_kinds),
             attn_logits_soft_cap=config.attention_softcap,
             sliding_window_size=config.sliding_window,
+            local_base_frequency=local_base,
+            global_base_frequency=config.rope_base,
+            global_scale_factor=1.0 if scaling is None else scaling.factor,
         ),
         dtype=jnp.float32,
         tokens="tokens",

@@ -1,4 +1,4 @@
-"""The decoder against the gemma package's own Gemma 2, and against itself in other forms."""
+"""The decoder against the gemma package's own Gemma 2 and 3, and against itself in other forms."""
 
 import dataclasses
 import functools
@@ -10,13 +10,14 @@ import pytest
 from flax import linen as nn
 
 from passk_jax.learner.train_state import init_params
+from passk_jax.policy import config as sizes
 from passk_jax.policy import params as params_lib
-from passk_jax.policy.config import GEMMA2_2B, GEMMA2_9B, GEMMA2_27B
 from passk_jax.policy.decoder import Decoder, Segment, prefill, rope
 from tests.policy.models import (
     LENGTH,
     LLAMA,
     TINY,
+    TINY3,
     big_params,
     gemma_transformer,
     whole_logits,
@@ -28,38 +29,41 @@ def tokens_BxL():
     return jax.random.randint(jax.random.key(7), (3, LENGTH), 1, TINY.vocab_size)
 
 
+@pytest.fixture(scope="module", params=[TINY, TINY3], ids=["gemma2", "gemma3"])
+def tiny(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def gemma_logits(tokens_BxL):
-    model = gemma_transformer(TINY)
-    tree = params_lib.to_gemma(big_params(TINY), TINY)
-    return model.apply({"params": tree}, tokens_BxL).logits
+def gemma_logits(tiny, tokens_BxL):
+    model = gemma_transformer(tiny)
+    tree = params_lib.to_gemma(big_params(tiny), tiny)
+    return jax.jit(model.apply)({"params": tree}, tokens_BxL).logits
 
 
-def test_logits_of_a_whole_sequence_are_gemmas(tokens_BxL, gemma_logits):
-    logits = whole_logits(TINY, big_params(TINY), tokens_BxL)
+def test_logits_of_a_whole_sequence_are_gemmas(tiny, tokens_BxL, gemma_logits):
+    logits = whole_logits(tiny, big_params(tiny), tokens_BxL)
     assert np.ptp(logits) > 10  # not all alike, so that agreement means something
     np.testing.assert_allclose(logits, gemma_logits, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"attention_softcap": None},
-        {"final_softcap": None},
-        {"sliding_window": LENGTH},
-        {"query_scale": 1.0},
-        {"rope_base": 1000.0},
-    ],
-)
-def test_each_ingredient_matters_to_the_parity(tokens_BxL, gemma_logits, change):
-    config = dataclasses.replace(TINY, **change)
-    logits = whole_logits(config, big_params(TINY), tokens_BxL)
-    assert np.max(np.abs(logits - gemma_logits)) > 1e-2
+INGREDIENTS = {
+    "gemma2": [{"attention_softcap": None}, {"final_softcap": None}, {"rope_base": 1000.0}],
+    "gemma3": [{"rope_scaling": None}, {"local_rope_base": None}],
+}
 
 
-def test_logits_token_by_token_are_gemmas(tokens_BxL, gemma_logits):
-    # The prompt of 5 tokens as a shared segment, then one token at a time with a growing segment.
-    decoder, params, prompt = Decoder(TINY), big_params(TINY), 5
+def test_each_ingredient_matters_to_the_parity(tiny, tokens_BxL, gemma_logits):
+    name = "gemma3" if tiny.qk_norm else "gemma2"
+    for change in ({"sliding_window": LENGTH}, {"query_scale": 1.0}, *INGREDIENTS[name]):
+        config = dataclasses.replace(tiny, **change)
+        logits = whole_logits(config, big_params(tiny), tokens_BxL)
+        assert np.max(np.abs(logits - gemma_logits)) > 1e-2, change
+
+
+def test_logits_token_by_token_are_gemmas(tiny, tokens_BxL, gemma_logits):
+    # The prompt as a shared segment, then one token at a time with a growing segment.
+    decoder, params, prompt = Decoder(tiny), big_params(tiny), 8 if tiny.qk_norm else 5
     prefix = prefill(
         decoder,
         {"params": params},
@@ -149,10 +153,43 @@ def test_gradients_do_not_depend_on_what_is_kept(tokens_BxL, remat):
     )
 
 
+def test_layers_that_make_no_whole_period_are_a_stack_of_their_own():
+    # Published in config.json's layer_types: every sixth layer is global.
+    kinds = sizes.GEMMA3_1B.layer_kinds
+    assert [n for n, kind in enumerate(kinds) if kind == "global"] == [5, 11, 17, 23]
+    periods, rest = sizes.GEMMA3_1B.stacks
+    assert periods.slots == ("local_0", "local_1", "local_2", "local_3", "local_4", "global")
+    assert [list(periods.numbers(i)) for i in (1, 5)] == [[1, 7, 13, 19], [5, 11, 17, 23]]
+    assert (rest.slots, list(rest.numbers(0))) == (("local_24",), [24, 25])
+    assert len(sizes.GEMMA3_270M.stacks) == 1
+    (only,) = sizes.GEMMA2_2B.stacks
+    assert (only.slots, only.repeats) == (("local", "global"), 13)
+    (only,) = sizes.LLAMA3_1_8B.stacks
+    assert (only.slots, only.repeats) == (("global",), 32)
+    # A rest with both kinds, and fewer layers than one period.
+    short = dataclasses.replace(TINY3, num_layers=5, layer_pattern=("global", "local", "local"))
+    assert [stack.slots for stack in short.stacks] == [
+        ("global_0", "local_1", "local_2"),
+        ("global_3", "local_4"),
+    ]
+    assert [stack.slots for stack in dataclasses.replace(TINY3, num_layers=1).stacks] == [
+        ("local",)
+    ]
+
+
+def test_all_rotations_of_gemma_3_are_slowed_down():
+    units = jnp.concatenate([jnp.eye(4), jnp.zeros((4, 4))], axis=-1)
+    turned = rope(units[None, None, None], jnp.ones((1, 1, 1)), *TINY3.rope("global"))[0, 0, 0]
+    angles = jnp.arctan2(jnp.diag(turned[:, 4:]), jnp.diag(turned[:, :4]))
+    np.testing.assert_allclose(angles, [1 / 8, 0.1 / 8, 0.01 / 8, 0.001 / 8], rtol=1e-5)
+    assert TINY3.rope("local_1") == (100.0, None)
+
+
 @pytest.mark.parametrize("transpose_gating", [False, True])
 @pytest.mark.parametrize("kv_heads", [2, 4])
-def test_conversion_to_gemma_and_back_is_exact(transpose_gating, kv_heads):
-    config = dataclasses.replace(TINY, num_kv_heads=kv_heads)
+@pytest.mark.parametrize("tiny", [TINY, TINY3], ids=["gemma2", "gemma3"])
+def test_conversion_to_gemma_and_back_is_exact(tiny, transpose_gating, kv_heads):
+    config = dataclasses.replace(tiny, num_kv_heads=kv_heads)
     params = big_params(config)
     tree = params_lib.to_gemma(params, config, transpose_gating)
     back = params_lib.from_gemma(tree, config)
@@ -161,12 +198,28 @@ def test_conversion_to_gemma_and_back_is_exact(transpose_gating, kv_heads):
 
 
 @pytest.mark.parametrize(
-    ("config", "name"),
-    [(GEMMA2_2B, "Gemma2_2B"), (GEMMA2_9B, "Gemma2_9B"), (GEMMA2_27B, "Gemma2_27B")],
+    "name",
+    [
+        *("Gemma2_2B", "Gemma2_9B", "Gemma2_27B", "Gemma3_1B", "Gemma3_27B"),
+        *[
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("Gemma3_270M", "Gemma3_4B", "Gemma3_12B")
+        ],
+    ],
 )
-def test_full_size_trees_have_gemmas_shapes(config, name):
+def test_full_size_trees_have_gemmas_shapes(name):
     gm = pytest.importorskip("gemma.gm")
-    model = getattr(gm.nn, name)(tokens="tokens")
+    config = getattr(sizes, name.upper())
+    make = getattr(gm.nn, name)
+    model = make(tokens="tokens", **({"text_only": True} if hasattr(make, "text_only") else {}))
+    config = dataclasses.replace(config, vocab_size=model.config.num_embed)
+    assert config.window("local") == model.config.sliding_window_size
+    kinds = [each.name == "GLOBAL" for each in model.config.attention_types]
+    assert kinds == [kind == "global" for kind in config.layer_kinds]
+    assert config.rope("local")[0] == model.config.local_base_frequency
+    assert config.rope_base == model.config.global_base_frequency
+    scaling = config.rope_scaling
+    assert (1.0 if scaling is None else scaling.factor) == model.config.global_scale_factor
     expected = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
     )
@@ -185,8 +238,9 @@ def test_full_size_trees_have_gemmas_shapes(config, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_layers": 3}, "num_layers = 3"),
-        ({"num_layers": 0, "sliding_window": None}, "num_layers = 0"),
+        ({"num_layers": 0}, "num_layers = 0"),
+        ({"layer_pattern": ()}, "layer_pattern = "),
+        ({"layer_pattern": ("local", "sliding")}, "layer_pattern = .*local and global"),
         ({"num_kv_heads": 3}, "num_kv_heads = 3"),
         ({"head_dim": 7}, "head_dim = 7"),
         ({"remat": "some"}, "remat = 'some'"),

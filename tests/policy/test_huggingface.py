@@ -65,6 +65,37 @@ MODELS = {
             {"norm_offset": 0.0},
         ],
     ),
+    # Two whole periods of three layers and two layers more, as Gemma 3 1B has four of six and two.
+    "gemma3": (
+        {
+            "model_type": "gemma3_text",
+            "num_hidden_layers": 8,
+            "layer_types": ([*["sliding_attention"] * 2, "full_attention"] * 3)[:8],
+            "head_dim": 8,
+            "sliding_window": 4,
+            "query_pre_attn_scalar": 12,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 100.0},
+            },
+        },
+        [
+            {"sliding_window": LENGTH},
+            {"query_scale": None},
+            {"rope_scaling": None},
+            {"local_rope_base": None},
+        ],
+    ),
+    "qwen3": (
+        {
+            "model_type": "qwen3",
+            "num_hidden_layers": 3,
+            "head_dim": 8,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
+            "tie_word_embeddings": True,
+        },
+        [{"rope_base": 10_000.0}, {"norm_offset": 1.0}],
+    ),
     "llama": (
         {
             "model_type": "llama",
@@ -188,6 +219,17 @@ def test_the_config_is_understood(name, config):
     if name == "llama":
         assert config.rope_scaling == RopeScaling(8.0, 0.1, 2.0, 16)
         assert (config.norm_eps, config.tied_head, config.qkv_bias) == (0.1, False, False)
+    if name == "gemma3":
+        assert (config.query_scale, config.sliding_window) == (12**-0.5, 4)
+        assert [stack.repeats for stack in config.stacks] == [2, 2]
+        assert (config.rope_scaling, config.local_rope_base) == (RopeScaling(8.0), 10.0)
+        assert (config.qk_norm, config.attention_softcap, config.final_softcap) == (
+            True,
+            None,
+            None,
+        )
+    if name == "qwen3":
+        assert (config.qk_norm, config.qkv_bias, config.head_dim) == (True, False, 8)
     if name == "qwen2":
         assert (config.rope_base, config.head_dim) == (100.0, 4)
         assert (config.qkv_bias, config.sliding_window) == (True, None)
@@ -243,6 +285,12 @@ def test_what_was_exported_gives_the_same_greedy_tokens(config, params, tokens_B
     )
     assert len(np.unique(expected.numpy())) > 3
     np.testing.assert_array_equal(rollout.tokens[:, 0], expected.numpy())
+    # The sampler's cache, past the window, against a pass over the whole sequence.
+    whole = torch.cat([torch.tensor(tokens_BxL).long(), expected], dim=1)
+    with torch.no_grad():
+        logp = torch.log_softmax(exported(whole).logits[:, LENGTH - 1 : -1], dim=-1)
+    logp = torch.gather(logp, 2, expected[..., None])[..., 0]
+    np.testing.assert_allclose(rollout.policy_logp[:, 0], logp.numpy(), atol=1e-4)
 
 
 PUBLISHED = {

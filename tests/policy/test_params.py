@@ -29,13 +29,17 @@ from tests.policy.models import (
     LENGTH,
     LLAMA,
     QWEN,
+    QWEN3,
     TINY,
+    TINY3,
     big_params,
     gemma_transformer,
     whole_logits,
 )
 from tests.tiny import ROOT, environment
 
+# query_pre_attn_scalar is a whole number.
+GEMMAS = [dataclasses.replace(config, query_scale=12**-0.5) for config in (TINY, TINY3)]
 BFLOAT16 = functools.partial(jax.tree.map, lambda x: x.astype(jnp.bfloat16))
 
 
@@ -120,11 +124,11 @@ def test_hugging_faces_embedding_gets_the_rows_of_the_gemma_package(tmp_path):
 # Hugging Face; against `transformers` itself in test_huggingface.py.
 
 
-@pytest.mark.parametrize("config", [dataclasses.replace(TINY, query_scale=12**-0.5), LLAMA, QWEN])
+@pytest.mark.parametrize("config", [*GEMMAS, LLAMA, QWEN, QWEN3])
 def test_a_hugging_face_folder_there_and_back_is_exact(tmp_path, config):
     params = big_params(config)
     params_lib.save_huggingface(tmp_path / "whole", params, config)
-    assert params_lib.read_config(tmp_path / "whole") == config
+    assert config_json.differences(params_lib.read_config(tmp_path / "whole"), config) == []
     assert_same(params_lib.load(tmp_path / "whole", config, template(config)), params)
     halved = BFLOAT16(params)
     params_lib.save_huggingface(tmp_path / "halved", halved, config, max_shard_bytes=5000)
@@ -157,6 +161,63 @@ def test_what_the_safetensors_library_saved_is_read(tmp_path):
     assert_same(params_lib.load(tmp_path / "model", LLAMA, template(LLAMA)), big_params(LLAMA))
 
 
+def found_in_the_wild(folder, config, rename=lambda name: name, further=None, **settings):
+    """A folder of `save_huggingface`, with other names, further tensors and other settings."""
+    library = pytest.importorskip("safetensors.numpy")
+    params_lib.save_huggingface(folder, big_params(config), config)
+    file = folder / "model.safetensors"
+    tensors = {rename(name): x for name, x in library.load_file(file).items()}
+    library.save_file(tensors | (further or {}), file)
+    data = json.loads((folder / "config.json").read_text()) | settings
+    data = {key: value for key, value in data.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(data))
+
+
+def test_folders_as_they_are_found(tmp_path, caplog):
+    # A tied model that stores its head again, with other numbers: transformers does not read it.
+    heads = big_params(QWEN3)["embedding"] + 1
+    buffers = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32)}
+    further = {"lm_head.weight": np.asarray(heads), **buffers}
+    found_in_the_wild(tmp_path / "tied", QWEN3, further=further)
+    with caplog.at_level("INFO"):
+        found = params_lib.load(tmp_path / "tied", QWEN3, template(QWEN3))
+    assert_same(found, big_params(QWEN3))
+    assert "not read: 2 tensors of layers, lm_head" in caplog.text
+    # An untied model's head is read, and it must be there.
+    found_in_the_wild(tmp_path / "untied", LLAMA, further=buffers)
+    assert_same(params_lib.load(tmp_path / "untied", LLAMA, template(LLAMA)), big_params(LLAMA))
+    # As many key-value heads as heads, if they are not named.
+    multi = dataclasses.replace(LLAMA, num_kv_heads=4)
+    found_in_the_wild(tmp_path / "old", multi, num_key_value_heads=None)
+    assert params_lib.read_config(tmp_path / "old").num_kv_heads == 4
+    assert_same(params_lib.load(tmp_path / "old", multi, template(multi)), big_params(multi))
+    # Half precision is widened exactly.
+    halves = jax.tree.map(lambda x: x.astype(jnp.float16), big_params(LLAMA))
+    params_lib.save_huggingface(tmp_path / "halves", halves, LLAMA)
+    found = params_lib.load(tmp_path / "halves", LLAMA, template(LLAMA))
+    assert_same(found, jax.tree.map(lambda x: x.astype(jnp.float32), halves))
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_of_a_gemma_3_with_eyes_the_text_part_is_read(tmp_path, caplog, prefix):
+    config = GEMMAS[1]
+    vision = {
+        "vision_tower.vision_model.embeddings.patch_embedding.weight": np.ones((2, 3), np.float32),
+        "multi_modal_projector.mm_input_projection_weight": np.ones((3, 2), np.float32),
+    }
+    text = config_json.to_huggingface(config)
+    found_in_the_wild(
+        tmp_path / "model", config,
+        rename=lambda name: name.replace("model.", prefix, 1), further=vision,
+    )  # fmt: skip
+    data = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 3}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(data))
+    with caplog.at_level("INFO"):
+        found = params_lib.load(tmp_path / "model", config, template(config))
+    assert_same(found, big_params(config))
+    assert "not read: 2 tensors of multi_modal_projector, vision_tower" in caplog.text
+
+
 def test_precision_is_the_templates(tmp_path):
     params_lib.save_huggingface(tmp_path / "model", BFLOAT16(big_params(LLAMA)), LLAMA)
     found = params_lib.load(tmp_path / "model", LLAMA, template(LLAMA))
@@ -185,12 +246,23 @@ def test_the_published_configs_survive_config_json():
         ("QWEN2_5_7B", 7_615_616_512),
         ("QWEN2_5_14B", 14_770_033_664),
         ("QWEN2_5_32B", 32_763_876_352),
+        ("GEMMA3_270M", 268_098_176),
+        ("GEMMA3_1B", 999_885_952),
+        ("LLAMA3_2_1B", 1_235_814_400),
+        ("LLAMA3_2_3B", 3_212_749_824),
+        ("SMOLLM2_135M", 134_515_008),
+        ("SMOLLM2_360M", 361_821_120),
+        ("SMOLLM2_1_7B", 1_711_376_384),
+        ("QWEN3_0_6B", 596_049_920),
+        ("QWEN3_1_7B", 1_720_574_976),
+        ("QWEN3_4B", 4_022_468_096),
+        ("QWEN3_8B", 8_190_735_360),
+        ("QWEN3_14B", 14_768_307_200),
+        ("QWEN3_32B", 32_762_123_264),
     ],
 )
 def test_the_published_sizes_have_the_published_number_of_parameters(name, count):
     config = getattr(sizes, name)
-    if name.startswith("GEMMA"):
-        config = dataclasses.replace(config, vocab_size=256_000)
     leaves = layouts.flatten(shapes_of(config))
     assert sum(leaf.size for leaf in leaves.values()) == count
     # And as many in the files.
@@ -219,7 +291,7 @@ GEMMA2_2B_LAYER = {
 
 
 def test_names_of_gemma_2_2b_are_the_published_ones():
-    config = dataclasses.replace(sizes.GEMMA2_2B, vocab_size=256_000)
+    config = sizes.GEMMA2_2B
     shapes = {leaf: x.shape for leaf, x in layouts.flatten(shapes_of(config)).items()}
     found = {
         name: entry.file_shape(shapes)
@@ -313,7 +385,7 @@ def test_missing_and_further_layers_are_named(saved):
 
 
 def test_another_family_is_refused(saved):
-    assert "has Gemma 2 only, and the policy is not" in refusal(saved / "gemma", LLAMA)
+    assert "has Gemma only, and the policy is no Gemma" in refusal(saved / "gemma", LLAMA)
     llama = dataclasses.replace(LLAMA, num_layers=4)
     assert "post_feedforward_layernorm.weight (16,) is not expected" in refusal(
         saved / "huggingface", llama
@@ -385,8 +457,10 @@ def test_a_config_that_the_decoder_cannot_be_is_refused(damaged):
         ({"model_type": "mistral"}, "model_type = 'mistral'"),
         ({"hidden_activation": "relu"}, "activation 'relu'"),
         ({"rope_scaling": {"type": "yarn"}}, "rope_type = 'yarn'"),
-        ({"layer_types": ["full_attention"] * 4}, "layer_types"),
-        ({"num_hidden_layers": 3}, "num_layers = 3"),
+        ({"layer_types": ["chunked_attention"] * 4}, "layer_types"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
+        ({"layer_types": ["full_attention"] * 3}, "layer_types"),
+        ({"num_hidden_layers": 0, "layer_types": []}, "num_layers = 0"),
     ):
         file.write_text(json.dumps(data | change))
         assert message in refusal(file.parent)
@@ -395,6 +469,29 @@ def test_a_config_that_the_decoder_cannot_be_is_refused(damaged):
     assert "lacks the key 'rms_norm_eps'" in refusal(file.parent)
     file.unlink()
     assert "config.json" in refusal(file.parent)
+
+
+def test_what_is_no_such_model_is_refused_by_name(damaged):
+    file = damaged / "huggingface" / "config.json"
+    data = json.loads(file.read_text())
+    known = "only gemma2, gemma3_text, llama, qwen2, qwen3, gemma3 (its text part) can be read"
+    for change, message in (
+        ({"model_type": "phi3"}, f"model_type = 'phi3': {known}"),
+        (
+            {"model_type": "qwen3_moe", "num_experts": 128},
+            f"model_type = 'qwen3_moe' (a mixture of experts): {known}",
+        ),
+        (
+            {"model_type": "qwen2_5_vl", "vision_config": {}},
+            f"model_type = 'qwen2_5_vl' (a multimodal model): {known}",
+        ),
+        (
+            {"quantization_config": {"quant_method": "awq"}},
+            "its weights are quantised (awq): only plain ones can be read",
+        ),
+    ):
+        file.write_text(json.dumps(data | change))
+        assert message in refusal(file.parent)
 
 
 def test_a_damaged_gemma_checkpoint_is_refused(damaged):

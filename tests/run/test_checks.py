@@ -53,7 +53,7 @@ MISTAKES = [
     (dict(optimizer__learning_rate=float("nan")), r"config.optimizer.learning_rate = nan"),
     (dict(mesh__model=3), r"mesh.model = 3.*devices"),
     (dict(mesh__data=0), r"mesh.data = 0"),
-    (dict(policy__num_layers=3), r"config.policy.*num_layers = 3"),
+    (dict(policy__num_layers=0), r"config.policy.*num_layers = 0"),
     (dict(policy__remat="all"), r"config.policy.*remat = 'all'"),
     (dict(policy__attention="flash"), r"config.policy.*attention = 'flash'.*'reference'"),
     (dict(policy__attention="splash"), r"config.policy.attention = 'splash'.*TPU.*are cpu"),

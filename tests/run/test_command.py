@@ -220,7 +220,7 @@ WRONG = [
     ("--config=arithmetic", "--workdir is missing"),
     ("--config", "--config=: there is no such file"),
     ("--config=configs/nope.py --workdir=W", "--config=configs/nope.py: there is no such file"),
-    ("--config=nope --workdir=W", "nor a config of this name: arc_small, arithmetic"),
+    ("--config=nope --workdir=W", "nor a config of this name: any_math, arc_small"),
     ("T --workdri=W", "Did you mean: workdir"),
     ("T --k=4", "'k'"),
     ("T --estimator.k=4", "--estimator.k is no flag; did you mean --config.estimator.k?"),

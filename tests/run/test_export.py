@@ -1,20 +1,24 @@
 """What a run trained, written for other tools and begun from again."""
 
 import contextlib
+import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from passk_jax.errors import CheckpointError, ConfigError
+from passk_jax.errors import ConfigError
+from passk_jax.policy import params as params_lib
 from passk_jax.run import workdir
 from passk_jax.run.export import export
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample
 from passk_jax.run.state import restore_variables
-from tests.tiny import command, run, tiny_config
+from tests.policy.models import LLAMA, big_params
+from tests.tiny import TINY, command, run, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +68,116 @@ def test_transformers_goes_on_as_the_policy_does(trained, tmp_path):
         assert generated[0, prompt.shape[1] :].tolist()[: len(expected)] == expected.tolist()
 
 
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def came_in(tmp_path_factory):
+    """A Llama's folder as published, with more that ends a text than its tokenizer names."""
+    tokenizers = pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("published") / "llama"
+    model = dataclasses.replace(LLAMA, vocab_size=300)
+    settings = {"max_position_embeddings": 131_072, "eos_token_id": [1, 5, 6], "bos_token_id": 0}
+    params_lib.save_huggingface(folder, big_params(model), model, settings)
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|begin_of_text|>", "<|end_of_text|>"]
+    vocabulary = {piece: i for i, piece in enumerate([*special, *alphabet])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    for name, data in {
+        "tokenizer_config.json": {
+            "bos_token": special[0],
+            "eos_token": special[1],
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        },
+        "special_tokens_map.json": {"bos_token": special[0], "eos_token": special[1]},
+        "generation_config.json": {
+            "eos_token_id": [1, 5, 6], "do_sample": True, "temperature": 0.6, "bos_token_id": 0,
+        },
+    }.items():  # fmt: skip
+        (folder / name).write_text(json.dumps(data))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(came_in, tmp_path_factory):
+    """A run that began with the folder, and was saved before its first step."""
+    directory = tmp_path_factory.mktemp("begun")
+    config = tiny_config(**THE_FOLDERS, init_from=str(came_in), warm_start__steps=0)
+    parts = build(config)
+    with workdir.hold(directory, parts.config, parts.data()) as files:
+        with contextlib.closing(Loop(parts, directory, files)) as loop:
+            loop.writer.write(0, {"eval/pass@1_n4": 0.25, "eval/pass@4_n4": 0.5})
+            loop.save()
+    return directory
+
+
+# The sizes that the tiny config sets are the folder's here.
+THE_FOLDERS = {f"policy__{key.rpartition('.')[2]}": None for key in TINY if "policy." in key}
+
+
+def test_a_folder_comes_back_as_it_came_in(came_in, begun, tmp_path, capfd):
+    out = tmp_path / "trained"
+    assert export(begun, out, file_format="huggingface", dtype="float32", max_shard_bytes=9000) == 0
+    before, after = (json.loads((each / "config.json").read_text()) for each in (came_in, out))
+    assert after["eos_token_id"] == [1, 5, 6] and after["bos_token_id"] == 0
+    assert after["max_position_embeddings"] == 131_072
+    assert (after["dtype"], after["tie_word_embeddings"]) == ("float32", False)
+    assert {key: after[key] for key in before if "token_id" not in key} == {
+        key: before[key] for key in before if "token_id" not in key
+    }
+    generation = json.loads((out / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [1, 5, 6]
+    assert (generation["do_sample"], generation["temperature"]) == (True, 0.6)
+    for name in (
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+        "chat_template.jinja",
+    ):
+        assert (out / name).read_bytes() == (came_in / name).read_bytes()
+    shards = sorted(out.glob("model-*-of-*.safetensors"))
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    assert len(shards) > 1 and set(index["weight_map"].values()) == {each.name for each in shards}
+    card = (out / "README.md").read_text()
+    for words in (
+        f'base_model: "{came_in}"', "| method | sloo_minus_one, k = 2 |", "| steps | 0 |",
+        "| task | arithmetic |", "| pass@1_n4 | 0.2500 |", "| pass@4_n4 | 0.5000 |",
+    ):  # fmt: skip
+        assert words in card
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: make setup-parity")
+    transformers = pytest.importorskip("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    capfd.readouterr()
+    logits = []
+    for folder in (came_in, out):
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "1+1"}], return_tensors="pt", return_dict=False
+        )
+        with torch.no_grad():
+            logits.append(model(chat).logits)
+    assert model.dtype == torch.float32 and model.generation_config.eos_token_id == [1, 5, 6]
+    assert torch.equal(*logits)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_came_in_may_be_gone(begun, tmp_path, caplog):
+    # The parameters are in the run, and its tokenizer is still there.
+    shutil.copytree(begun, tmp_path / "run")
+    config = json.loads((begun / "config.json").read_text())
+    gone = config | {"init_from": str(tmp_path / "gone")}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(gone))
+    export(tmp_path / "run", tmp_path / "out", file_format="huggingface")
+    assert "are not carried over: " in caplog.text and "there is no such folder" in caplog.text
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (settings["max_position_embeddings"], settings["eos_token_id"]) == (8192, [1])
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == TEMPLATE
+
+
 def test_the_command(trained, tmp_path):
     out = tmp_path / "exported"
     args = command("passk_jax.export", f"--out={out}", workdir=trained)
@@ -85,7 +199,7 @@ def test_mistakes(trained, tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
         export(tmp_path, tmp_path / "out", file_format="gemma")
     other = tiny_config(init_from=str(trained), policy__hidden_dim=48, warm_start__steps=0)
-    with pytest.raises(CheckpointError, match=r"another size or family .* expected \(1, 16, 48\)"):
+    with pytest.raises(ConfigError, match=r"another model .* hidden_dim is 32, .* policy's 48"):
         train(other, tmp_path / "other")
     nothing = tiny_config(init_from=str(tmp_path / "nothing"))
     with pytest.raises(

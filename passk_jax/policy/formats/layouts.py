@@ -1,12 +1,13 @@
 """Maps the tensors of a file to the decoder's parameters and their axes.
 
 The decoder's parameters are named by their path, such as "layers/global/query". Those of layers
-have periods as their first axis. The axes of the kernels are: query, key and value (D, heads, H),
-output (heads, H, D), gate and up (D, F), down (F, D).
+have the repeats of their `Stack`, called periods, as their first axis. The axes of the kernels are:
+query, key and value (D, heads, H), output (heads, H, D), gate and up (D, F), down (F, D).
 """
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ _SAME: Axes = ((0,), (1,))
 _TRANSPOSED: Axes = ((1,), (0,))
 _NORMS = ("pre_attention_norm", "pre_ffw_norm")
 _POST_NORMS = ("post_attention_norm", "post_ffw_norm")
+_QK_NORMS = ("query_norm", "key_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +120,10 @@ def gemma(config: DecoderConfig, transpose_gating: bool) -> list[Entry]:
       transpose_gating: Whether gate and up are stored (2, F, D), as in 9B and 27B, or (2, D, F).
 
     Raises:
-      CheckpointError: The decoder is not a Gemma 2.
+      CheckpointError: The decoder is neither a Gemma 2 nor a Gemma 3.
     """
-    if len(config.layer_kinds) == 1 or not config.post_norms or not config.tied_head:
-        raise CheckpointError("the gemma package has Gemma 2 only, and the policy is not a Gemma 2")
+    if not config.post_norms or not config.tied_head or config.qkv_bias:
+        raise CheckpointError("the gemma package has Gemma only, and the policy is no Gemma")
     heads_first = ((1,), (0,), (2,))
     if config.num_kv_heads == config.num_heads:
         attention = [("attn/qkv_einsum/w", ("query", "key", "value"), heads_first)]
@@ -137,6 +139,8 @@ def gemma(config: DecoderConfig, transpose_gating: bool) -> list[Entry]:
         ("mlp/linear", ("down",), _SAME),
         *[(f"{norm}/scale", (f"{norm}/scale",), _VECTOR) for norm in (*_NORMS, *_POST_NORMS)],
     ]
+    if config.qk_norm:
+        layer += [(f"attn/_{norm}/scale", (f"{norm}/scale",), _VECTOR) for norm in _QK_NORMS]
     return [
         _whole("embedder/input_embedding", "embedding", _SAME),
         *_layers("layer_{}/", layer, config),
@@ -145,7 +149,7 @@ def gemma(config: DecoderConfig, transpose_gating: bool) -> list[Entry]:
 
 
 def huggingface(config: DecoderConfig) -> list[Entry]:
-    """Returns the layout of `Gemma2ForCausalLM`, `LlamaForCausalLM` or `Qwen2ForCausalLM`."""
+    """Returns the layout of `LlamaForCausalLM` and its like, of all families that are read."""
     projections = {"q": "query", "k": "key", "v": "value"}
     kernels = [
         (f"self_attn.{x}_proj.weight", (name,), ((1, 2), (0,))) for x, name in projections.items()
@@ -153,6 +157,10 @@ def huggingface(config: DecoderConfig) -> list[Entry]:
     biases = [
         (f"self_attn.{x}_proj.bias", (f"{name}_bias",), ((0, 1),))
         for x, name in projections.items()
+    ]
+    qk_norms = [
+        (f"self_attn.{x}_norm.weight", (f"{name}/scale",), _VECTOR)
+        for x, name in zip("qk", _QK_NORMS, strict=True)
     ]
     if config.post_norms:
         norms = {
@@ -170,6 +178,7 @@ def huggingface(config: DecoderConfig) -> list[Entry]:
     layer = [
         *kernels,
         *(biases if config.qkv_bias else []),
+        *(qk_norms if config.qk_norm else []),
         ("self_attn.o_proj.weight", ("output",), ((2,), (0, 1))),
         *[(f"mlp.{name}_proj.weight", (name,), _TRANSPOSED) for name in ("gate", "up", "down")],
         *[(f"{name}.weight", (f"{norm}/scale",), _VECTOR) for name, norm in norms.items()],
@@ -180,6 +189,20 @@ def huggingface(config: DecoderConfig) -> list[Entry]:
         _whole("model.norm.weight", "final_norm/scale", _VECTOR),
         *([] if config.tied_head else [_whole("lm_head.weight", "head", _SAME)]),
     ]
+
+
+def huggingface_name(name: str, tied_head: bool) -> str | None:
+    """Returns the name in `huggingface` of a tensor as published; `None` for what is not read.
+
+    Models of text and images keep their text part under another name. Some tied models store the
+    embedding again as their head, which `transformers` does not read either, and older Llamas
+    store the frequencies of the rotary embedding.
+    """
+    name = name.removeprefix("language_model.")
+    name = re.sub(r"^model\.language_model\.", "model.", name)
+    unread = name.endswith(".rotary_emb.inv_freq") or (tied_head and name == "lm_head.weight")
+    image = re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name)
+    return None if unread or image else name
 
 
 def peft(config: DecoderConfig) -> list[Entry]:
@@ -208,12 +231,12 @@ def _whole(name: str, leaf: str, axes: Axes) -> Entry:
 
 
 def _layers(prefix: str, layer: Sequence[tuple], config: DecoderConfig) -> list[Entry]:
-    """Returns the entries of all layers; the layer kinds take turns within a period."""
+    """Returns the entries of all layers, slot by slot."""
     entries = []
-    for offset, kind in enumerate(config.layer_kinds):
-        numbers = range(offset, config.num_layers, len(config.layer_kinds))
-        for name, leaves, axes in layer:
-            names = tuple(prefix.format(number) + name for number in numbers)
-            leaves = tuple(f"layers/{kind}/{leaf}" for leaf in leaves)
-            entries.append(Entry(names, leaves, axes, in_layers=True))
+    for stack in config.stacks:
+        for index, slot in enumerate(stack.slots):
+            for name, leaves, axes in layer:
+                names = tuple(prefix.format(number) + name for number in stack.numbers(index))
+                leaves = tuple(f"{stack.name}/{slot}/{leaf}" for leaf in leaves)
+                entries.append(Entry(names, leaves, axes, in_layers=True))
     return entries

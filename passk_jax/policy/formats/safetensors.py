@@ -11,7 +11,7 @@ import math
 import pathlib
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,6 +85,13 @@ class SafetensorsFolder:
         else:
             raise CheckpointError(f"{folder} has neither {SINGLE} nor {INDEX}")
         self.shapes = {name: place.shape for name, place in self._places.items()}
+
+    def rename(self, name_of: Callable[[str], str | None]) -> list[str]:
+        """Gives the tensors other names; returns the names of those whose new name is `None`."""
+        renamed = {name: name_of(name) for name in self._places}
+        self._places = {new: self._places[name] for name, new in renamed.items() if new is not None}
+        self.shapes = {name: place.shape for name, place in self._places.items()}
+        return [name for name, new in renamed.items() if new is None]
 
     def read(self, name: str, sharding: Sharding) -> jax.Array:
         """Reads a tensor; each host reads the parts that its devices need, each part once."""
