@@ -52,6 +52,8 @@ SPECIAL = {
     # passk_jax.tasks.puzzles. Exactly this version: another may draw other problems. Some of its
     # dependencies are built from source; `make setup-puzzles`.
     "puzzles": ["reasoning-gym==0.1.25"],
+    # passk_jax.pretrained, which reads GGUF files; `make setup-pretrained`.
+    "pretrained": ["gguf>=0.17", "tokenizers>=0.21"],
     # For the tests alone: the models of transformers, with which logits and files are compared.
     # This version's build for CPUs is 200 MB; `make setup-parity`.
     "parity": ["torch==2.13.0"],
