@@ -9,8 +9,8 @@ README = pathlib.Path(__file__).parent / "README.md"
 EXTRAS = {
     # passk_jax.report, and the report that a training run ends with.
     "report": ["jinja2>=3.1", "matplotlib>=3.9"],
-    # config.tokenizer.name = "sentencepiece" or "huggingface".
-    "tokenizers": ["sentencepiece>=0.2", "tokenizers>=0.21"],
+    # config.tokenizer.name = "sentencepiece" or "huggingface", and the latter's chat templates.
+    "tokenizers": ["jinja2>=3.1", "sentencepiece>=0.2", "tokenizers>=0.21"],
     # passk_jax.tasks.math_task, mbpp and humaneval.
     "tasks": [
         "math-verify[antlr4_13_2]>=0.8",

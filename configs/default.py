@@ -80,6 +80,12 @@ def get_config() -> config_dict.ConfigDict:
     config.tokenizer.name = "byte"  # or "sentencepiece", "huggingface"
     config.tokenizer.path = optional(None, str)  # tokenizer.model, or tokenizer.json or its folder
 
+    # What the tokenizer's own chat template is given, if task.options.template is "chat".
+    config.chat = config_dict.ConfigDict()
+    config.chat.system = optional(None, str)  # the system prompt; None: none, or the template's own
+    config.chat.thinking = optional(None, bool)  # of Qwen 3's; None: the template decides
+    config.chat.date = "2024-07-26"  # "today", for templates such as Llama 3.2's; always the same
+
     # The initial parameters: a folder of the gemma package, of Hugging Face or of another run.
     # None: random. A LoRA run reads this folder again whenever it resumes.
     config.init_from = optional(None, str)

@@ -17,6 +17,7 @@ from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import configured_schedule, make_optimizer
 from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import policy_gradient_updates, supervised_update
+from passk_jax.policy.chat import Chat
 from passk_jax.policy.config import DecoderConfig, RopeScaling
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.sharding import make_layout, make_mesh
@@ -163,10 +164,13 @@ def build(config: ConfigDict, *, estimator: bool = True) -> Parts:
     if estimator:
         with section():
             transformation = make_transformation(config, tokenizer.stop_ids)
+    with section("chat"):
+        chat = Chat(tokenizer, **config.chat)
     with section("task"):
         task = tasks.make(
             config.task.name,
             tokenizer=tokenizer,
+            chat=chat,
             data_dir=config.data_dir,
             **config.task.options.to_dict(),
         )
