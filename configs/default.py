@@ -133,6 +133,9 @@ def get_config() -> config_dict.ConfigDict:
     config.sampling.temperature = 1.0  # above 0; the trained policy has the same temperature
     config.sampling.top_k = optional(None, int)  # sample from the k most likely tokens; None: all
     config.sampling.top_p = optional(None, float)  # nucleus sampling; None: off
+    # Texts that end a completion, such as ("\nclass", "\nQuestion:") for a base model. The task is
+    # given what is before; the policy is trained up to the token that completes one. None: none.
+    config.sampling.stop_strings = optional(None, object)
     config.sampling.max_prompt_tokens = 24  # prompts are left-padded to it; longer is an error
     config.sampling.max_response_tokens = 12  # with the end of sequence; longer ones are cut off
     # Rising lengths below these two limits, such as (256, 512). A batch is padded to the smallest

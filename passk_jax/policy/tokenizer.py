@@ -22,6 +22,10 @@ _TURNS = (
 _ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
 # The largest number of rows of a published embedding that no token uses.
 _SPARE_ROWS = 1024
+# How byte-level tokenizers write each byte: those without a visible character from U+0100 on.
+_VISIBLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
+_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
+_BYTES = "".join(chr(b if b in _VISIBLE else 256 + _HIDDEN.index(b)) for b in range(256))
 _ROLES = ("bos", "eos", "unk", "pad", "sep", "cls", "mask")
 
 
@@ -56,6 +60,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids, without special tokens and ids that stand for nothing."""
 
+    def pieces(self) -> list[bytes]:
+        """Returns the bytes that each id stands for in a text: none for a special token."""
+
 
 class ByteTokenizer:
     """UTF-8 bytes, with the ids of `seqio.ByteVocabulary`: pad 0, eos 1, unk 2, byte b at b + 3.
@@ -83,6 +90,10 @@ class ByteTokenizer:
         """Returns the text of the bytes, without broken UTF-8 and ids that are not bytes."""
         data = bytes(i - self._offset for i in ids if self._offset <= i < self._offset + 256)
         return data.decode("utf-8", errors="ignore")
+
+    def pieces(self) -> list[bytes]:
+        """See `Tokenizer`."""
+        return [b""] * self._offset + [bytes([byte]) for byte in range(256)]
 
 
 class SentencePieceTokenizer:
@@ -127,6 +138,11 @@ class SentencePieceTokenizer:
         return self._model.decode(
             [i for i in ids if 0 <= i < self.vocab_size and i not in self._special]
         )
+
+    def pieces(self) -> list[bytes]:
+        """See `Tokenizer`."""
+        pieces = map(self._model.id_to_piece, range(self.vocab_size))
+        return [b"" if i in self._special else _spaced(piece) for i, piece in enumerate(pieces)]
 
 
 class HuggingFaceTokenizer:
@@ -204,6 +220,20 @@ class HuggingFaceTokenizer:
         return self._tokenizer.decode(
             [i for i in ids if 0 <= i < self.vocab_size and i not in self._special]
         )
+
+    def pieces(self) -> list[bytes]:
+        """See `Tokenizer`."""
+        import tokenizers
+
+        added = self._tokenizer.get_added_tokens_decoder()
+        byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
+        pieces = [b""] * self.vocab_size
+        for piece, i in self._tokenizer.get_vocab().items():
+            if i in added:
+                pieces[i] = b"" if added[i].special else piece.encode()
+            elif i not in self._special:
+                pieces[i] = bytes(map(_BYTES.index, piece)) if byte_level else _spaced(piece)
+        return pieces
 
 
 TOKENIZERS = {
@@ -287,6 +317,13 @@ def _generation_ends(folder: epath.Path) -> list[int]:
     file = folder / "generation_config.json"
     ends = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
+
+
+def _spaced(piece: str) -> bytes:
+    """Returns the bytes of a piece of SentencePiece's: "▁" is a space, "<0x0A>" the byte 10."""
+    if byte := re.fullmatch("<0x([0-9A-F]{2})>", piece):
+        return bytes([int(byte[1], 16)])
+    return piece.replace("▁", " ").encode()
 
 
 def _stop_ids(eos_id: int, ids: Mapping[str, int]) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from passk_jax.policy.config import DecoderConfig, RopeScaling
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.sharding import make_layout, make_mesh
 from passk_jax.policy.tokenizer import Tokenizer, check_vocabulary, make_tokenizer
+from passk_jax.rollout import stops
 from passk_jax.rollout.prompts import Prompts, check_buckets, encode_prompts, encode_responses
 from passk_jax.rollout.sampler import Rollout, SamplingConfig, trimmed, without_truncated
 from passk_jax.run import checks, record
@@ -53,6 +54,7 @@ class Parts:
       transformation: From rewards to advantages.
       problems: The task's train split.
       order: The order in which training takes these problems.
+      stops: The automaton that finds `config.sampling.stop_strings`, on the devices, if any.
     """
 
     config: ConfigDict
@@ -69,6 +71,7 @@ class Parts:
     transformation: Transformation | None = None
     problems: Sequence[tasks.Problem] = ()
     order: Order | Prioritized | None = None
+    stops: jax.Array | None = None
 
     def sampling_params(self, variables: Mapping[str, Any]) -> Any:
         """Returns the update's parameters in sampling's layout and the arithmetic's dtype."""
@@ -102,7 +105,7 @@ class Parts:
         """Makes the policy-gradient updates of one step; `state` is donated."""
         rollout = trimmed(rollout, self.sampling)
         if self.config.estimator.mask_truncated:
-            rollout = without_truncated(rollout, self.tokenizer.stop_ids)
+            rollout = without_truncated(rollout)
         return policy_gradient_updates(
             state,
             rollout,
@@ -163,7 +166,7 @@ def build(config: ConfigDict, *, estimator: bool = True) -> Parts:
     transformation = None
     if estimator:
         with section():
-            transformation = make_transformation(config, tokenizer.stop_ids)
+            transformation = make_transformation(config)
     with section("chat"):
         chat = Chat(tokenizer, **config.chat)
     with section("task"):
@@ -191,6 +194,7 @@ def build(config: ConfigDict, *, estimator: bool = True) -> Parts:
         transformation=transformation,
         problems=problems,
         order=ORDERS[config.order](problems, config.seed),
+        stops=_stops(config, tokenizer, parts.sampling_decoder),
     )
 
 
@@ -262,6 +266,12 @@ def decoder_config(config: ConfigDict, num_tokens: int | None) -> DecoderConfig:
     if num_tokens is not None:
         check_vocabulary(num_tokens, fields["vocab_size"])
     return DecoderConfig(**fields)
+
+
+def _stops(config: ConfigDict, tokenizer: Tokenizer, decoder: Decoder) -> jax.Array | None:
+    with section():
+        strings = stops.check(config.sampling.stop_strings)
+    return decoder.layout.put(stops.automaton(strings, tokenizer.pieces())) if strings else None
 
 
 def _without_long(config: ConfigDict, task: tasks.Task, tokenizer: Tokenizer) -> tasks.Task:
