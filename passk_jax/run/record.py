@@ -152,7 +152,7 @@ def read_config(workdir: epath.Path) -> dict[str, Any]:
     config = read_json(workdir / "config.json")
     if "tensorboard" in config:  # before there were `writers`
         config["writers"] = ["tensorboard"] if config.pop("tensorboard") else None
-    return _completed(config, _plain(default.get_config()))
+    return _completed(config, plain(default.get_config()))
 
 
 def read_json(file: epath.Path) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def read_json(file: epath.Path) -> dict[str, Any]:
 
 def unknown(settings: Mapping[str, Any]) -> list[str]:
     """Returns the keys of a config that this version of the package does not have."""
-    known = {key for key, _ in flatten(_plain(default.get_config()))}
+    known = {key for key, _ in flatten(plain(default.get_config()))}
     free = ("task.options.", "policy.rope_scaling.")
     return [key for key, _ in flatten(settings) if key not in known and not key.startswith(free)]
 
@@ -188,7 +188,8 @@ def _completed(old: dict, defaults: dict) -> dict:
     }
 
 
-def _plain(config: ConfigDict) -> dict[str, Any]:
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """Returns a config as JSON holds it."""
     return json.loads(config.to_json())
 
 
@@ -280,7 +281,7 @@ class Claim:
         fork_from: str | None = None,
     ):
         workdir = epath.Path(workdir)
-        self.workdir, self._config, self._data = workdir, _plain(config), data
+        self.workdir, self._config, self._data = workdir, plain(config), data
         self.changes: dict[str, str] = {}
         self._old: dict[str, Any] | None = None
         self._record = {"schema": SCHEMA, "fork_from": fork_from, "starts": []}
