@@ -36,18 +36,19 @@ def get_config():
     config.chat.system = "Answer with the number alone."
     config.sampling.max_prompt_tokens = 56
     config.sampling.max_response_tokens = 12
-    config.warm_start.steps = 10
-    config.warm_start.batch_size = 8
+    config.warm_start.steps = 4
+    config.warm_start.batch_size = 4
     config.warm_start.learning_rate = 3e-5
     config.optimizer.learning_rate = 1e-5
     config.optimizer.warmup_steps = 1
-    config.prompts_per_step = 4
+    config.prompts_per_step = 2
     config.samples_per_prompt = 8
     config.estimator.k = 4
-    config.steps = 6
-    config.eval_every_steps = 6
-    config.checkpoint_every_steps = 6
-    config.evaluation.num_problems = 20
-    config.evaluation.prompts_per_batch = 20
+    config.steps = 2
+    config.eval_every_steps = 2
+    config.checkpoint_every_steps = 2
+    config.evaluation.num_problems = 8
+    config.evaluation.samples_per_prompt = 8
+    config.evaluation.prompts_per_batch = 8
     config.logprob_chunk_tokens = 512
     return config

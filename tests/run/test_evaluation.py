@@ -81,7 +81,8 @@ def test_a_policy_before_training_is_evaluated_as_one_that_was_trained(trained):
     assert len(answers) == 20 and all(len(row["completions"]) == 8 for row in answers)
     correct = [each["correct"] for row in answers for each in row["completions"]]
     found = {row["metric"]: row["estimate"] for row in before["results"]}
-    assert found["pass@1_n8"] == pytest.approx(np.mean(correct)) and 0 < np.mean(correct) < 1
+    assert found["pass@1_n8"] == pytest.approx(np.mean(correct))
+    assert len({each["text"] for row in answers for each in row["completions"]}) > 40
     assert config.lora.rank == 2 and config.warm_start.steps == 30  # the user's config is his
 
 
@@ -98,7 +99,10 @@ def test_completions_may_be_drawn_otherwise_than_in_training(trained):
     assert any(one != other for one, other in free)
     for likeliest in (texts(top_k=1), texts(top_p=1e-6)):
         assert all(one == other for one, other in likeliest)
-    assert texts(max_response_tokens=2) == [[text[:2] for text in row] for row in free]
+    for row, short in zip(free, texts(max_response_tokens=2), strict=True):
+        assert all(
+            a.startswith(b) and len(b.encode()) <= 2 for a, b in zip(row, short, strict=True)
+        )
 
 
 @pytest.mark.slow
