@@ -28,8 +28,8 @@ ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
-.PHONY: help setup setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-parity train test notebooks
-.PHONY: docs lock clean
+.PHONY: help setup setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-pretrained setup-parity
+.PHONY: train test notebooks docs lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo "make setup      make .venv from requirements.lock; setup-tpu, setup-gpu: for an accelerator;"
 	@echo "                setup-puzzles: with reasoning-gym, which needs a C compiler;"
 	@echo "                setup-tpu-plan: with the compiler for TPUs, to plan runs without one;"
+	@echo "                setup-pretrained: with what reads the real weights of passk_jax.pretrained;"
 	@echo "                setup-parity: with PyTorch, for the tests that compare with transformers"
 	@echo "make notebooks  run the notebooks from top to bottom, and keep their figures"
 	@echo "make lock       compile requirements.lock from setup.py anew (LOCK_ARGS=--upgrade)"
@@ -94,7 +95,7 @@ $(READY): setup.py pyproject.toml requirements.lock
 	$(BIN)/uv pip install $(UV_FLAGS) --no-deps -e .
 	@touch $@
 
-setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-parity: setup-%: setup
+setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-pretrained setup-parity: setup-%: setup
 	$(BIN)/uv pip install $(UV_FLAGS) -c requirements.lock -e '.[$*]'
 
 train: setup

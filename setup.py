@@ -9,8 +9,8 @@ README = pathlib.Path(__file__).parent / "README.md"
 EXTRAS = {
     # passk_jax.report, and the report that a training run ends with.
     "report": ["jinja2>=3.1", "matplotlib>=3.9"],
-    # config.tokenizer.name = "sentencepiece" or "huggingface".
-    "tokenizers": ["sentencepiece>=0.2", "tokenizers>=0.21"],
+    # config.tokenizer.name = "sentencepiece" or "huggingface", and the latter's chat templates.
+    "tokenizers": ["jinja2>=3.1", "sentencepiece>=0.2", "tokenizers>=0.21"],
     # config.init_from = "hf://org/name".
     "hub": ["huggingface_hub>=0.34"],
     # passk_jax.tasks.math_task, mbpp and humaneval.
@@ -54,6 +54,8 @@ SPECIAL = {
     # passk_jax.tasks.puzzles. Exactly this version: another may draw other problems. Some of its
     # dependencies are built from source; `make setup-puzzles`.
     "puzzles": ["reasoning-gym==0.1.25"],
+    # passk_jax.pretrained, which reads GGUF files; `make setup-pretrained`.
+    "pretrained": ["gguf>=0.17", "tokenizers>=0.21"],
     # For the tests alone: the models of transformers, with which logits and files are compared.
     # This version's build for CPUs is 200 MB; `make setup-parity`.
     "parity": ["torch==2.13.0"],

@@ -46,6 +46,7 @@ def make_batch(num_tokens):
         prompts=prompts,
         tokens=jax.random.randint(key, shape, 0, VOCABULARY),
         mask=jnp.ones(shape, bool),
+        ended=jnp.ones(shape[:2], bool),
         sampling_logp=jnp.zeros(shape),
         policy_logp=jnp.zeros(shape),
     )

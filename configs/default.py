@@ -81,6 +81,12 @@ def get_config() -> config_dict.ConfigDict:
     config.tokenizer.name = optional(None, str)
     config.tokenizer.path = optional(None, str)  # tokenizer.model, or tokenizer.json or its folder
 
+    # What the tokenizer's own chat template is given, if task.options.template is "chat".
+    config.chat = config_dict.ConfigDict()
+    config.chat.system = optional(None, str)  # the system prompt; None: none, or the template's own
+    config.chat.thinking = optional(None, bool)  # of Qwen 3's; None: the template decides
+    config.chat.date = "2024-07-26"  # "today", for templates such as Llama 3.2's; always the same
+
     # The model and its initial parameters: a folder of Hugging Face, of the gemma package or of
     # another run, or hf://org/name[@revision] at Hugging Face. None: random. A LoRA run reads this
     # folder again whenever it resumes.
@@ -137,6 +143,9 @@ def get_config() -> config_dict.ConfigDict:
     config.sampling.temperature = 1.0  # above 0; the trained policy has the same temperature
     config.sampling.top_k = optional(None, int)  # sample from the k most likely tokens; None: all
     config.sampling.top_p = optional(None, float)  # nucleus sampling; None: off
+    # Texts that end a completion, such as ("\nclass", "\nQuestion:") for a base model. The task is
+    # given what is before; the policy is trained up to the token that completes one. None: none.
+    config.sampling.stop_strings = optional(None, object)
     config.sampling.max_prompt_tokens = 24  # prompts are left-padded to it; longer is an error
     config.sampling.max_response_tokens = 12  # with the end of sequence; longer ones are cut off
     # Rising lengths below these two limits, such as (256, 512). A batch is padded to the smallest

@@ -116,7 +116,7 @@ def test_lock_names_no_machine():
 
 
 def test_all_is_every_extra_that_any_machine_can_install():
-    special = {*ACCELERATORS, "puzzles", "parity", "trackio", "dev", "docs", "all"}
+    special = {*ACCELERATORS, "puzzles", "parity", "pretrained", "trackio", "dev", "docs", "all"}
     extras = set(metadata.metadata("passk_jax").get_all("Provides-Extra")) - special
     for python in PYTHONS:
         parts = {asked for extra in extras for asked in needs(extra, python)}

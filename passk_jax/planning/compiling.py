@@ -219,7 +219,8 @@ def _rollout(parts, num_problems) -> Rollout:
     samples = (num_problems, config.samples_per_prompt, config.sampling.max_response_tokens)
 
     def array(dtype, shape=samples, layout=parts.sampling_decoder.layout):
-        names = ("problems", "samples", None) if len(shape) == 3 else ("problems", None)
+        names = ("problems", None) if shape is prompts else ("problems", "samples", None)
+        names = names[: len(shape)]
         return jax.ShapeDtypeStruct(shape, dtype, sharding=layout.sharding(names, shape))
 
     return Rollout(
@@ -228,6 +229,7 @@ def _rollout(parts, num_problems) -> Rollout:
         ),
         tokens=array(jnp.int32),
         mask=array(jnp.bool_),
+        ended=array(jnp.bool_, samples[:2]),
         sampling_logp=array(jnp.float32),
         policy_logp=array(jnp.float32),
     )

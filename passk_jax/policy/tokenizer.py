@@ -4,14 +4,15 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from etils import epath
 
 from passk_jax.errors import ConfigError
 
-# Pieces that begin and end a turn in the chats of Gemma, Qwen and Llama: the only special pieces
-# that are recognised in a text, because prompt templates contain them.
+# Pieces that begin and end a turn in the chats of Gemma, Qwen and Llama: with those of the
+# tokenizer's own chat template, the only special pieces that are recognised in a text.
 _TURNS = (
     *("<start_of_turn>", "<end_of_turn>"),
     *("<|im_start|>", "<|im_end|>"),
@@ -21,6 +22,11 @@ _TURNS = (
 _ENDS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>")
 # The largest number of rows of a published embedding that no token uses.
 _SPARE_ROWS = 1024
+# How byte-level tokenizers write each byte: those without a visible character from U+0100 on.
+_VISIBLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
+_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
+_BYTES = "".join(chr(b if b in _VISIBLE else 256 + _HIDDEN.index(b)) for b in range(256))
+_ROLES = ("bos", "eos", "unk", "pad", "sep", "cls", "mask")
 
 
 class Tokenizer(Protocol):
@@ -32,6 +38,8 @@ class Tokenizer(Protocol):
       eos_id: Token that ends a worked example.
       stop_ids: Tokens that end a completion; `eos_id` is one of them.
       bos_id: Token that begins a prompt; `None` if there is none or if prompts do not use it.
+      chat_template: The source of its chat template; see `policy.chat`. `None` if it has none.
+      roles: What a chat template knows of it, such as {"bos_token": "<s>"}.
     """
 
     vocab_size: int
@@ -39,6 +47,8 @@ class Tokenizer(Protocol):
     eos_id: int
     stop_ids: tuple[int, ...]
     bos_id: int | None
+    chat_template: str | None
+    roles: Mapping[str, str]
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text; of special tokens only those of turns are recognised.
@@ -49,6 +59,9 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids, without special tokens and ids that stand for nothing."""
+
+    def pieces(self) -> list[bytes]:
+        """Returns the bytes that each id stands for in a text: none for a special token."""
 
 
 class ByteTokenizer:
@@ -65,6 +78,8 @@ class ByteTokenizer:
     eos_id = 1
     stop_ids = (1,)
     bos_id = None
+    chat_template = None
+    roles = MappingProxyType({})
     _offset = 3
 
     def encode(self, text: str) -> list[int]:
@@ -75,6 +90,10 @@ class ByteTokenizer:
         """Returns the text of the bytes, without broken UTF-8 and ids that are not bytes."""
         data = bytes(i - self._offset for i in ids if self._offset <= i < self._offset + 256)
         return data.decode("utf-8", errors="ignore")
+
+    def pieces(self) -> list[bytes]:
+        """See `Tokenizer`."""
+        return [b""] * self._offset + [bytes([byte]) for byte in range(256)]
 
 
 class SentencePieceTokenizer:
@@ -107,6 +126,7 @@ class SentencePieceTokenizer:
         self.stop_ids = _stop_ids(self.eos_id, ids)
         self.pad_id = model.pad_id() if model.pad_id() >= 0 else self.eos_id
         self.bos_id = model.bos_id() if model.bos_id() >= 0 else None
+        self.chat_template, self.roles = None, {}
         controls = [i for i in range(self.vocab_size) if model.is_control(i)]
         self._special = {model.unk_id(), *controls, *ids.values()}
 
@@ -120,9 +140,17 @@ class SentencePieceTokenizer:
             [i for i in ids if 0 <= i < self.vocab_size and i not in self._special]
         )
 
+    def pieces(self) -> list[bytes]:
+        """See `Tokenizer`."""
+        pieces = map(self._model.id_to_piece, range(self.vocab_size))
+        return [b"" if i in self._special else _spaced(piece) for i, piece in enumerate(pieces)]
+
 
 class HuggingFaceTokenizer:
     """A tokenizer.json with the tokenizer_config.json beside it, which gives the roles of tokens.
+
+    The chat template is chat_template.jinja, or else in tokenizer_config.json. If there is a
+    generation_config.json, the tokens that end a text there are stop_ids too.
 
     Args:
       path: Path of tokenizer.json or of its folder.
@@ -139,13 +167,18 @@ class HuggingFaceTokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(file.read_text())
             config = json.loads((file.parent / "tokenizer_config.json").read_text())
+            self.chat_template = _chat_template(file.parent, config)
+            ends = _generation_ends(file.parent)
         except Exception as error:  # tokenizers raises no narrower class
             raise ConfigError(
                 f"tokenizer.path = {path!r}: needs a tokenizer.json and, beside it, a "
                 f"tokenizer_config.json: {error}"
             ) from error
         vocabulary = self._tokenizer.get_vocab()
-        special = {role: _token(config, role, vocabulary) for role in ("eos", "pad", "bos")}
+        self.roles = {f"{role}_token": piece for role in _ROLES if (piece := _piece(config, role))}
+        special = {
+            role: vocabulary.get(self.roles.get(f"{role}_token")) for role in ("eos", "pad", "bos")
+        }
         if special["eos"] is None:
             raise ConfigError(
                 f"tokenizer.path = {path!r}: tokenizer_config.json names no eos_token of the "
@@ -157,11 +190,23 @@ class HuggingFaceTokenizer:
         self.vocab_size = max(vocabulary.values()) + 1
         ids = {piece: vocabulary[piece] for piece in (*_TURNS, *_ENDS) if piece in vocabulary}
         self._turns = {piece: i for piece, i in ids.items() if piece in _TURNS}
+        self._turns |= self._pieces_of_template()
         self.eos_id = special["eos"]
-        self.stop_ids = _stop_ids(self.eos_id, ids)
+        ends = {i for i in ends if i < self.vocab_size}
+        self.stop_ids = tuple(sorted({*_stop_ids(self.eos_id, ids), *ends}))
         self.pad_id = self.eos_id if special["pad"] is None else special["pad"]
         self.bos_id = special["bos"] if begins else None
-        self._special = {*special.values(), *ids.values()}
+        self._special = {*special.values(), *ids.values(), *ends}
+
+    def _pieces_of_template(self) -> dict[str, int]:
+        """Returns the special tokens that the chat template writes."""
+        template = self.chat_template or ""
+        named = {piece for role, piece in self.roles.items() if role in template}
+        return {
+            token.content: i
+            for i, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special and (token.content in named or token.content in template)
+        }
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer`."""
@@ -176,6 +221,20 @@ class HuggingFaceTokenizer:
         return self._tokenizer.decode(
             [i for i in ids if 0 <= i < self.vocab_size and i not in self._special]
         )
+
+    def pieces(self) -> list[bytes]:
+        """See `Tokenizer`."""
+        import tokenizers
+
+        added = self._tokenizer.get_added_tokens_decoder()
+        byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
+        pieces = [b""] * self.vocab_size
+        for piece, i in self._tokenizer.get_vocab().items():
+            if i in added:
+                pieces[i] = b"" if added[i].special else piece.encode()
+            elif i not in self._special:
+                pieces[i] = bytes(map(_BYTES.index, piece)) if byte_level else _spaced(piece)
+        return pieces
 
 
 TOKENIZERS = {
@@ -238,10 +297,34 @@ def _file(path: str) -> epath.Path:
     return epath.Path(path)
 
 
-def _token(config: Mapping, role: str, vocabulary: Mapping[str, int]) -> int | None:
-    """Returns the id of the token that tokenizer_config.json gives a role, as text or in a dict."""
+def _piece(config: Mapping, role: str) -> str | None:
+    """Returns the token that tokenizer_config.json gives a role, as text or in a dict."""
     token = config.get(f"{role}_token")
-    return vocabulary.get(token["content"] if isinstance(token, dict) else token)
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _chat_template(folder: epath.Path, config: Mapping) -> str | None:
+    """Returns the source of the chat template; of several ones that which is named "default"."""
+    if (folder / "chat_template.jinja").exists():
+        return (folder / "chat_template.jinja").read_text()
+    template = config.get("chat_template")
+    if not isinstance(template, list):
+        return template
+    return {each["name"]: each["template"] for each in template}.get("default")
+
+
+def _generation_ends(folder: epath.Path) -> list[int]:
+    """Returns the tokens that end a text according to generation_config.json, if it is there."""
+    file = folder / "generation_config.json"
+    ends = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+
+
+def _spaced(piece: str) -> bytes:
+    """Returns the bytes of a piece of SentencePiece's: "▁" is a space, "<0x0A>" the byte 10."""
+    if byte := re.fullmatch("<0x([0-9A-F]{2})>", piece):
+        return bytes([int(byte[1], 16)])
+    return piece.replace("▁", " ").encode()
 
 
 def _stop_ids(eos_id: int, ids: Mapping[str, int]) -> tuple[int, ...]:

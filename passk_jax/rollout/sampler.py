@@ -25,6 +25,7 @@ class Rollout:
       prompts: The prompts.
       tokens: Completions, int32 (P, N, R), including the token that ends them, then padding.
       mask: bool (P, N, R), True up to and including the token that ends the completion.
+      ended: bool (P, N), whether a completion ended by itself; the others were cut off.
       sampling_logp: Log-probability of each token under the distribution that it was drawn from
         (with temperature, top-k and top-p), float32 (P, N, R); 0 at padding.
       policy_logp: Log-probability under the policy itself (temperature 1, nothing cut off), float32
@@ -34,6 +35,7 @@ class Rollout:
     prompts: Prompts
     tokens: jax.Array
     mask: jax.Array
+    ended: jax.Array
     sampling_logp: jax.Array
     policy_logp: jax.Array
 
@@ -48,14 +50,9 @@ def trimmed(rollout: Rollout, config: "SamplingConfig") -> Rollout:
     return rollout.replace(**{name: rollout[name][..., :length] for name in columns})
 
 
-def ended(rollout: Rollout, stop_ids: tuple[int, ...]) -> jax.Array:
-    """Returns bool (P, N): whether each completion ended by itself; the others were cut off."""
-    return jnp.any(jnp.isin(rollout.tokens, jnp.array(stop_ids)) & rollout.mask, axis=-1)
-
-
-def without_truncated(rollout: Rollout, stop_ids: tuple[int, ...]) -> Rollout:
+def without_truncated(rollout: Rollout) -> Rollout:
     """Masks all tokens of the completions that were cut off."""
-    return rollout.replace(mask=rollout.mask & ended(rollout, stop_ids)[..., None])
+    return rollout.replace(mask=rollout.mask & rollout.ended[..., None])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +200,7 @@ def sample(
     config: SamplingConfig,
     stop_ids: tuple[int, ...],
     pad_id: int,
+    stops: jax.Array | None = None,
 ) -> Rollout:
     """Samples `num_samples` completions for each prompt.
 
@@ -221,6 +219,7 @@ def sample(
       config: The settings that the compiled loop depends on.
       stop_ids: Tokens that end a completion.
       pad_id: Token that follows its end.
+      stops: What `stops.automaton` makes of the texts that end a completion; `None` if none do.
 
     Returns:
       A `Rollout`.
@@ -237,7 +236,7 @@ def sample(
     )(jnp.arange(num_problems))
 
     def step(carry):
-        t, latest_PxN, done_PxN, kv, out = carry
+        t, latest_PxN, done_PxN, state_PxN, kv, out = carry
         hidden, own = decoder.apply(
             {"params": params},
             latest_PxN[..., None],
@@ -263,11 +262,14 @@ def sample(
             out,
             drawn,
         )
-        ended_PxN = jnp.isin(token_PxN, jnp.array(stop_ids))
-        return t + 1, token_PxN, done_PxN | ended_PxN, _write(kv, own.kv, t), out
+        done_PxN |= jnp.isin(token_PxN, jnp.array(stop_ids))
+        if stops is not None:
+            state_PxN = stops[state_PxN, token_PxN]
+            done_PxN |= state_PxN == stops.shape[0] - 1
+        return t + 1, token_PxN, done_PxN, state_PxN, _write(kv, own.kv, t), out
 
     def unfinished(carry, length):
-        t, _, done_PxN, _, _ = carry
+        t, _, done_PxN, *_ = carry
         return (t < length) & ~jnp.all(done_PxN)
 
     out = (
@@ -279,7 +281,8 @@ def sample(
     out = tuple(split_batch(decoder.layout, x, None) for x in out)
     latest_PxN = jnp.broadcast_to(prompts.tokens[:, -1:], shape)
     kv = _no_tokens(prefix, num_samples)
-    carry = (jnp.int32(0), latest_PxN, jnp.zeros(shape, bool), kv, out)
+    state_PxN = None if stops is None else jnp.zeros(shape, stops.dtype)
+    carry = (jnp.int32(0), latest_PxN, jnp.zeros(shape, bool), state_PxN, kv, out)
     for limit in (*config.response_buckets, length):
         *rest, kv, out = carry
         carry = (*rest, _with_room(kv, decoder, limit), out)
@@ -290,6 +293,7 @@ def sample(
         prompts=prompts,
         tokens=tokens,
         mask=mask,
+        ended=carry[2],
         sampling_logp=sampling_logp,
         policy_logp=policy_logp,
     )

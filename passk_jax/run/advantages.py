@@ -12,7 +12,7 @@ from passk_jax import transforms
 from passk_jax.errors import ConfigError
 from passk_jax.learner.loss import masked_mean
 from passk_jax.learner.schedule import Schedule, is_number, parse_schedule, value_at
-from passk_jax.rollout.sampler import Rollout, ended
+from passk_jax.rollout.sampler import Rollout
 
 _OWN_KEYS = ("name", "k", "noise_share", "mask_truncated", "truncated_penalty")
 
@@ -28,7 +28,6 @@ class Transformation:
       noise_share: The share of failures that are rewarded as successes; `None` for none.
       mask_truncated: Whether completions that were cut off get the advantage 0.
       truncated_penalty: What is subtracted from their reward; `None` for nothing.
-      stop_ids: The tokens that end a completion.
     """
 
     names: Schedule
@@ -37,7 +36,6 @@ class Transformation:
     noise_share: float | None
     mask_truncated: bool
     truncated_penalty: float | None
-    stop_ids: tuple[int, ...]
 
     def name_at(self, step: int) -> str:
         """Returns the estimator of step `step`, counted from 0."""
@@ -86,25 +84,25 @@ class Transformation:
                 keys_P = jax.random.split(noise_key, rewards_PxN.shape[0])
                 noisy = functools.partial(transforms.noise_rewards, share=self.noise_share)
                 rewards_PxN = jax.vmap(lambda g, key: noisy(g, key=key))(rewards_PxN, keys_P)
-            ended_PxN = ended(rollout, self.stop_ids)
             if self.truncated_penalty is not None:
-                rewards_PxN -= jnp.where(ended_PxN, 0.0, self.truncated_penalty)
+                rewards_PxN -= jnp.where(rollout.ended, 0.0, self.truncated_penalty)
             # The expectation of minus the log-probability of a sample is the entropy.
             entropy_P = jax.vmap(masked_mean)(-rollout.sampling_logp, rollout.mask)
             advantages_PxN = estimator(rewards_PxN, k, key=key, entropy=entropy_P)
             return (
-                jnp.where(ended_PxN, advantages_PxN, 0.0) if self.mask_truncated else advantages_PxN
+                jnp.where(rollout.ended, advantages_PxN, 0.0)
+                if self.mask_truncated
+                else advantages_PxN
             )
 
         return jax.jit(advantages)
 
 
-def make_transformation(config: ConfigDict, stop_ids: tuple[int, ...]) -> Transformation:
+def make_transformation(config: ConfigDict) -> Transformation:
     """Makes the transformation, and checks every estimator and k of its phases.
 
     Args:
       config: The run's config.
-      stop_ids: The tokens that end a completion.
 
     Raises:
       ConfigError: The value of a key of `config.estimator` is not allowed.
@@ -125,7 +123,6 @@ def make_transformation(config: ConfigDict, stop_ids: tuple[int, ...]) -> Transf
         noise_share=own.noise_share,
         mask_truncated=own.mask_truncated,
         truncated_penalty=own.truncated_penalty,
-        stop_ids=tuple(stop_ids),
     )
     several = len(transformation.phases()) > 1
     for first, name, k in transformation.phases():

@@ -26,12 +26,13 @@ from passk_jax.run import overrides
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 # The paths of the shipped configs in a checkout. Elsewhere such a path is a name.
+_SAMPLING = ("max_response_tokens", "top_k", "top_p")
 _SHIPPED = re.compile(r"((passk_jax/)?configs/)?(\w+)(\.py)?")
 
 
-def define_workdir() -> None:
+def define_workdir(*, required: bool = True) -> None:
     """Defines `--workdir`, the folder of a run."""
-    flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+    flags.DEFINE_string("workdir", None, "The run's folder.", required=required)
 
 
 def define_checkpoint() -> None:
@@ -51,13 +52,17 @@ def define_distributed() -> None:
 
 
 def define_sampling(split: str) -> None:
-    """Defines the flags of a command that samples from a run's latest checkpoint and scores."""
-    define_workdir()
+    """Defines the flags of a command that samples from a policy and scores."""
+    define_workdir(required=False)
+    define_config("arithmetic; with --config.init_from, instead of a run", required=False)
     flags.DEFINE_string("split", split, "Which problems: train, validation or test.")
     flags.DEFINE_integer("n", 16, "The number of samples of each problem.")
     flags.DEFINE_integer("problems", None, "Only the first so many problems.")
     flags.DEFINE_integer("seed", 0, "The seed of the samples, and of the bootstrap.")
     flags.DEFINE_list("mesh", None, "Sizes of data, fsdp, model, such as 1,1,-1, if not the run's.")
+    flags.DEFINE_integer("max_response_tokens", None, "If not as config.sampling says, as for:")
+    flags.DEFINE_integer("top_k", None, "Sample from the k most likely tokens.")
+    flags.DEFINE_float("top_p", None, "Nucleus sampling.")
     define_checkpoint()
     define_distributed()
 
@@ -79,14 +84,15 @@ def sampling_arguments(**own: Any) -> dict[str, Any]:
         "mesh": numbers("mesh", int) if given.mesh else None,
         "trust": given.trust_config,
         "checkpoint": given.checkpoint,
+        "sampling": {name: given[name].value for name in _SAMPLING},
         **own,
     }
     workdir.check_same({"arguments": arguments})
-    return arguments
+    return arguments | {"config": given.config}
 
 
 def run_folder() -> Any:
-    """Returns `--workdir` as a path, once it is known that it can be reached.
+    """Returns `--workdir` as a path, once it is known that it can be reached; `None` if not given.
 
     Raises:
       ConfigError: It is in a bucket that cannot be read.
@@ -96,6 +102,8 @@ def run_folder() -> Any:
     from passk_jax import processes
     from passk_jax.run import workdir
 
+    if flags.FLAGS.workdir is None:
+        return None
     directory = epath.Path(flags.FLAGS.workdir)
     processes.together(lambda: workdir.check_reachable(directory), (ConfigError,))
     return directory
@@ -129,6 +137,31 @@ def write_json(file: str, content: Any) -> None:
     """
     with writing():
         pathlib.Path(file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def write_lines(file: str, rows: Sequence[Any]) -> None:
+    """Writes JSON, one line for each row; see `write_json`."""
+    with writing():
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        pathlib.Path(file).write_text("".join(lines), encoding="utf-8")
+
+
+def pass_curve(file: str | None) -> Callable | None:
+    """Returns what draws `--plot`, before anything expensive; `None` if it is not given.
+
+    Raises:
+      ConfigError: The library is not installed, or the file has another ending.
+    """
+    if file is None:
+        return None
+    if pathlib.Path(file).suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"--plot = {file}: a file.png, .svg or .pdf is wanted")
+    try:
+        from passk_jax.tracking import pass_curve
+    except ModuleNotFoundError as error:
+        need = f"--plot needs {error.name}: pip install 'passk_jax[report]'"
+        raise ConfigError(need) from error
+    return pass_curve.write
 
 
 def main(command: Callable[[], int | None]) -> None:
@@ -177,12 +210,13 @@ def status(command: Callable[[], int | None]) -> int:
         return 128 + number
 
 
-def define_config(example: str) -> None:
-    """Defines `--config`, which every command line must give."""
+def define_config(example: str, *, required: bool = True) -> None:
+    """Defines `--config`, which the command line must give unless it is not `required`."""
     config_flags.DEFINE_config_file(
         "config", None, f"A file or a name, e.g. {example}.", sys_argv=[]
     )
-    flags.mark_flag_as_required("config")
+    if required:
+        flags.mark_flag_as_required("config")
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -208,6 +242,8 @@ def parse(argv: Sequence[str]) -> list[str]:
         if pairs:
             if "config" not in flags.FLAGS:
                 raise ConfigError(f"--config.{pairs[0][0]}: this command takes no config")
+            if flags.FLAGS.config is None:
+                raise ConfigError(f"--config.{pairs[0][0]} needs --config")
             overrides.apply(flags.FLAGS.config, pairs)
     except (ConfigError, flags.Error) as error:
         _refuse(error)

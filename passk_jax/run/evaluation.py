@@ -1,16 +1,20 @@
-"""What a finished or a going run can do: a checkpoint of it, sampled from and scored."""
+"""What a policy can do: sampled from and scored, before it is trained, while it is, and after."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from etils import epath
+from ml_collections import ConfigDict
 
 from passk_jax import processes, tasks, tracking
 from passk_jax.errors import ConfigError
-from passk_jax.run import checks, compilations, record, workdir
+from passk_jax.learner.train_state import abstract_state
+from passk_jax.policy import params as params_lib
+from passk_jax.rollout.sampler import SamplingConfig
+from passk_jax.run import checks, compilations, groups, record, workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -18,13 +22,13 @@ from passk_jax.run.state import restore_variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """The policy of a run's checkpoint, and the problems that it is asked.
+class Policy:
+    """A policy, and the problems that it is asked.
 
     Attributes:
-      parts: The parts of the run.
+      parts: The parts of its run, or of a run that would begin with it.
       problems: The first problems of a split.
-      step: The training step of the checkpoint.
+      step: The training step that it is of; 0 before training.
       params: The parameters, from `Parts.sampling_params`.
     """
 
@@ -33,8 +37,10 @@ class Trained:
     step: int
     params: Any
 
-    def score(self, num_samples: int, temperature: float, seed: int) -> Scores:
-        """Samples and scores the problems: N completions of each.
+    def score(
+        self, num_samples: int, temperature: float, seed: int, *, texts: bool = False
+    ) -> Scores:
+        """Samples and scores the problems: N completions of each, whose texts may be kept.
 
         Raises:
           ConfigError: Other processes were asked for something else.
@@ -49,45 +55,87 @@ class Trained:
             jax.random.key(seed),
             num_samples=num_samples,
             temperature=temperature,
+            num_texts=len(self.problems) if texts else 0,
         )
 
 
 def load(
-    directory: epath.Path,
+    directory: epath.Path | None,
+    *,
     split: str,
+    config: ConfigDict | None = None,
     num_problems: int | None = None,
     mesh: Sequence[int] | None = None,
     trust: bool = False,
     checkpoint: str = "latest",
-) -> Trained:
-    """Loads a run's checkpoint, and the first problems of a split.
+    sampling: Mapping[str, Any] | None = None,
+) -> Policy:
+    """Loads a run's checkpoint, or what a config begins with, and the first problems of a split.
 
     Args:
-      directory: The run's folder.
+      directory: The run's folder; `None` where there is a config.
       split: A split of the task.
+      config: A config whose `init_from` is the policy; `None` where there is a run.
       num_problems: The number of problems; `None` for all of the split.
-      mesh: See `workdir.load_config`, as for `trust`.
+      mesh: The sizes of data, fsdp and model on the devices that are here; `None`: the config's.
       trust: Whether what the folder's config names may be executed.
-      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
+      checkpoint: Of the run: "latest", "best" (see `config.keep_best`), or a training step.
+      sampling: Other values of `SamplingConfig`'s max_response_tokens, top_k and top_p.
 
     Raises:
-      ConfigError: The folder holds no run or no checkpoint, or the split has no problems, or other
-        ones than the run had.
+      ConfigError: There is neither run nor config, or both; the folder holds no run or no
+        checkpoint; a value is out of range; or the split has no problems, or other ones than the
+        run had.
       CheckpointError: No checkpoint can be read.
     """
-    config = workdir.load_config(directory, mesh, trust=trust)
+    if (directory is None) == (config is None):
+        raise ConfigError("either --workdir, a run, or --config is wanted")
+    if config is None:
+        config = workdir.load_config(directory, mesh, trust=trust)
+    else:
+        config = _before_training(config, mesh, checkpoint)
     compilations.keep(config.get("compilation_cache"))
     parts = processes.together(lambda: build(config, estimator=False), (ConfigError,))
+    parts = dataclasses.replace(parts, sampling=_changed(parts.sampling, sampling or {}))
     workdir.check_same({"problems": record.digest(parts.data())})
-    _check_known(directory, split, parts)
+    if directory is not None:
+        _check_known(directory, split, parts)
     try:
         problems = parts.task.split(split)[:num_problems]
     except ConfigError as error:
         raise ConfigError(f"--split: {error}") from error
     if not problems:
         raise ConfigError(f"--split: the task has no problems in {split!r}")
-    step, variables = restore_variables(parts, directory, checkpoint)
-    return Trained(parts, problems, step, parts.sampling_params(variables))
+    if directory is not None:
+        step, variables = restore_variables(parts, directory, checkpoint)
+    else:
+        template = abstract_state(parts.decoder, parts.optimizer).params
+        params = params_lib.load(config.init_from, parts.decoder.config, template)
+        step, variables = 0, {"params": params}
+    return Policy(parts, problems, step, parts.sampling_params(variables))
+
+
+def _before_training(config: ConfigDict, mesh: Sequence[int] | None, checkpoint: str) -> ConfigDict:
+    """Returns the config of a run that has not begun, without what only training needs."""
+    if config.init_from is None:
+        raise ConfigError(
+            "there is no policy to evaluate: --workdir names a run, or --config.init_from a folder"
+        )
+    if checkpoint != "latest":
+        raise ConfigError(f"--checkpoint = {checkpoint!r}: only a run has several, --workdir")
+    config = workdir.for_devices(config.copy_and_resolve_references(), mesh)
+    config.warm_start.steps, config.lora.rank = 0, None  # LoRA begins as nothing
+    workdir.check_same({"config": record.plain(config)})
+    processes.together(lambda: checks.check_init_from(config), (ConfigError,))
+    return config
+
+
+def _changed(sampling: SamplingConfig, changes: Mapping[str, Any]) -> SamplingConfig:
+    """Returns how completions are drawn, with the changes that are not `None`."""
+    changes = {name: value for name, value in changes.items() if value is not None}
+    longest = changes.get("max_response_tokens", sampling.max_response_tokens)
+    shorter = tuple(bucket for bucket in sampling.response_buckets if bucket < longest)
+    return dataclasses.replace(sampling, response_buckets=shorter, **changes)
 
 
 def _check_known(directory: epath.Path, split: str, parts: Parts) -> None:
@@ -105,37 +153,32 @@ def _check_known(directory: epath.Path, split: str, parts: Parts) -> None:
 
 
 def evaluate(
-    directory: epath.Path,
+    directory: epath.Path | None,
     *,
-    split: str,
     num_samples: int,
     ks: Sequence[int],
     temperatures: Sequence[float],
-    num_problems: int | None = None,
     seed: int = 0,
-    mesh: Sequence[int] | None = None,
-    trust: bool = False,
-    checkpoint: str = "latest",
+    samples: list | None = None,
+    **asked: Any,
 ) -> dict[str, Any]:
     """Estimates pass@k and more, with confidence intervals.
 
     Args:
-      directory: See `load`, as for `split`, `num_problems`, `mesh` and `trust`.
-      split: A split of the task.
+      directory: See `load`.
       num_samples: N, the number of samples of each problem.
       ks: The k of pass@k, distinct@k and majority@k, each at most N.
       temperatures: Each is evaluated with the same random numbers; 0 is greedy.
-      num_problems: The number of problems; `None` for all of the split.
       seed: The seed of the samples and of the bootstrap.
-      mesh: The mesh of the devices that are here.
-      trust: Whether what the folder's config names may be executed.
-      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
+      samples: Gets the sampled answers: a row for each temperature and problem, as in a run's
+        samples.jsonl, with the temperature.
+      **asked: What else `load` is given.
 
     Returns:
-      {"step", "split", "num_problems", "num_samples", "results": [{"part", "temperature", "metric",
-      "estimate", "low", "high"}, ...]}: means with 95% bootstrap intervals over problems. The
-      metrics are those of `tracking.metrics_by_problem`, such as "pass@4_n16", without those that
-      no problem has. `part` is "all", or a part of a mixture.
+      {"step", "from", "split", "num_problems", "num_samples", "results": [{"part", "temperature",
+      "metric", "estimate", "low", "high"}, ...]}: means with 95% bootstrap intervals over problems.
+      The metrics are those of `tracking.metrics_by_problem`, such as "pass@4_n16", without those
+      that no problem has. `part` is "all", or a part of a mixture; "from" names the folder.
 
     Raises:
       ConfigError: An argument is out of range; else see `load`.
@@ -148,12 +191,15 @@ def evaluate(
             f"--temperatures = {list(temperatures)}: numbers of at least 0 are allowed"
         )
     checks.check_seed("--seed", seed)
-    trained = load(directory, split, num_problems, mesh, trust, checkpoint)
-    groups = {"all": list(range(len(trained.problems))), **tasks.by_part(trained.problems)}
+    policy = load(directory, **asked)
+    parts = {"all": list(range(len(policy.problems))), **tasks.by_part(policy.problems)}
     results = []
     for temperature in temperatures:
-        scores = trained.score(num_samples, temperature, seed)
-        for part, rows in groups.items():
+        scores = policy.score(num_samples, temperature, seed, texts=samples is not None)
+        if samples is not None:
+            rows = groups.sample_rows(asked["split"], policy.problems, scores)
+            samples += [{"temperature": temperature, **row} for row in rows]
+        for part, rows in parts.items():
             of_part = scores.rows(rows)
             by_problem = tracking.metrics_by_problem(
                 of_part.correct_PxN, of_part.final_answers, ks=ks
@@ -164,42 +210,37 @@ def evaluate(
                 if not math.isnan(interval.estimate)
             ]
     return {
-        "step": trained.step,
-        "split": split,
-        "num_problems": len(trained.problems),
+        "step": policy.step,
+        "from": str(directory or policy.parts.config.init_from),
+        "split": asked["split"],
+        "num_problems": len(policy.problems),
         "num_samples": num_samples,
         "results": results,
     }
 
 
 def difficulty(
-    directory: epath.Path,
+    directory: epath.Path | None,
     *,
     split: str = "train",
     num_samples: int = 16,
     low: float = 0.1,
     high: float = 0.8,
     temperature: float = 1.0,
-    num_problems: int | None = None,
     seed: int = 0,
-    mesh: Sequence[int] | None = None,
-    trust: bool = False,
-    checkpoint: str = "latest",
+    **asked: Any,
 ) -> dict[str, Any]:
     """Returns the solve rate of each problem, and which problems are neither too hard nor done.
 
     Args:
-      directory: See `load`, as for `split`, `num_problems`, `mesh` and `trust`.
+      directory: See `load`, as for `split`.
       split: A split of the task.
       num_samples: N, the number of samples of each problem.
       low: The smallest rate that is kept.
       high: The largest rate that is kept.
       temperature: The temperature of the samples, above 0.
-      num_problems: The number of problems; `None` for all of the split.
       seed: The seed of the samples.
-      mesh: The mesh of the devices that are here.
-      trust: Whether what the folder's config names may be executed.
-      checkpoint: "latest", "best" (see `config.keep_best`), or a training step.
+      **asked: What else `load` is given.
 
     Returns:
       {"task", "split", "step", "num_samples", "low", "high", "temperature", "rates": {id: rate},
@@ -216,14 +257,14 @@ def difficulty(
     if not 0 < temperature < float("inf"):
         raise ConfigError(f"--temperature = {temperature}: must be a positive number")
     checks.check_seed("--seed", seed)
-    trained = load(directory, split, num_problems, mesh, trust, checkpoint)
-    scores = trained.score(num_samples, temperature, seed)
-    names = [problem.id for problem in trained.problems]
+    policy = load(directory, split=split, **asked)
+    scores = policy.score(num_samples, temperature, seed)
+    names = [problem.id for problem in policy.problems]
     rates = dict(zip(names, scores.correct_PxN.mean(axis=1).tolist(), strict=True))
     return {
-        "task": trained.parts.config.task.name,
+        "task": policy.parts.config.task.name,
         "split": split,
-        "step": trained.step,
+        "step": policy.step,
         "num_samples": num_samples,
         "low": low,
         "high": high,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout
+from passk_jax.tasks import Problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,38 @@ def joined(scores: Sequence[Scores]) -> Scores:
         [row for each in scores for row in each.texts],
         [row for each in scores for row in each.final_answers],
     )
+
+
+def sample_rows(
+    split: str,
+    problems: Sequence[Problem],
+    scores: Scores,
+    weights_PxN: Sequence[Sequence[float | None]] | None = None,
+) -> list[dict[str, Any]]:
+    """Returns the rows of samples.jsonl: see `tracking.Writer.write_samples`.
+
+    Args:
+      split: The split of the problems.
+      problems: P of them, the first of those that were scored.
+      scores: Their scores, with texts.
+      weights_PxN: The weights of the completions in the gradient; `None` for no gradient.
+    """
+    keys = ("text", "reward", "correct", "weight", "final_answer")
+    rows = []
+    for p, problem in enumerate(problems):
+        none_N = [None] * len(scores.texts[p])
+        completions = zip(
+            scores.texts[p],
+            scores.rewards_PxN[p].tolist(),
+            scores.correct_PxN[p].tolist(),
+            none_N if weights_PxN is None else weights_PxN[p],
+            scores.final_answers[p],
+            strict=True,
+        )
+        completions = [dict(zip(keys, row, strict=True)) for row in completions]
+        place = {"split": split, "problem": problem.id, "prompt": problem.prompt}
+        rows.append({**place, "completions": completions})
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from passk_jax.learner.checkpoint import Checkpoints, fingerprints
 from passk_jax.learner.train_state import begin_training
 from passk_jax.run import fork, record, state, workdir
 from passk_jax.run.compilations import Compilations
-from passk_jax.run.groups import Scores
+from passk_jax.run.groups import sample_rows
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
 from passk_jax.run.step import train_step
@@ -222,7 +222,8 @@ class Loop:
             indices_P = step.groups.indices[: config.log_samples_problems]
             problems = [self.parts.problems[i] for i in indices_P]
             weights_PxN = processes.fetch(step.advantages_PxN).tolist()
-            self._write_samples("train", problems, step.groups.scores, weights_PxN)
+            rows = sample_rows("train", problems, step.groups.scores, weights_PxN)
+            self.writer.write_samples(self.run.step, rows)
         numbers = jax.tree.map(lambda x: np.asarray(x).item(), step.metrics)
         compiled = self.compilations.count - compiled
         row = {**numbers, "train/waiting_time_s": waited, "train/compilations": compiled}
@@ -267,8 +268,7 @@ class Loop:
         metrics = {"eval/time_s": time.perf_counter() - start}
         metrics["eval/scoring_errors"] = int(scores.failed_PxN.sum())
         logged = self.held_out[: config.log_samples_problems]
-        no_weights = [[None] * config.samples_per_prompt] * len(logged)
-        self._write_samples(config.split, logged, scores, no_weights)
+        self.writer.write_samples(self.run.step, sample_rows(config.split, logged, scores))
         groups = {"eval": list(range(len(self.held_out)))}
         groups |= {f"eval/{part}": rows for part, rows in tasks.by_part(self.held_out).items()}
         for prefix, rows in groups.items():
@@ -343,26 +343,6 @@ class Loop:
                 "those before it, and so is the latest checkpoint. A lower learning rate may help, "
                 "or a smaller clip_gradient_norm"
             )
-
-    def _write_samples(
-        self, split: str, problems: Sequence[tasks.Problem], scores: Scores, weights_PxN: list
-    ) -> None:
-        """Writes the groups of some problems, the first of those that were scored."""
-        keys = ("text", "reward", "correct", "weight", "final_answer")
-        rows = []
-        for p, problem in enumerate(problems):
-            completions = zip(
-                scores.texts[p],
-                scores.rewards_PxN[p].tolist(),
-                scores.correct_PxN[p].tolist(),
-                weights_PxN[p],
-                scores.final_answers[p],
-                strict=True,
-            )
-            completions = [dict(zip(keys, row, strict=True)) for row in completions]
-            place = {"split": split, "problem": problem.id, "prompt": problem.prompt}
-            rows.append({**place, "completions": completions})
-        self.writer.write_samples(self.run.step, rows)
 
     def _make_writer(
         self, name: str, cursor: dict[str, int] | None

@@ -19,10 +19,12 @@ from passk_jax.learner.optimizer import configured_schedule, make_optimizer
 from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import policy_gradient_updates, supervised_update
 from passk_jax.policy import hub
+from passk_jax.policy.chat import Chat
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.settings import from_settings
 from passk_jax.policy.sharding import make_layout, make_mesh
 from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
+from passk_jax.rollout import stops
 from passk_jax.rollout.prompts import Prompts, check_buckets, encode_prompts, encode_responses
 from passk_jax.rollout.sampler import Rollout, SamplingConfig, trimmed, without_truncated
 from passk_jax.run import checks, record
@@ -55,6 +57,7 @@ class Parts:
       transformation: From rewards to advantages.
       problems: The task's train split.
       order: The order in which training takes these problems.
+      stops: The automaton that finds `config.sampling.stop_strings`, on the devices, if any.
     """
 
     config: ConfigDict
@@ -71,6 +74,7 @@ class Parts:
     transformation: Transformation | None = None
     problems: Sequence[tasks.Problem] = ()
     order: Order | Prioritized | None = None
+    stops: jax.Array | None = None
 
     def sampling_params(self, variables: Mapping[str, Any]) -> Any:
         """Returns the update's parameters in sampling's layout and the arithmetic's dtype."""
@@ -104,7 +108,7 @@ class Parts:
         """Makes the policy-gradient updates of one step; `state` is donated."""
         rollout = trimmed(rollout, self.sampling)
         if self.config.estimator.mask_truncated:
-            rollout = without_truncated(rollout, self.tokenizer.stop_ids)
+            rollout = without_truncated(rollout)
         return policy_gradient_updates(
             state,
             rollout,
@@ -171,11 +175,14 @@ def build(
     transformation = None
     if estimator:
         with section():
-            transformation = make_transformation(config, tokenizer.stop_ids)
+            transformation = make_transformation(config)
+    with section("chat"):
+        chat = Chat(tokenizer, **config.chat)
     with section("task"):
         task = tasks.make(
             config.task.name,
             tokenizer=tokenizer,
+            chat=chat,
             data_dir=config.data_dir,
             **config.task.options.to_dict(),
         )
@@ -196,6 +203,7 @@ def build(
         transformation=transformation,
         problems=problems,
         order=ORDERS[config.order](problems, config.seed),
+        stops=_stops(config, tokenizer, parts.sampling_decoder),
     )
 
 
@@ -253,6 +261,12 @@ def build_policy(
         learning_rate=jax.jit(configured_schedule(config.optimizer, phases, steps=config.steps)),
         micro_batch=MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
     )
+
+
+def _stops(config: ConfigDict, tokenizer: Tokenizer, decoder: Decoder) -> jax.Array | None:
+    with section():
+        strings = stops.check(config.sampling.stop_strings)
+    return decoder.layout.put(stops.automaton(strings, tokenizer.pieces())) if strings else None
 
 
 def _without_long(config: ConfigDict, task: tasks.Task, tokenizer: Tokenizer) -> tasks.Task:

@@ -155,7 +155,7 @@ def read_config(workdir: epath.Path) -> dict[str, Any]:
     if "tensorboard" in config:  # before there were `writers`
         config["writers"] = ["tensorboard"] if config.pop("tensorboard") else None
     config["policy"] = of_a_folder(config.get("policy", {}))
-    return _completed(config, _plain(default.get_config()))
+    return _completed(config, plain(default.get_config()))
 
 
 def read_json(file: epath.Path) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def read_json(file: epath.Path) -> dict[str, Any]:
 
 def unknown(settings: Mapping[str, Any]) -> list[str]:
     """Returns the keys of a config that this version of the package does not have."""
-    known = {key for key, _ in flatten(_plain(default.get_config()))}
+    known = {key for key, _ in flatten(plain(default.get_config()))}
     free = ("task.options.", "policy.rope_scaling.")
     return [key for key, _ in flatten(settings) if key not in known and not key.startswith(free)]
 
@@ -191,7 +191,8 @@ def _completed(old: dict, defaults: dict) -> dict:
     }
 
 
-def _plain(config: ConfigDict) -> dict[str, Any]:
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """Returns a config as JSON holds it."""
     return json.loads(config.to_json())
 
 
@@ -283,7 +284,7 @@ class Claim:
         fork_from: str | None = None,
     ):
         workdir = epath.Path(workdir)
-        self.workdir, self._config, self._data = workdir, _plain(config), data
+        self.workdir, self._config, self._data = workdir, plain(config), data
         self.changes: dict[str, str] = {}
         self._old: dict[str, Any] | None = None
         self._record = {"schema": SCHEMA, "fork_from": fork_from, "starts": []}

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from passk_jax import processes
-from passk_jax.rollout import sampler
+from passk_jax.rollout import sampler, stops
 from passk_jax.rollout.sampler import Rollout
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts
@@ -49,6 +49,7 @@ def sample(
         config=parts.sampling,
         stop_ids=parts.tokenizer.stop_ids,
         pad_id=parts.tokenizer.pad_id,
+        stops=parts.stops,
     )
 
 
@@ -133,7 +134,8 @@ def _score_own(
     """Scores what this process holds: [p, n, reward, correct, failed, answer, text or None]."""
     own = processes.own_rows(rollout.tokens)
     asked = [problems[p] for p, _ in own]
-    texts = [parts.tokenizer.decode(ids.tolist()) for ids in own.values()]
+    strings = stops.check(parts.config.sampling.stop_strings)
+    texts = [stops.cut(parts.tokenizer.decode(ids.tolist()), strings) for ids in own.values()]
     rows, failures = [], []
     for (p, n), problem, text, score in zip(
         own, asked, texts, parts.task.score(asked, texts), strict=True

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import jax
 import jax.numpy as jnp
 
-from passk_jax.rollout.sampler import Rollout, ended
+from passk_jax.rollout.sampler import Rollout
 from passk_jax.run.groups import Groups, joined
 from passk_jax.run.parts import Parts
 from passk_jax.run.sampling import sample, score
@@ -64,7 +64,7 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
         groups = batch if groups is None else groups.refilled(batch)
         run = run.with_samples(indices_P, scores.correct_PxN)
         scored.append(scores)
-        counts.update(jax.tree.map(int, _count(rollout, parts.tokenizer.stop_ids)))
+        counts.update(jax.tree.map(int, _count(rollout)))
     del params, batch, rollout  # they would take memory during the update
 
     advantages_PxN = parts.transform(
@@ -99,13 +99,13 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
     return run, Step(groups, advantages_PxN, metrics)
 
 
-@jax.jit(static_argnames="stop_ids")
-def _count(rollout: Rollout, stop_ids: tuple[int, ...]) -> dict[str, jax.Array]:
+@jax.jit
+def _count(rollout: Rollout) -> dict[str, jax.Array]:
     """Counts tokens and finished completions where they lie: every process may read the sums."""
     return {
         "response_tokens": jnp.sum(rollout.mask),
         "prompt_tokens": jnp.sum(rollout.prompts.mask),
-        "ended": jnp.sum(ended(rollout, stop_ids)),
+        "ended": jnp.sum(rollout.ended),
     }
 
 

@@ -314,7 +314,11 @@ def load_config(
             "names or its policy writes, on this machine and without a sandbox. If you trust the "
             "folder, say --trust_config"
         )
-    config = ConfigDict(settings)
+    return for_devices(ConfigDict(settings), mesh)
+
+
+def for_devices(config: ConfigDict, mesh: Sequence[int] | None) -> ConfigDict:
+    """Changes a config to fit the devices that are here, and returns it; see `load_config`."""
     if mesh is not None:
         if len(mesh) != len(MESH_AXES):
             raise ConfigError(

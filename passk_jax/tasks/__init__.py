@@ -53,13 +53,20 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_TASKS))
 
 
-def make(name: str, *, tokenizer: object = None, **options: object) -> Task:
+def make(
+    name: str,
+    *,
+    tokenizer: object = None,
+    chat: Callable[[str], str] | None = None,
+    **options: object,
+) -> Task:
     """Builds a task, or a mixture of tasks, from its name and its options.
 
     Args:
       name: One of `names()`, a key of `MIXTURES`, "puzzles/DATASET" for a generator of
         reasoning-gym, or "seqio/NAME" for a task or mixture registered with seqio.
       tokenizer: The policy's tokenizer. Mixtures need it, because seqio does.
+      chat: Renders a question as a prompt: what the option `template` = "chat" then means.
       **options: The task's own options, which its class documents. The option `data_dir` is ignored
         if it is None or if the task reads no data files. A mixture takes `rates`, a dict from
         task name to rate (default: the rates in `MIXTURES`), and a dict of options for each part,
@@ -75,7 +82,11 @@ def make(name: str, *, tokenizer: object = None, **options: object) -> Task:
     True
     """
     if name in MIXTURES:
-        return _mixture(name, tokenizer, **options)
+        return _mixture(name, tokenizer, chat, **options)
+    if options.get("template") == "chat":
+        if chat is None:
+            raise ConfigError("template = 'chat': needs the chat template of a tokenizer")
+        options["template"] = chat
     family, _, member = name.partition("/")
     if member and family in _FAMILIES:
         return _call(name, _FAMILIES[family], options, member)
@@ -108,6 +119,7 @@ def _call(name: str, path: str, options: dict[str, object], *members: str) -> Ta
 def _mixture(
     name: str,
     tokenizer: object,
+    chat: Callable[[str], str] | None,
     *,
     rates: Mapping[str, float] | None = None,
     data_dir: str | None = None,
@@ -129,7 +141,7 @@ def _mixture(
     parts = {
         part: seqio_tasks.make(
             part,
-            make(part, tokenizer=tokenizer, data_dir=data_dir, **options.get(part, {})),
+            make(part, tokenizer=tokenizer, chat=chat, data_dir=data_dir, **options.get(part, {})),
             tokenizer,
         )
         for part in rates

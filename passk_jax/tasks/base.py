@@ -1,7 +1,7 @@
 """The task protocol: problems with stable ids, and scores for whole batches of completions."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from passk_jax.errors import ConfigError
@@ -87,11 +87,12 @@ class Task(Protocol):
         ...
 
 
-def render(template: str | None, text: str) -> str:
+def render(template: str | Callable[[str], str] | None, text: str) -> str:
     r"""Returns a prompt as the policy sees it: with a model's chat turns, or plain.
 
     Args:
-      template: A key of `TEMPLATES`, or None for the plain text.
+      template: A key of `TEMPLATES`, or None for the plain text. `tasks.make` puts a function that
+        renders the tokenizer's own chat template in the place of "chat".
       text: The problem's text.
 
     Raises:
@@ -102,8 +103,10 @@ def render(template: str | None, text: str) -> str:
     """
     if template is None:
         return text
+    if callable(template):
+        return template(text)
     if template not in TEMPLATES:
-        known = ", ".join(map(repr, TEMPLATES))
+        known = ", ".join(map(repr, (*TEMPLATES, "chat")))
         raise ConfigError(f"unknown template {template!r}; allowed: None, {known}")
     return TEMPLATES[template].format(text=text)
 

@@ -40,6 +40,7 @@ def batch():
         prompts=jax.tree.map(jnp.asarray, pad(PROMPTS, 5)),
         tokens=jax.random.randint(keys[1], shape, 0, CONFIG.vocab_size),
         mask=jnp.arange(R) < lengths,
+        ended=jnp.ones((P, N), bool),
         sampling_logp=jax.random.normal(keys[2], shape),
         policy_logp=jnp.zeros(shape),
     )

@@ -124,6 +124,15 @@ def test_every_text_survives(tokenizer, text):
     assert all(0 <= i < tokenizer.vocab_size for i in ids)
 
 
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_pieces_of_a_text_are_its_bytes(tokenizer, text):
+    for each in (tokenizer, ByteTokenizer()):
+        pieces = each.pieces()
+        assert len(pieces) == each.vocab_size
+        assert b"".join(pieces[i] for i in each.encode(text)) == text.encode()
+        assert not any(pieces[i] for i in each.stop_ids)
+
+
 def test_special_tokens_are_dropped_and_broken_bytes_are_safe(tokenizer):
     ids = tokenizer.encode("12 times 7")
     assert len(ids) < len("12 times 7")  # pieces were learnt

@@ -15,12 +15,10 @@ from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder, prefill
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import (
-    Rollout,
     SamplingConfig,
     _draw,
     _no_tokens,
     _with_room,
-    ended,
     keep_most_probable,
     sample,
     trimmed,
@@ -363,12 +361,11 @@ def test_trimmed_leaves_out_padding_beyond_the_bucket_that_is_needed(params):
         rollout.tokens = short.tokens
 
 
-def test_a_completion_has_ended_if_it_holds_a_token_that_ends_it():
-    # By 3 or by 7, and not by what stands behind its end or among others.
-    tokens = jnp.array([[[5, 3], [7, 0], [5, 6], [5, 3]]])
-    mask = jnp.array([[[True, True], [True, False], [True, True], [True, False]]])
-    rollout = Rollout(prompts=None, tokens=tokens, mask=mask, sampling_logp=None, policy_logp=None)
-    assert ended(rollout, (3, 7)).tolist() == [[True, True, False, False]]
-    assert ended(rollout, (7,)).tolist() == [[False, True, False, False]]
-    kept = without_truncated(rollout, (3, 7)).mask
-    np.testing.assert_array_equal(kept, mask & jnp.array([True, True, False, False])[:, None])
+def test_a_completion_has_ended_if_its_last_token_ends_it(params):
+    # A padding that is also a token that ends: what stands behind the end says nothing.
+    rollout = draw(params, pad(PROMPTS, 6), num_samples=40, stop_ids=(EOS, PAD))
+    last = np.take_along_axis(rollout.tokens, rollout.mask.sum(-1, keepdims=True) - 1, -1)[..., 0]
+    np.testing.assert_array_equal(rollout.ended, np.isin(last, (EOS, PAD)))
+    assert 0 < rollout.ended.sum() < rollout.ended.size
+    kept = without_truncated(rollout).mask
+    np.testing.assert_array_equal(kept, rollout.mask & rollout.ended[..., None])

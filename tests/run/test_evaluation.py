@@ -1,6 +1,8 @@
 """The difficulty filter: what it keeps, what it writes, and training on it."""
 
 import json
+import re
+import sys
 import types
 
 import jax
@@ -62,6 +64,109 @@ def test_the_command_writes_what_training_reads(trained, tmp_path):
         ConfigError, match=r"keep_problems: .*is not in the train split; was it mad"
     ):
         build(other)
+
+
+ASKED = {"split": "train", "num_samples": 8, "ks": [1, 8], "temperatures": [1.0]}
+
+
+@pytest.mark.slow
+def test_a_policy_before_training_is_evaluated_as_one_that_was_trained(trained):
+    """The same policy, as the checkpoint of a run and as what a config begins with."""
+    answers, others = [], []
+    config = tiny_config(
+        init_from=str(trained), task__options__num_train=20, warm_start__steps=30, lora__rank=2
+    )
+    before = evaluation.evaluate(None, config=config, samples=answers, **ASKED)
+    after = evaluation.evaluate(trained, samples=others, **ASKED)
+    assert before["results"] == after["results"] and answers == others
+    assert (before["step"], after["step"], before["from"]) == (0, 1, str(trained))
+    assert len(answers) == 20 and all(len(row["completions"]) == 8 for row in answers)
+    correct = [each["correct"] for row in answers for each in row["completions"]]
+    found = {row["metric"]: row["estimate"] for row in before["results"]}
+    assert found["pass@1_n8"] == pytest.approx(np.mean(correct))
+    assert len({each["text"] for row in answers for each in row["completions"]}) > 40
+    assert config.lora.rank == 2 and config.warm_start.steps == 30  # the user's config is his
+
+
+@pytest.mark.slow
+def test_completions_may_be_drawn_otherwise_than_in_training(trained):
+    asked = ASKED | {"temperatures": [0.7], "num_samples": 2, "ks": [1]}
+
+    def texts(**changes):
+        rows = []
+        evaluation.evaluate(trained, samples=rows, sampling=changes, **asked)
+        return [[each["text"] for each in row["completions"]] for row in rows]
+
+    free = texts()
+    assert any(one != other for one, other in free)
+    for likeliest in (texts(top_k=1), texts(top_p=1e-6)):
+        assert all(one == other for one, other in likeliest)
+    for row, short in zip(free, texts(max_response_tokens=2), strict=True):
+        assert all(
+            a.startswith(b) and len(b.encode()) <= 2 for a, b in zip(row, short, strict=True)
+        )
+
+
+@pytest.mark.slow
+def test_the_files_of_an_evaluation(trained, tmp_path):
+    files = [tmp_path / name for name in ("curve.png", "figures.json", "answers.jsonl")]
+    plot, figures, answers = map(str, files)
+    args = ["--n=4", "--k=1,4", "--plot", plot, "--json", figures, "--samples", answers]
+    args += ["--temperatures=0.5,1", "--problems=3", "--top_p=0.9", "--max_response_tokens=3"]
+    done = run(command("passk_jax.evaluate", *args, workdir=trained))
+    assert done.returncode == 0, done.stderr
+    assert files[0].read_bytes().startswith(b"\x89PNG") and files[0].stat().st_size > 10_000
+    result = json.loads(files[1].read_text())
+    assert result["num_problems"] == 3 and result["step"] == 1
+    rows = list(map(json.loads, files[2].read_text().splitlines()))
+    assert [row["temperature"] for row in rows] == [0.5] * 3 + [1.0] * 3
+    assert all(len(each["text"]) <= 3 for row in rows for each in row["completions"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "either --workdir, a run, or --config is wanted"),
+        ({"directory": "x", "init_from": "x"}, "either --workdir, a run, or --config is wanted"),
+        (
+            {"init_from": None},
+            "no policy to evaluate: --workdir names a run, or --config.init_from",
+        ),
+        ({"init_from": "nowhere"}, "there is no such folder"),
+        ({"init_from": "x", "checkpoint": "best"}, "--checkpoint = 'best': only a run has several"),
+    ],
+)
+def test_without_a_policy_there_is_nothing_to_evaluate(asked, message):
+    if "init_from" in asked:
+        asked = asked | {"config": tiny_config(init_from=asked["init_from"])}
+        del asked["init_from"]
+    with pytest.raises(ConfigError, match=message):
+        evaluation.load(**{"directory": None, "split": "test"} | asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "either --workdir, a run, or --config is wanted"),
+        (["--config.seed=1"], "--config.seed needs --config"),
+        (["--plot=x.gif"], r"--plot = x\.gif: a file\.png, \.svg or \.pdf is wanted"),
+    ],
+)
+def test_mistakes_of_the_command_line(arguments, message):
+    done = run([sys.executable, "-m", "passk_jax.evaluate", *arguments])
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(f"error: .*{message}.*\n", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [({"top_p": 2.0}, "top_p = 2.0: must be in"), ({"max_response_tokens": 0}, "tokens = 0: must")],
+)
+def test_settings_of_sampling_are_checked(sampling, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        config = tiny_config(init_from=str(tmp_path))
+        evaluation.load(None, split="test", config=config, sampling=sampling)
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ def groups(first, rewards_PxN, width=3):
         prompts=Prompts(tokens=of((size, width), jnp.int32), mask=jnp.ones((size, width), bool)),
         tokens=of(shape, jnp.int32),
         mask=jnp.ones(shape, bool),
+        ended=of(shape[:2], bool),
         sampling_logp=of(shape, jnp.float32),
         policy_logp=of(shape, jnp.float32),
     )
