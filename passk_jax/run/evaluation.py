@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from passk_jax import processes, tasks, tracking
 from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import abstract_state
+from passk_jax.policy import hub
 from passk_jax.policy import params as params_lib
 from passk_jax.rollout.sampler import SamplingConfig
 from passk_jax.run import checks, compilations, groups, record, workdir
@@ -110,7 +111,7 @@ def load(
         step, variables = restore_variables(parts, directory, checkpoint)
     else:
         template = abstract_state(parts.decoder, parts.optimizer).params
-        params = params_lib.load(config.init_from, parts.decoder.config, template)
+        params = params_lib.load(hub.local(config.init_from), parts.decoder.config, template)
         step, variables = 0, {"params": params}
     return Policy(parts, problems, step, parts.sampling_params(variables))
 
@@ -126,7 +127,7 @@ def _before_training(config: ConfigDict, mesh: Sequence[int] | None, checkpoint:
     config = workdir.for_devices(config.copy_and_resolve_references(), mesh)
     config.warm_start.steps, config.lora.rank = 0, None  # LoRA begins as nothing
     workdir.check_same({"config": record.plain(config)})
-    processes.together(lambda: checks.check_init_from(config), (ConfigError,))
+    processes.together(lambda: checks.check_init_from(config.init_from), (ConfigError,))
     return config
 
 

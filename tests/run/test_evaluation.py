@@ -192,17 +192,17 @@ def test_other_problems_than_the_run_had_are_refused(split, tmp_path, monkeypatc
     record.Claim(epath.Path(tmp_path), config, build(config).data()).write(0)
     monkeypatch.setattr(evaluation, "restore_variables", lambda *_: (0, types.SimpleNamespace()))
     monkeypatch.setattr(Parts, "sampling_params", lambda *_: None)
-    assert len(evaluation.load(tmp_path, split, 5).problems) == 5
+    assert len(evaluation.load(tmp_path, split=split, num_problems=5).problems) == 5
     old = json.loads((tmp_path / "data.json").read_text())
     for digests in old.values():
         first = next(iter(digests))
         digests[first] = "another"
     (tmp_path / "data.json").write_text(json.dumps(old))
     if split == "test":
-        assert len(evaluation.load(tmp_path, split, 5).problems) == 5
+        assert len(evaluation.load(tmp_path, split=split, num_problems=5).problems) == 5
         return
     with pytest.raises(ConfigError, match=rf"(?s)'{split}' are others .*1 have another content"):
-        evaluation.load(tmp_path, split, 5)
+        evaluation.load(tmp_path, split=split, num_problems=5)
 
 
 def test_a_file_that_is_none_is_named(tmp_path):

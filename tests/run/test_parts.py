@@ -391,7 +391,7 @@ def test_an_error_inside_a_surrogate_s_module_is_its_author_s_to_see(
     (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(kind) as caught:
-        make_transformation(tiny_config(estimator__name=f"{name}:surrogate", estimator__k=None), ())
+        make_transformation(tiny_config(estimator__name=f"{name}:surrogate", estimator__k=None))
     assert not isinstance(caught.value, ConfigError)
     assert words in "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
     assert any(str(entry.path).endswith(f"{name}.py") for entry in caught.traceback)
