@@ -81,7 +81,7 @@ SMALL = TINY | {
     "log_samples_every_steps": 10,
     "evaluation.num_problems": 4,
     "samples_per_prompt": 2,
-    "sampling.max_response_tokens": 5,
+    "sampling.max_response_tokens": 8,
 }
 
 
