@@ -4,6 +4,7 @@ Only absl is imported before the flags are read, so that `--help` and a mistyped
 """
 
 import json
+import os
 import pathlib
 import re
 import sys
@@ -175,11 +176,16 @@ def main(command: Callable[[], int | None]) -> None:
     def run(argv: Sequence[str]) -> int:
         if len(argv) > 1:
             raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+        distributed = "distributed" in flags.FLAGS and flags.FLAGS.distributed
+        if not distributed:  # what JAX says of a lost host must be seen
+            # Hides XLA's wrong warning that compiled programs which were kept are another
+            # machine's: two lines of 2,000 characters for each. It is read when JAX is imported.
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         from passk_jax import processes
         from passk_jax.learner.checkpoint import quiet_logs
 
         quiet_logs()
-        if "distributed" in flags.FLAGS and flags.FLAGS.distributed:
+        if distributed:
             return processes.run(lambda: status(command))
         return status(command)
 
