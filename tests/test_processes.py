@@ -253,7 +253,7 @@ def test_what_processes_tell_each_other():
 
 
 HALF_RIGHT = dict(
-    steps=0, warm_start__steps=320, warm_start__batch_size=32, evaluation__num_problems=4,
+    steps=0, warm_start__steps=220, warm_start__batch_size=32, evaluation__num_problems=4,
     evaluation__prompts_per_batch=4, checkpoint_every_steps=320, task__options__num_train=8,
     task__options__worked_example="answer", policy__embed_dim=32,
 )  # fmt: skip
