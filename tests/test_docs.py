@@ -80,8 +80,6 @@ SMALL = TINY | {
     "checkpoint_every_steps": 50,
     "log_samples_every_steps": 10,
     "evaluation.num_problems": 4,
-    "samples_per_prompt": 2,
-    "sampling.max_response_tokens": 8,
 }
 
 
