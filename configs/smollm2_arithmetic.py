@@ -1,8 +1,7 @@
 """SmolLM2-135M-Instruct on sums, with its real weights: a first hour on a CPU with two cores.
 
 python -m passk_jax.pretrained smollm2-135m --to smollm2
-python -m passk_jax.train --config smollm2_arithmetic --config.init_from=smollm2 \
-  --config.tokenizer.path=smollm2 --workdir runs/smollm2
+python -m passk_jax.train --config smollm2_arithmetic --config.init_from=smollm2 --workdir runs/smollm2
 """
 
 from passk_jax.configs import arithmetic
@@ -10,29 +9,10 @@ from passk_jax.configs import arithmetic
 
 def get_config():
     config = arithmetic.get_config()
-    config.tokenizer.name = "huggingface"
     config.task.options = {
         "max_n": 9, "num_train": 2000, "num_validation": 100, "num_test": 100, "seed": 0,
         "worked_example": "answer", "template": "chat",
     }  # fmt: skip
-    config.policy.update(
-        vocab_size=49_152,
-        embed_dim=576,
-        hidden_dim=1536,
-        num_layers=30,
-        num_heads=9,
-        num_kv_heads=3,
-        head_dim=64,
-        sliding_window=None,
-        attention_softcap=None,
-        final_softcap=None,
-        rope_base=100_000.0,
-        activation="silu",
-        post_norms=False,
-        norm_offset=0.0,
-        norm_eps=1e-5,
-        scale_embedding=False,
-    )
     config.chat.system = "Answer with the number alone."
     config.sampling.max_prompt_tokens = 56
     config.sampling.max_response_tokens = 12

@@ -37,7 +37,7 @@ MISTAKES = [
     (dict(sampling__temperature=0.0), r"config.sampling.temperature = 0.0"),
     (dict(sampling__top_p=1.5), r"sampling.top_p = 1.5"),
     (dict(steps=-1), r"config.steps = -1"),
-    (dict(seed=2**32), r"config.seed = 4294967296: must be below 2\^32"),
+    (dict(seed=2**32), r"config.seed = 4294967296: .* below 2\^32"),
     (dict(max_skipped_steps=0), r"config.max_skipped_steps = 0: must be at least 1"),
     (dict(objective__clip_dual=1.0, objective__epochs=2), r"clip_dual = 1.0: must be above 1"),
     (dict(objective__clip_dual=3.0), r"clip_dual = 3.0: with one update for each sampling"),

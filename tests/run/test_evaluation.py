@@ -11,6 +11,8 @@ import pytest
 from etils import epath
 
 from passk_jax.errors import ConfigError
+from passk_jax.policy import settings
+from passk_jax.policy.config import SMALL
 from passk_jax.run import evaluation, record, workdir
 from passk_jax.run.loop import train
 from passk_jax.run.parts import Parts, build
@@ -164,8 +166,9 @@ def test_mistakes_of_the_command_line(arguments, message):
     [({"top_p": 2.0}, "top_p = 2.0: must be in"), ({"max_response_tokens": 0}, "tokens = 0: must")],
 )
 def test_settings_of_sampling_are_checked(sampling, message, tmp_path):
+    config = tiny_config(init_from=str(tmp_path), tokenizer__name="byte")
+    config.policy.update(settings.to_settings(SMALL))  # the folder has nothing to say
     with pytest.raises(ConfigError, match=message):
-        config = tiny_config(init_from=str(tmp_path))
         evaluation.load(None, split="test", config=config, sampling=sampling)
 
 

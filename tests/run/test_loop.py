@@ -360,8 +360,7 @@ def test_an_evaluation_counts_what_could_not_be_scored(monkeypatch):
             state=types.SimpleNamespace(variables=lambda: None), key=nothing, step=3
         ),
         held_out=[Problem(name, "", None) for name in "ab"],
-        writer=types.SimpleNamespace(write_evaluation=nothing),
-        _write_samples=nothing,
+        writer=types.SimpleNamespace(write_evaluation=nothing, write_samples=nothing),
         _held_out_value=nothing,
     )
     assert Loop._evaluate(loop)["eval/scoring_errors"] == 3
