@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct on sums, with its real weights: a first hour on a CPU with two cores.
 
 python -m passk_jax.pretrained smollm2-135m --to smollm2
-python -m passk_jax.train --config smollm2_arithmetic --config.init_from=smollm2 --workdir runs/smollm2
+python -m passk_jax.train --config smollm2_arithmetic --config.init_from=smollm2 --workdir runs/x
 """
 
 from passk_jax.configs import arithmetic
