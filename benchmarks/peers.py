@@ -187,7 +187,7 @@ entropy_regularised = of_counts(
 )(grpo)
 
 
-def best_of_n(rewards, k):
+def log_pass_at_k(rewards, k):
     fails = 1 - rewards.mean()
     if fails == 1:
         return np.zeros(len(rewards))
@@ -226,6 +226,18 @@ def loo_minus_one_partitioned(rewards, k):
     for j, one in enumerate(sets):
         for i in range(k):
             weights[j * k + i] = (one.max() - np.delete(one, i).max()) / len(sets)
+    return weights
+
+
+def best_of_n(rewards, k):
+    sets, weights = sets_of(rewards, k), np.zeros(len(rewards))
+    for j, one in enumerate(sets):
+        if one.any():
+            i = j * k + int(one.argmax())
+            fails = 1 - (rewards.sum() - 1) / (len(rewards) - 1)
+            pass_at_k = 1 - fails**k
+            weight = k * fails ** (k - 1) * (1 - fails) / pass_at_k if pass_at_k else 1.0
+            weights[i] = weight / len(sets)
     return weights
 
 

@@ -285,3 +285,34 @@ def biased_scaling(rewards: jax.Array, k: float | jax.Array) -> jax.Array:
     [-354.  354. -354.  354.]
     """
     return failure_rate(rewards) ** (k - 1) * grpo(rewards)
+
+
+@estimator("PKR (14) over p", binary=True, k=SetSize())
+def log_pass_at_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Returns the successes, each weighted by the slope of log pass@k.
+
+    F'(rho) r, with F' = k (1 - rho)^(k-1) / (1 - (1 - rho)^k). This is PKR (14) without its factor
+    p, and on the policy's own samples; PKR's (17) itself is `best_of_n`.
+
+    Biased: it follows F(rho) = log(1 - (1 - rho)^k), the log-likelihood of a success among k, and
+    so weights each problem by one over its pass@k.
+
+    Args:
+      rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
+
+    Returns:
+      Weights (n,) for a mean over the group; 0 if all fail. k = 1 gives r / rho.
+
+    Raises:
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
+
+    >>> print((3 * log_pass_at_k(jnp.array([0, 1, 0, 1]), 2)).round())  # 2 * 1/2 / (3/4)
+    [0. 4. 0. 4.]
+    """
+    log_fails = jnp.log1p(-jnp.minimum(jnp.mean(rewards), 1))
+    succeeds = -jnp.expm1(k * log_fails)
+    slope = k * jnp.where(k == 1, 1, jnp.exp((k - 1) * log_fails))
+    return jnp.where(succeeds > 0, slope / jnp.where(succeeds > 0, succeeds, 1), 0) * rewards

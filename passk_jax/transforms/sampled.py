@@ -209,35 +209,67 @@ def _number_of_sets(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     return jnp.asarray(rewards.shape[0] // k, rewards.dtype)
 
 
-@estimator("PKR (17)", binary=True, k=SetSize())
+@estimator("PKR (14, 17)", weights_for="sum", binary=True, k=SetSize())
 def best_of_n(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    """Returns weights for training on the best of k: the gradient of log pass@k.
+    """Returns weights for training on the best of k: one sample of each disjoint set of k counts.
 
-    Chow et al. 2024, arXiv 2412.15287, as given in PKR's appendix C (17): k (1 - rho)^(k-1) / (1 -
-    (1 - rho)^k) for a success, 0 for a failure. Their N is k here.
+    Chow et al. 2024, arXiv 2412.15287, as given in PKR's appendix C. A set is represented by its
+    first success, or by its last sample if all fail; that is a draw from pi_bon. By (17) a success
+    that represents its set gets the weight (14),
 
-    Biased: it follows F(rho) = log(1 - (1 - rho)^k), the log-likelihood of a success among k, and
-    so weights each problem by one over its pass@k.
+        k (1 - p)^(k-1) p / (1 - (1 - p)^k),
+
+    where p is the policy's success rate, and all other samples get 0. Their N is k here. p is
+    estimated by the success rate of the other n - 1 samples.
+
+    Biased, by this estimate only: with the true p, the expected update would be the gradient of
+    pass@k at every n, by (18). It tends to that gradient as n grows.
 
     Args:
       rewards: 0/1 rewards (n,) of one problem, n >= 2.
       k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      Weights (n,) for a mean over the group; 0 if all fail. k = 1 gives r / rho.
+      Weights (n,) for a sum over the group: (14) divided by the number of sets, or 0; 0 for the
+      last n mod k samples. k = 1 gives r/n; k = n gives one weight, to the first success.
 
     Raises:
       TypeError: k is not an integer.
       ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
         k or reward that is traced gives nan instead.
 
-    >>> print((3 * best_of_n(jnp.array([0, 1, 0, 1]), 2)).round())  # 2 * 1/2 / (3/4)
-    [0. 4. 0. 4.]
+    >>> print((3 * best_of_n(jnp.array([0, 1, 1, 1, 0]), 2)).round())  # 2 sets; p = 1/2: 2/3
+    [0. 1. 1. 0. 0.]
     """
-    log_fails = jnp.log1p(-jnp.minimum(jnp.mean(rewards), 1))
+    rate = (jnp.sum(rewards) - 1) / (rewards.shape[0] - 1)  # of the others of a success
+    weight = best_of_n_weight(rate, k) / _number_of_sets(rewards, k)
+    return jnp.where(first_successes(rewards, k), weight, 0)
+
+
+def first_successes(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Returns bool (n,): whether a sample is the first success of its disjoint set of k.
+
+    >>> print(first_successes(jnp.array([0.0, 1.0, 1.0, 1.0, 1.0]), 2))
+    [False  True  True False False]
+    """
+    n = rewards.shape[0]
+    places = jnp.arange(n)
+    set_of = places // k
+    place = jnp.where(rewards == 1, places, n)
+    first = jax.ops.segment_min(place, set_of, num_segments=n, indices_are_sorted=True)
+    return (set_of < n // k) & (places == first[set_of])
+
+
+def best_of_n_weight(rate: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Returns k (1 - p)^(k-1) p / (1 - (1 - p)^k), PKR (14), and at p = 0 its limit, 1.
+
+    >>> print((7 * best_of_n_weight(jnp.array([0.0, 0.5, 1.0]), 3)).round(2))  # 3/8 over 7/8
+    [7. 3. 0.]
+    """
+    log_fails = jnp.log1p(-rate)
+    one_fails = jnp.where(k == 1, 1, jnp.exp((k - 1) * log_fails))
     succeeds = -jnp.expm1(k * log_fails)
-    slope = k * jnp.where(k == 1, 1, jnp.exp((k - 1) * log_fails))
-    return jnp.where(succeeds > 0, slope / jnp.where(succeeds > 0, succeeds, 1), 0) * rewards
+    return jnp.where(rate > 0, k * one_fails * rate / jnp.where(rate > 0, succeeds, 1), 1)
 
 
 def noise_rewards(

@@ -51,6 +51,7 @@ ESTIMATORS = _table(
     binary.s_binary,
     binary.pkr,
     binary.biased_scaling,
+    binary.log_pass_at_k,
     shaping.passk_analytical,
     shaping.combination,
     shaping.combination_direct,

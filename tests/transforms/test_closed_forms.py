@@ -67,7 +67,7 @@ WITH_K = {
     "combination": lambda n, c, k: mix(c / n, passk_analytical(n, c, k), grpo(n, c)),
     "combination_direct": lambda n, c, k: mix(c / n, times(f(n, c, k), grpo(n, c)), grpo(n, c)),
     "without_easy": lambda n, c, k: times(float(c <= n / 2), passk_analytical(n, c, k)),
-    "best_of_n": lambda n, c, k: (k * (1 - c / n) ** (k - 1) / (1 - (1 - c / n) ** k), 0),
+    "log_pass_at_k": lambda n, c, k: (k * (1 - c / n) ** (k - 1) / (1 - (1 - c / n) ** k), 0),
 }
 WITHOUT_K = {
     "reinforce": lambda n, c: (1, 0),
@@ -90,7 +90,7 @@ UNBASELINED = {
     "reinforce": lambda n, k: (0, 1),
     "reinforce_k": lambda n, k: (0, float(k == 1)),
     "s_binary": lambda n, k: (0, k / n),
-    "best_of_n": lambda n, k: (0, float(k == 1)),
+    "log_pass_at_k": lambda n, k: (0, float(k == 1)),
     "pkr-rft": lambda n, x: (0, float(x == 1)),
     "pkr-reinforce": lambda n, x: (-x, float(x == 1)),
 }
@@ -265,7 +265,7 @@ def test_groups_of_equal_rewards_are_never_nan_in_float32(name, n):
         for rewards in (np.zeros(n), np.ones(n), np.eye(n)[0], 1 - np.eye(n)[0]):
             weights = np.asarray(run(rewards))
             assert np.isfinite(weights).all()
-            if len(set(rewards)) == 1 and name not in {*UNBASELINED, "pkr"}:
+            if len(set(rewards)) == 1 and name not in {*UNBASELINED, "pkr", "best_of_n"}:
                 assert (weights == 0).all()
 
 
@@ -274,7 +274,7 @@ def test_float32_keeps_its_digits_where_few_succeed_or_fail():
     n = 4096
     for c, k in itertools.product((1, 2, n // 2, n - 2, n - 1), (1, 2, 7)):
         rewards = np.repeat([1, 0], [c, n - c])
-        for name in ("passk_analytical", "rloo_k", "grpo_k", "best_of_n"):
+        for name in ("passk_analytical", "rloo_k", "grpo_k", "log_pass_at_k"):
             weights = np.asarray(getattr(transforms, name)(rewards, k))[[0, -1]]
             np.testing.assert_allclose(
                 weights, WITH_K[name](n, c, k), rtol=3e-5, err_msg=f"{name, c, k}"

@@ -50,6 +50,56 @@ def test_the_loops_of_the_papers(name, n):
             np.testing.assert_allclose(run(rewards, k) / scale, expected / scale, atol=2e-6)
 
 
+# --- the best of n: PKR's appendix C ---
+
+
+def pkr_14(p, k):
+    return k * (1 - p) ** (k - 1) * p / (1 - (1 - p) ** k) if p > 0 else 1.0
+
+
+def of_pi_bon(rewards):
+    """The sample that stands for a set: the first correct one, or the last if there is none."""
+    return next((i for i, reward in enumerate(rewards) if reward), len(rewards) - 1)
+
+
+def pkr_17(rewards, k, rate_of):
+    """(17) averaged over the disjoint sets; rate_of(i) is the p of (14)."""
+    count, weights = len(rewards) // k, np.zeros(len(rewards))
+    for first in range(0, count * k, k):
+        i = first + of_pi_bon(rewards[first : first + k])
+        weights[i] = rewards[i] * pkr_14(rate_of(i), k) / count
+    return weights
+
+
+@pytest.mark.parametrize("n", [2, 5, 7])
+def test_the_best_of_n_is_pkr_17_with_the_rate_of_the_others(n):
+    groups = np.array(list(itertools.product((0, 1), repeat=n)))
+    run = jax.jit(jax.vmap(transforms.best_of_n, in_axes=(0, None)))
+    for k in range(1, n + 1):
+        expected = [pkr_17(r, k, lambda i, r=r: np.delete(r, i).mean()) for r in groups]
+        np.testing.assert_allclose(run(groups, k), expected, rtol=1e-5, atol=1e-7)
+
+
+def slope_of_expected(n, k, p, weights_of):
+    """The d/dp that the expected update follows: the sum over all 2^n groups of 0/1 rewards.
+
+    The score of a success is 1/p, of a failure -1/(1-p).
+    """
+    groups = np.array(list(itertools.product((0, 1), repeat=n)))
+    scores = np.where(groups == 1, 1 / p, -1 / (1 - p))
+    probability = np.prod(np.where(groups == 1, p, 1 - p), axis=1)
+    return probability @ (weights_of(groups) * scores).sum(axis=1)
+
+
+def test_the_bias_of_the_best_of_n_comes_from_the_estimated_rate_and_vanishes_as_n_grows():
+    k, p, errors = 3, 0.4, []
+    run = jax.jit(jax.vmap(transforms.best_of_n, in_axes=(0, None)))
+    for n in (6, 12):
+        slope = slope_of_expected(n, k, p, lambda groups: np.asarray(run(groups, k)))
+        errors.append(slope / (k * (1 - p) ** (k - 1)) - 1)
+    assert 1e-3 < abs(errors[1]) < 0.6 * abs(errors[0]), errors
+
+
 def test_two_successes_of_a_set_earn_nothing_from_its_lead():
     # TZSM: best minus best without: 0 for both. All sets of 2, and sloo_minus_one, see them apart.
     rewards = np.array([1, 1, 0, 0])

@@ -53,7 +53,7 @@ PAIRS = {
     "reinforce_k": (lambda rate: 1 - (1 - rate) ** K, transforms.reinforce_k, (K,)),
     "biased_scaling": (lambda rate: incomplete_beta(rate, K), transforms.biased_scaling, (K,)),
     "pkr": (lambda rate: K * incomplete_beta(rate, K), transforms.pkr, (K,)),
-    "best_of_n": (lambda rate: jnp.log(1 - (1 - rate) ** K), transforms.best_of_n, (K,)),
+    "log_pass_at_k": (lambda rate: jnp.log(1 - (1 - rate) ** K), transforms.log_pass_at_k, (K,)),
 }
 EXACT = ("rloo", "rloo_k", "reinforce_k")  # unbiased, hence at every n
 
@@ -94,7 +94,7 @@ def test_the_surrogate_itself_tends_to_the_paper_s(name):
     assert found(0.0) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in PAIRS if name != "best_of_n"])
+@pytest.mark.parametrize("name", [name for name in PAIRS if name != "log_pass_at_k"])
 def test_from_a_surrogate_to_its_estimator(name):
     # RLOO's n/(n-1) apart it is the shaped estimator itself, except where that is leave-one-out in
     # k or knows no baseline: there it agrees as n grows

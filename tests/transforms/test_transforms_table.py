@@ -19,7 +19,7 @@ GIVEN = {"key": jax.random.key(0), "entropy": np.array([0.5, 0.2], np.float32)}
 
 
 def test_every_name_is_its_function():
-    assert len(transforms.ESTIMATORS) == 28
+    assert len(transforms.ESTIMATORS) == 29
     for name, row in transforms.ESTIMATORS.items():
         assert row.name == name
         assert row.function is getattr(transforms, name)

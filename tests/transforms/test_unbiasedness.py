@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from passk_jax import transforms
+from passk_jax.transforms import sampled
 
 LOGITS = np.array([0.3, -0.5, 0.9])
 GRADED = np.array([-0.4, 1.5, 0.7])
@@ -26,7 +27,7 @@ OPTIONS = {
     "entropy_regularised": {"coefficient": 0.5},
     "adaptive": {"high_entropy": False},
 }
-SET_DEPENDENT = ("full_sampling", "bootstrap")  # equal rewards, different weights
+SET_DEPENDENT = ("full_sampling", "bootstrap", "best_of_n")  # equal rewards, different weights
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +131,21 @@ def test_a_biased_one_is_biased_and_says_so(name):
     for k in range(1, 7):
         ratio = jax.vmap(jax.grad(surrogate))(rates) / (1 - rates) ** (k - 1)
         assert np.ptp(ratio) > 0.01 * np.abs(ratio).max(), k
+
+
+@pytest.mark.parametrize("n", [2, 5, 6])
+def test_by_pkr_18_the_best_of_n_would_be_exact_if_the_rate_were_known(n):
+    # the sets and their first successes are best_of_n's own; only p of (14) is the policy's
+    rate = jax.nn.softmax(LOGITS)[1]
+
+    def known(rewards, k):
+        weight = sampled.best_of_n_weight(rate, k)
+        return n * jnp.where(sampled.first_successes(rewards, k), weight, 0) / (n // k)
+
+    for k in range(1, n + 1):
+        np.testing.assert_allclose(
+            expected_estimate(known, BINARY, n, k), exact_gradient(BINARY, k), rtol=1e-10
+        )
 
 
 @pytest.mark.parametrize(("n", "k"), [(4, 2), (5, 3)])
