@@ -168,7 +168,9 @@ def combination_direct(rewards, k):
 
 
 def without_easy(rewards, k):
-    return np.zeros(len(rewards)) if rewards.mean() > 0.5 else passk_analytical(rewards, k)
+    return (
+        np.zeros(len(rewards)) if 2 * rewards.sum() > len(rewards) else passk_analytical(rewards, k)
+    )
 
 
 def both(number):
@@ -181,7 +183,7 @@ grpo_k = of_counts(f)(grpo)
 pkr = of_counts(both(lambda n, c, k: 2.5 * (1 - c / n) ** 1.5))(grpo)
 biased_scaling = of_counts(both(lambda n, c, k: (1 - c / n) ** (k - 1)))(grpo)
 skew_r = of_counts(both(lambda n, c, k: 1 - c / n))(grpo)
-exceeding = of_counts(both(lambda n, c, k: 4 / (10 * np.log(c + 0.5))))(grpo)
+exceeding = of_counts(both(lambda n, c, k: 4 / (10 * np.log(c + 0.5))))(passk_analytical)
 entropy_regularised = of_counts(
     both(lambda n, c, k: 1 + 0.5 * np.sqrt(c * (n - c)) / n * np.log((n - c) / c))
 )(grpo)

@@ -161,7 +161,8 @@ def get_config() -> config_dict.ConfigDict:
     config.estimator.k = optional(8, object)  # of pass@k; None if the estimator takes no k
     # Parameters of some estimators (`python -m passk_jax.transforms` lists them). None: default.
     config.estimator.gamma = optional(None, float)  # pkr: in its weight gamma (1 - rate)^(gamma-1)
-    config.estimator.base = optional(None, str)  # pkr: "grpo", "reinforce" or "rft"
+    # pkr: "grpo", "reinforce" or "rft"; biased_scaling: "grpo" or "rloo".
+    config.estimator.base = optional(None, str)
     config.estimator.coefficient = optional(None, float)  # entropy_regularised: of the entropy
     config.estimator.max_solve_rate = optional(None, float)  # without_easy: above it weights are 0
     config.estimator.num_sets = optional(None, int)  # bootstrap: sets drawn for each problem

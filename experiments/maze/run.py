@@ -28,7 +28,7 @@ SIZES = {
 }
 SHAPES = {
     "combination": estimator("combination", K),
-    "exceeding": estimator("exceeding"),
+    "exceeding": estimator("exceeding", 1),
     "adaptive": estimator("adaptive", K),
     "without easy": estimator("without_easy", K),
     "pass@1 w/o easy": estimator("without_easy", 1),

@@ -21,7 +21,7 @@ SHAPED = {
     "grpo": {},
     "combination": {"k": 4},
     "combination_direct": {"k": 4},
-    "exceeding": {},
+    "exceeding": {"k": 1},
     "entropy_regularised": {"coefficient": 1.0},
     "without_easy": {"k": 4, "max_solve_rate": 0.5},
 }

@@ -261,30 +261,35 @@ def pkr(rewards: jax.Array, gamma: float | jax.Array, base: str = "grpo") -> jax
     return gamma * failure_rate(rewards) ** (gamma - 1) * based
 
 
-@estimator("AS (36)", binary=True, k=Real(1))
-def biased_scaling(rewards: jax.Array, k: float | jax.Array) -> jax.Array:
-    """Returns GRPO times (1 - rho)^(k-1), for any real k >= 1, also above n.
+@estimator("AS (36)", binary=True, k=Real(1), base=Choice(("grpo", "rloo")))
+def biased_scaling(rewards: jax.Array, k: float | jax.Array, base: str = "grpo") -> jax.Array:
+    """Returns a base estimator times (1 - rho)^(k-1), for any real k >= 1, also above n.
 
-    AS (36). Biased: it follows B(rho; 1/2, k - 1/2), as `grpo_k` does. Erratum: AS C.3 says that it
+    AS (36), where the base is any pair of weights of successes and of failures.
+
+    Biased, also on the unbiased `rloo`, AS C.3: as n grows, "grpo" follows B(rho; 1/2, k - 1/2), as
+    `grpo_k` does, and "rloo" follows pass@k / k, as `rloo_k` does. Erratum: AS C.3 says that it
     equals GRPO_K at K = 2; that holds only as n grows (n = 16, 8 failures: 1/2 against f+ = 8/15
     and f- = 7/15).
 
     Args:
       rewards: 0/1 rewards (n,) of one problem, n >= 2.
       k: A real number >= 1, concrete or traced.
+      base: "grpo" or "rloo".
 
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives `grpo`.
+      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives the base.
 
     Raises:
       TypeError: k is not a number.
-      ValueError: The rank is not 1, n < 2, k < 1, or a reward is neither 0 nor 1. A bad k or reward
-        that is traced gives nan instead.
+      ValueError: The rank is not 1, n < 2, the base is unknown, k < 1, or a reward is neither 0 nor
+        1. A bad k or reward that is traced gives nan instead.
 
     >>> print((1000 * biased_scaling(jnp.array([0, 1, 0, 1]), 2.5)).round())  # (1/2)^1.5
     [-354.  354. -354.  354.]
     """
-    return failure_rate(rewards) ** (k - 1) * grpo(rewards)
+    based = {"grpo": grpo, "rloo": rloo}[base](rewards)
+    return failure_rate(rewards) ** (k - 1) * based
 
 
 @estimator("PKR (14) over p", binary=True, k=SetSize())

@@ -150,7 +150,8 @@ def s(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
     PKPO (19): s_i = (sum of the best rewards of the k-subsets that contain i) / C(n, k). For 0/1
     rewards with c successes this is (8): k/n for a success, (k/n) rho(n-1, c, k-1) for a failure.
-    The s_i add up to k rho. Erratum: PKPO (20) holds for i >= k, counted from 1.
+    The s_i add up to k rho. Errata: PKPO (20) holds for i >= k, counted from 1; line 40 of Listing
+    1 is c[:N-1] +=, since c[:-(N-1)] has one element.
 
     Args:
       rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
@@ -178,7 +179,9 @@ def sloo(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of max_g@k with the paper's leave-one-out baseline.
 
     PKPO (29): s_i - k/(n-1) rho(g without i). The baseline is n/(n-1) times that of
-    `sloo_centered`, so rewards that all equal c give -k c / (n (n-1)) and not 0.
+    `sloo_centered`, so rewards that all equal c give -k c / (n (n-1)) and not 0. Errata: in (31)
+    the weight of g(x_i) is that of rank i - 1, m_(i-1,i-1) + (i-2) m_(i-2,i-1), because x_1 is left
+    out; in (32) the factor i - 2 is i - 1.
 
     Args:
       rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
@@ -276,7 +279,7 @@ def sloo_minus_one(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 def loo(rewards: jax.Array) -> jax.Array:
     """Returns weights of the plain policy gradient (pass@1) with the leave-one-out baseline.
 
-    PKPO (26): (g_i - mean of the others) / n. Multiplied by n this is RLOO.
+    (g_i - mean of the others) / n. PKPO (26) has no 1/n: it is RLOO, n times this, for a mean.
 
     Args:
       rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.

@@ -30,6 +30,10 @@ def passk_analytical(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
     Biased: it follows F(rho) = (2/k) arcsin sqrt(1 - (1 - rho)^k), AS Table 1.
 
+    Errata: PKT 4.1.1 says that the sum of a group's absolute weights is largest at a rate of 25%
+    for Pass@8 training. That is k = 4; at k = 8 and n = 32 it is 12.5%. AS (34), the second form:
+    2 arcsin sqrt(x) is arcsin(2x - 1) + pi/2, without the 2.
+
     Args:
       rewards: 0/1 rewards (n,) of one problem, n >= 2.
       k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
@@ -88,7 +92,8 @@ def combination(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 def combination_direct(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns `combination` with the direct estimator in place of the analytical one.
 
-    AS (24): rho `grpo_k` + (1 - rho) `grpo`.
+    AS (24): rho `grpo_k` + (1 - rho) `grpo`. Erratum: AS, below Figure 2, has the weights of pass@k
+    vanish for rho < 1 - k/n; they vanish for rho > 1 - k/n, where fewer than k samples fail.
 
     Biased: it follows the integral of [rho (1 - rho)^(k-1) + 1 - rho] / sqrt(rho (1 - rho)).
 
@@ -111,29 +116,35 @@ def combination_direct(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     return (1 - fails) * grpo_k(rewards, k) + fails * grpo(rewards)
 
 
-@estimator("PKT (17)", binary=True)
-def exceeding(rewards: jax.Array) -> jax.Array:
-    """Returns GRPO weighted towards hard problems, more strongly than pass@k training does.
+@estimator("PKT (17)", binary=True, k=SetSize())
+def exceeding(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Returns pass@k training weighted towards hard problems even more strongly.
 
-    PKT (17): 4 / (10 log(c + 0.5)) times `grpo`, where c is the number of successes. The log is
-    natural, so a group with one success has the weight 0.99.
+    PKT (17): 4 / (10 log(c + 0.5)) times `passk_analytical`, where c is the number of successes.
+    (17) has a bare A, without a k. PKT 4.2.1 calls the method "Exceeding Pass@k Training" and
+    applies (17) to pass@k training, hence this reading. The log is natural, so a group with one
+    success has the factor 0.99.
 
     Biased: it follows a function of n rho rather than of the rate alone. Its slope is 0.4 / log(n
-    rho + 0.5) over sqrt(rho (1 - rho)), and sinks as n grows.
+    rho + 0.5) times that of `passk_analytical`'s F, and sinks as n grows.
 
     Args:
       rewards: 0/1 rewards (n,) of one problem, n >= 2.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal.
+      Weights (n,) for a mean over the group; 0 where `passk_analytical` gives 0. k = 1 gives 0.4 /
+      log(c + 0.5) times `grpo`, k = n gives 0 throughout.
 
     Raises:
-      ValueError: The rank is not 1, n < 2, or a reward is neither 0 nor 1; a traced one gives nan.
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
+        k or reward that is traced gives nan instead.
 
-    >>> print((1000 * exceeding(jnp.array([0, 1, 0, 1]))).round())  # 0.4 / log(2.5)
-    [-437.  437. -437.  437.]
+    >>> print((1000 * exceeding(jnp.array([0, 1, 0, 1]), 2)).round())  # 0.4 / log(2.5) sqrt(1/5)
+    [-195.  195. -195.  195.]
     """
-    return 0.4 / jnp.log(jnp.sum(rewards) + 0.5) * grpo(rewards)
+    return 0.4 / jnp.log(jnp.sum(rewards) + 0.5) * passk_analytical(rewards, k)
 
 
 @estimator("PKT 4.1.2", binary=True, k=SetSize(), max_solve_rate=Real(0, 1))
@@ -142,8 +153,9 @@ def without_easy(
 ) -> jax.Array:
     """Returns `passk_analytical` for problems that are not yet easy, and 0 for the others.
 
-    PKT 4.1.2: 0 if rho > max_solve_rate. The paper uses it at k = 1 to ask whether pass@k training
-    gains by leaving easy problems alone.
+    PKT 4.1.2: 0 if more than the share max_solve_rate of the n samples succeed. The paper uses it
+    at k = 1 to ask whether pass@k training gains by leaving easy problems alone. It does not say
+    which problems are easy: the default of max_solve_rate is ours.
 
     Biased: it follows `passk_analytical`'s F up to max_solve_rate, and is flat above.
 
@@ -164,7 +176,9 @@ def without_easy(
     >>> print(without_easy(jnp.array([0, 1, 1, 1]), 1), without_easy(jnp.array([0, 1, 0, 1]), 1))
     [0. 0. 0. 0.] [-1.  1. -1.  1.]
     """
-    easy = jnp.mean(rewards) > max_solve_rate
+    # 9 successes of 20 are not above the rate 0.45, however 20 * 0.45 or 9 / 20 was rounded
+    rounding = 1 + 4 * jnp.finfo(rewards.dtype).eps
+    easy = jnp.sum(rewards) > rewards.shape[0] * max_solve_rate * rounding
     return jnp.where(easy, 0, passk_analytical(rewards, k))
 
 
@@ -199,7 +213,9 @@ def entropy_regularised(rewards: jax.Array, coefficient: float | jax.Array) -> j
     AS (26): [1 + coefficient sqrt(rho (1 - rho)) log((1 - rho)/rho)] times `grpo`.
 
     Biased: it follows F(rho) = 2 arcsin sqrt(rho) + coefficient H(rho), where H(rho) is the
-    entropy, in nats, of a coin of bias rho.
+    entropy, in nats, of a coin of bias rho. Erratum: AS 6.3 says that the maximum of F leaves rho =
+    1 for coefficients above about 1.5. It leaves from 1.852 on, then for rho = 0.79. What begins at
+    1.509 is a range of rates around 0.92 where the weights have the opposite signs.
 
     Args:
       rewards: 0/1 rewards (n,) of one problem, n >= 2.
@@ -207,7 +223,7 @@ def entropy_regularised(rewards: jax.Array, coefficient: float | jax.Array) -> j
 
     Returns:
       Weights (n,) for a mean over the group; 0 if all rewards are equal. A coefficient of 0 gives
-      `grpo`; a large one reverses the signs for easy problems.
+      `grpo`; one above 1.509 reverses the signs for easy problems.
 
     Raises:
       TypeError: The coefficient is not a number.

@@ -66,6 +66,7 @@ WITH_K = {
     "passk_analytical": passk_analytical,
     "combination": lambda n, c, k: mix(c / n, passk_analytical(n, c, k), grpo(n, c)),
     "combination_direct": lambda n, c, k: mix(c / n, times(f(n, c, k), grpo(n, c)), grpo(n, c)),
+    "exceeding": lambda n, c, k: times(4 / (10 * math.log(c + 0.5)), passk_analytical(n, c, k)),
     "without_easy": lambda n, c, k: times(float(c <= n / 2), passk_analytical(n, c, k)),
     "log_pass_at_k": lambda n, c, k: (k * (1 - c / n) ** (k - 1) / (1 - (1 - c / n) ** k), 0),
 }
@@ -74,13 +75,12 @@ WITHOUT_K = {
     "rloo": rloo,
     "grpo": grpo,
     "skew_r": lambda n, c: times(1 - c / n, grpo(n, c)),
-    "exceeding": lambda n, c: times(4 / (10 * math.log(c + 0.5)), grpo(n, c)),
 }
 WITH_NUMBER = {
     "pkr-rft": lambda n, c, x: pkr(n, c, x, "rft"),
     "pkr-reinforce": lambda n, c, x: pkr(n, c, x, "reinforce"),
     "pkr-grpo": lambda n, c, x: pkr(n, c, x, "grpo"),
-    "biased_scaling": lambda n, c, x: times((1 - c / n) ** (x - 1), grpo(n, c)),
+    "biased_scaling-rloo": lambda n, c, x: times((1 - c / n) ** (x - 1), rloo(n, c)),
     "entropy_regularised": lambda n, c, x: times(
         1 + x * math.sqrt(c / n * (1 - c / n)) * math.log((n - c) / c), grpo(n, c)
     ),
@@ -195,6 +195,60 @@ def test_f_is_a_shifted_entry_of_the_weights(n):
     for k, c in itertools.product(range(1, n + 1), range(1, n)):
         w = np.asarray(transforms.weights(n, k))
         np.testing.assert_allclose(f(n, c, k), n / k * w[[n - c, n - c - 1]], rtol=1e-5)
+
+
+def test_exceeding_of_pass_at_1_is_17_times_grpo():
+    # PKT 4.2.1 puts the peak of the sum of absolute weights at one success of 32
+    rewards = np.tri(33, 32, k=-1)[1:-1]
+    weights = np.asarray(jax.vmap(lambda r: transforms.exceeding(r, 1))(rewards))
+    factor = 0.4 / np.log(np.arange(1, 32) + 0.5)
+    expected = factor[:, None] * np.asarray(jax.vmap(transforms.grpo)(rewards))
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
+    for k in (1, 4, 8):
+        shaped = jax.vmap(lambda r, k=k: transforms.exceeding(r, k))(rewards)
+        assert np.abs(shaped).sum(axis=1).argmax() == 0
+
+
+@pytest.mark.parametrize(("k", "peak"), [(1, 0.5), (4, 0.25), (8, 0.125)])
+def test_where_pkt_s_eta_is_largest(k, peak):
+    # PKT (16). PKT 4.1.1 says 25% for Pass@8: that is k = 4
+    eta = [
+        c * plus - (32 - c) * minus
+        for c in range(1, 32)
+        for plus, minus in [passk_analytical(32, c, k)]
+    ]
+    ours = jax.vmap(lambda r: transforms.passk_analytical(r, k))(np.tri(33, 32, k=-1)[1:-1])
+    np.testing.assert_allclose(np.abs(ours).sum(axis=1), eta, rtol=1e-4, atol=1e-5)
+    assert (1 + np.argmax(eta)) / 32 == peak
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_easy_is_a_matter_of_counts(traced):
+    # 9 successes of 20 at 0.45, 13 of 20 at 0.65: no more than that share, however it is rounded
+    call = lambda r, most: transforms.without_easy(r, 1, most)  # noqa: E731
+    run = jax.jit(jax.vmap(call)) if traced else jax.vmap(call)
+    for n in (10, 20, 500):
+        counts = np.arange(1, n)
+        rewards = np.arange(n) < counts[:, None]
+        assert (np.asarray(run(rewards, counts / n)) != 0).all(), n
+        assert (np.asarray(run(rewards, (counts - 1) / n)) == 0).all(), n
+        np.testing.assert_array_equal(call(rewards[-1], (n - 1) / n) != 0, np.ones(n, bool))
+
+
+def test_the_errata_of_the_entropy_of_the_rate():
+    # signs turn where 1 + coefficient sqrt(p (1-p)) log((1-p)/p) is below 0
+    rate = np.arange(1, 4000) / 4000
+    turning = np.sqrt(rate * (1 - rate)) * np.log(rate / (1 - rate))
+    assert 1 / turning.max() == pytest.approx(1.509, abs=5e-4)
+    assert rate[turning.argmax()] == pytest.approx(0.92, abs=5e-3)
+    entropy = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
+    climbed = lambda x: 2 * np.arcsin(np.sqrt(rate)) + x * entropy  # noqa: E731
+    assert climbed(1.852).max() < math.pi < climbed(1.853).max()
+    assert rate[climbed(1.853).argmax()] == pytest.approx(0.79, abs=5e-3)
+    rewards = np.repeat([1, 0], [92, 8])
+    for coefficient, sign in ((1.5, 1), (1.52, -1)):
+        weights = transforms.entropy_regularised(rewards, coefficient)
+        assert np.sign(weights[0]) == sign == -np.sign(weights[-1])
 
 
 def all_sets_z_scores(rewards, k):

@@ -106,3 +106,28 @@ def test_weights_equal_the_ratios_of_binomials(n):
         np.testing.assert_allclose(transforms.weights(n, k), expected, rtol=1e-6)
         with jax.enable_x64(True):
             np.testing.assert_allclose(transforms.weights(n, k), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_the_errata_of_pkpo_31_and_32(k):
+    # b_i = sum over j != i of S(j, k, all but i), by (27) to (30)
+    n = 5
+    g = np.sort(groups(n)[0])
+
+    def b(i):
+        others = [j for j in range(n) if j != i]
+        bests, _ = best(g[None], others, k)
+        return k * bests.mean()  # each set's best counts for its k members
+
+    def m(i, j):  # (20), (21), counted from 1
+        if i == j:
+            return comb(i - 1, k - 1) if i >= k else 0
+        return comb(j - 2, k - 2) if j >= k >= 2 else 0
+
+    first = sum((m(i - 1, i - 1) + (i - 2) * m(i - 2, i - 1)) * g[i - 1] for i in range(2, n + 1))
+    assert b(0) == pytest.approx(first / comb(n - 1, k))
+    printed = sum((m(i, i) + (i - 2) * m(i - 1, i)) * g[i - 1] for i in range(2, n + 1))
+    assert (b(0) == pytest.approx(printed / comb(n - 1, k))) == (k == 1)
+    for i in range(1, n):
+        rise = (g[i - 1] - g[i]) * (m(i, i) + (i - 1) * m(i - 1, i)) / comb(n - 1, k)
+        assert b(i) - b(i - 1) == pytest.approx(rise, abs=1e-12)

@@ -152,6 +152,7 @@ def test_check_names_what_is_wrong():
         ("pkr", {}, "pkr: gamma must be given, allowed: gamma >= 1, real"),
         ("pkr", {"gamma": 0.5}, r"pkr: gamma = 0\.5, allowed: gamma >= 1, real"),
         ("pkr", {"gamma": 2, "base": "ppo"}, "pkr: base = 'ppo', allowed: grpo, reinforce, rft"),
+        ("biased_scaling", {"base": "rft"}, "base = 'rft', allowed: grpo, rloo"),
         ("grpo", {"gamma": 2}, "grpo: takes no gamma, got 2; it takes no such parameter"),
         ("bootstrap", {"num_set": 2}, "bootstrap: takes no num_set, got 2; it takes num_sets"),
         ("bootstrap", {"num_sets": 0}, "bootstrap: num_sets must be >= 1, got 0"),
