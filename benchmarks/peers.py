@@ -102,6 +102,26 @@ def loo(rewards, k):
     return (rewards - (rewards.sum() - rewards) / (n - 1)) / n
 
 
+def sloo_mixed(rewards, k):
+    """For k >= 2."""
+    n, plain = len(rewards), s(rewards, k)
+    centered = n / (n - 1) * (plain - plain.mean())
+    return (k - 1) / (n - 1) * sloo_minus_one(rewards, k) + centered
+
+
+def mixture(rewards, k):
+    return 0.5 * loo(rewards, 1) + 0.5 * sloo_minus_one(rewards, 4)
+
+
+def pass_all_k(rewards, k):
+    return -sloo_minus_one(-rewards, k)
+
+
+def rs_grpo(rewards, k):
+    raised = np.exp(2 * rewards)
+    return (raised / raised.mean() - 1) / 2
+
+
 # --- 0/1 rewards, from counts ---
 
 
@@ -194,6 +214,20 @@ def log_pass_at_k(rewards, k):
     if fails == 1:
         return np.zeros(len(rewards))
     return k * fails ** (k - 1) / (1 - fails**k) * rewards
+
+
+def w_reinforce(rewards, k):
+    return np.where(rewards == 1, 0.1, -1)
+
+
+@of_counts
+def maxrl_slopes(n, c, k):
+    """For a success and for a failure."""
+    sizes = np.arange(k)
+    return tuple((comb(n - 1 - m, sizes) / comb(n - 1, sizes)).sum() for m in (c - 1, c))
+
+
+maxrl = maxrl_slopes(rloo)
 
 
 # --- some sets ---

@@ -27,7 +27,13 @@ from benchmarks import peers
 from passk_jax import transforms
 
 NAMES = ("s", "sloo", "sloo_minus_one")
-OPTIONS = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
+OPTIONS = {
+    "pkr": {"gamma": 2.5},
+    "entropy_regularised": {"coefficient": 0.5},
+    "mixture": {"shares": (0.5, 0.0, 0.0, 0.5)},
+    "rs_grpo": {"coefficient": 2.0},
+    "w_reinforce": {"coefficient": 0.1},
+}
 
 
 # --- measurement ---

@@ -163,7 +163,9 @@ def get_config() -> config_dict.ConfigDict:
     config.estimator.gamma = optional(None, float)  # pkr: in its weight gamma (1 - rate)^(gamma-1)
     # pkr: "grpo", "reinforce" or "rft"; biased_scaling: "grpo" or "rloo".
     config.estimator.base = optional(None, str)
-    config.estimator.coefficient = optional(None, float)  # entropy_regularised: of the entropy
+    # entropy_regularised: of the entropy; rs_grpo: of the reward; w_reinforce: of a success.
+    config.estimator.coefficient = optional(None, float)
+    config.estimator.shares = optional(None, object)  # mixture: of k = 1, 2, ..., as (0.5, 0, 0.5)
     config.estimator.max_solve_rate = optional(None, float)  # without_easy: above it weights are 0
     config.estimator.num_sets = optional(None, int)  # bootstrap: sets drawn for each problem
     config.estimator.noise_share = optional(None, float)  # share of failures rewarded as successes

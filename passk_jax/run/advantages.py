@@ -114,7 +114,9 @@ def make_transformation(config: ConfigDict) -> Transformation:
     names = parse_schedule("estimator.name", own.name, is_name, "an estimator", config.steps)
     ks = parse_schedule("estimator.k", own.k, is_k, k_kind, config.steps)
     options = {
-        key: value for key, value in own.items() if key not in _OWN_KEYS and value is not None
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in own.items()
+        if key not in _OWN_KEYS and value is not None
     }
     transformation = Transformation(
         names=names,

@@ -28,6 +28,13 @@ from passk_jax.transforms.binary import (
 from passk_jax.transforms.estimator import (
     Estimator,
 )
+from passk_jax.transforms.objectives import (
+    maxrl,
+    mixture,
+    pass_all_k,
+    rs_grpo,
+    w_reinforce,
+)
 from passk_jax.transforms.pkpo import (
     loo,
     pass_at_k,
@@ -36,6 +43,7 @@ from passk_jax.transforms.pkpo import (
     sloo,
     sloo_centered,
     sloo_minus_one,
+    sloo_mixed,
     weights,
 )
 from passk_jax.transforms.sampled import (
@@ -94,9 +102,12 @@ __all__ = [
     "loo_minus_one_partitioned",
     "lookup",
     "make",
+    "maxrl",
+    "mixture",
     "naive_partitioned",
     "naive_partitioned_baselined",
     "noise_rewards",
+    "pass_all_k",
     "pass_at_k",
     "passk_analytical",
     "pkr",
@@ -105,14 +116,17 @@ __all__ = [
     "rho",
     "rloo",
     "rloo_k",
+    "rs_grpo",
     "s",
     "s_binary",
     "skew_r",
     "sloo",
     "sloo_centered",
     "sloo_minus_one",
+    "sloo_mixed",
     "surrogate_of",
     "upper_half",
+    "w_reinforce",
     "weights",
     "without_easy",
 ]

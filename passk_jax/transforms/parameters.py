@@ -119,6 +119,29 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shares:
+    """Real numbers a_1, a_2, ... for k = 1, 2, ..., at most n; static, because k is."""
+
+    static = True
+
+    def check(self, name: str, argument: str, value, n: int) -> tuple[float, ...]:
+        """Returns the value as a tuple, or raises TypeError or ValueError."""
+        if not isinstance(value, tuple | list) or not all(
+            inputs.is_real(each) and np.ndim(each) == 0 and not inputs.is_traced(each)
+            for each in value
+        ):
+            raise TypeError(f"{name}: {argument} must be a tuple of numbers, got {value!r}")
+        if not (1 <= len(value) <= n and all(math.isfinite(each) for each in value)):
+            allowed = self.describe(argument)
+            raise ValueError(f"{name}: {argument} = {value} with n = {n}, allowed: {allowed}")
+        return tuple(float(each) for each in value)
+
+    def describe(self, argument: str) -> str:
+        """Returns the allowed values in a few words."""
+        return f"{argument}: of k = 1, 2, ..., at most n finite numbers"
+
+
+@dataclasses.dataclass(frozen=True)
 class Key:
     """A PRNG key; the same key gives the same draw."""
 
@@ -162,4 +185,4 @@ class Flag:
         return f"{argument}: from the entropies of a batch"
 
 
-Parameter = SetSize | Real | Count | Choice | Key | Flag
+Parameter = SetSize | Real | Count | Choice | Shares | Key | Flag

@@ -77,7 +77,7 @@ def _weights(n: int, k: jax.Array, dtype: np.dtype) -> jax.Array:
     return last * jnp.append(ratio_to_last, jnp.ones(1, dtype))
 
 
-def _sort(rewards: jax.Array) -> tuple[jax.Array, jax.Array]:
+def sort(rewards: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the (n,) ascending rewards, and for each sample the first rank of its reward.
 
     Equal rewards share that rank, so `sums[first_rank]` gives them the same bits, in whatever order
@@ -140,7 +140,7 @@ def rho(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
 @jax.jit
 def _rho(rewards: jax.Array, k: jax.Array) -> jax.Array:
-    ascending, _ = _sort(rewards)
+    ascending, _ = sort(rewards)
     return jnp.sum(_weights(rewards.shape[0], k, rewards.dtype) * ascending)
 
 
@@ -168,7 +168,7 @@ def s(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     >>> print((6 * s(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6, 2/4 = 3/6
     [2. 3. 2. 3.]
     """
-    ascending, first_rank = _sort(rewards)
+    ascending, first_rank = sort(rewards)
     w = _weights(rewards.shape[0], k, rewards.dtype)
     s_lowest, _, rise = _lowest_and_rise(ascending, w, k)
     return jnp.cumsum(jnp.append(s_lowest, rise))[first_rank]
@@ -201,7 +201,7 @@ def sloo(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     [-6.  1. -6.  1.]
     """
     n = rewards.shape[0]
-    ascending, first_rank = _sort(rewards)
+    ascending, first_rank = sort(rewards)
     w = _weights(n, k, rewards.dtype)
     s_lowest, centered_lowest, rise = _lowest_and_rise(ascending, w, k)
     # (29) is c - (s - c) / (n-1)
@@ -237,7 +237,7 @@ def sloo_centered(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     [-1.  1. -1.  1.]
     """
     n = rewards.shape[0]
-    ascending, first_rank = _sort(rewards)
+    ascending, first_rank = sort(rewards)
     w = _weights(n, k, rewards.dtype)
     _, lowest, rise = _lowest_and_rise(ascending, w, k)
     return jnp.cumsum(jnp.append(lowest, n / jnp.asarray(n - k, w.dtype) * rise))[first_rank]
@@ -269,10 +269,43 @@ def sloo_minus_one(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     >>> print((6 * sloo_minus_one(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6
     [0. 2. 0. 2.]
     """
-    ascending, first_rank = _sort(rewards)
+    ascending, first_rank = sort(rewards)
     gaps = jnp.diff(ascending, prepend=ascending[:1])
     gained = jnp.cumsum(_weights(rewards.shape[0], k, rewards.dtype) * gaps)
     return jnp.where(k == 1, loo(rewards), gained[first_rank])
+
+
+@estimator("from PKPO (29, 33)", gradient_of="max@k", weights_for="sum", k=SetSize())
+def sloo_mixed(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Returns weights of the unbiased gradient of max_g@k: `rloo_k` for any real reward and k <= n.
+
+    (k-1)/(n-1) `sloo_minus_one` + (n-k)/(n-1) `sloo_centered`, in one sum that needs no division by
+    n - k. The shares add up to 1, so the mixture of two unbiased estimators is unbiased. For 0/1
+    rewards it is k/n times `rloo_k`, AS (15): the baseline is the success rate of the others.
+
+    Args:
+      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
+
+    Returns:
+      Weights (n,) for a sum over the group. A constant added to the rewards changes nothing, and
+      equal rewards give 0. k = 1 gives `loo`; k = n gives `sloo_minus_one` + n/(n-1) (s - mean s).
+
+    Raises:
+      TypeError: k is not an integer.
+      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
+        k or reward that is traced gives nan instead.
+
+    >>> print((18 * sloo_mixed(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 1/3 and 2/3 of both
+    [-2.  4. -2.  4.]
+    """
+    n = rewards.shape[0]
+    ascending, first_rank = sort(rewards)
+    w, gaps = _weights(n, k, rewards.dtype), jnp.diff(ascending)
+    j = jnp.arange(1, n, dtype=w.dtype)
+    lowest = -jnp.sum((n - j) * w[:-1] * gaps) / (n - 1)
+    rise = (n * w[:-1] + jnp.asarray(k - 1, w.dtype) * w[1:]) * gaps / (n - 1)
+    return jnp.cumsum(jnp.append(lowest, rise))[first_rank]
 
 
 @estimator("PKPO (26)", gradient_of="mean reward", weights_for="sum")

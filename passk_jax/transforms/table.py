@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from passk_jax.errors import ConfigError
-from passk_jax.transforms import binary, inputs, pkpo, sampled, shaping
+from passk_jax.transforms import binary, inputs, objectives, pkpo, sampled, shaping
 from passk_jax.transforms.estimator import Estimator
 from passk_jax.transforms.surrogate import from_surrogate
 
@@ -42,6 +42,7 @@ ESTIMATORS = _table(
     pkpo.sloo,
     pkpo.sloo_centered,
     pkpo.sloo_minus_one,
+    pkpo.sloo_mixed,
     binary.reinforce,
     binary.rloo,
     binary.grpo,
@@ -66,10 +67,16 @@ ESTIMATORS = _table(
     sampled.naive_partitioned_baselined,
     sampled.loo_minus_one_partitioned,
     sampled.best_of_n,
+    objectives.mixture,
+    objectives.maxrl,
+    objectives.pass_all_k,
+    objectives.rs_grpo,
+    objectives.w_reinforce,
 )
 
 # The caller of a batch gives these at each step; `make` settles the other parameters once.
 _GIVEN_AT_EACH_STEP = ("k", "key", "high_entropy")
+_ANY_N = 2**31 - 1  # `make` checks what no n allows; the estimator knows its n
 
 
 def lookup(name: str) -> Estimator:
@@ -134,7 +141,6 @@ def _check_options(row: Estimator, n: int, options: Mapping[str, object]) -> Non
             raise ValueError(f"{row.name}: {argument} must be given, allowed: {allowed}")
 
 
-@functools.cache
 def make(name: str, **options: float | int | str) -> Callable[..., jax.Array]:
     """Returns the named estimator for whole batches, in the learner's convention.
 
@@ -160,8 +166,14 @@ def make(name: str, **options: float | int | str) -> Callable[..., jax.Array]:
     >>> print((3 * advantages).round())  # n = 4 times 2/6
     [[0. 4. 0. 4.]]
     """
+    hashable = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+    return _make(name, **hashable)
+
+
+@functools.cache
+def _make(name: str, **options: object) -> Callable[..., jax.Array]:
     row = lookup(name)
-    _check_options(row, 2, options)
+    _check_options(row, _ANY_N, options)
 
     def advantages(rewards, k=None, *, key=None, entropy=None) -> jax.Array:
         if not hasattr(rewards, "shape"):

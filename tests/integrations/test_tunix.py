@@ -25,7 +25,8 @@ def from_tunix(name):
 
 
 def test_the_table_is_registered(registered):
-    missing = {"adaptive", "entropy_regularised"}  # no entropies, no coefficient
+    # no entropies, no coefficient, no shares
+    missing = {"adaptive", "entropy_regularised", "rs_grpo", "w_reinforce", "mixture"}
     assert set(registered) == {f"passk_jax/{n}" for n in transforms.ESTIMATORS.keys() - missing}
     known = function_registry.default_registry.list_functions("advantage_estimator")
     assert set(registered) <= set(known)

@@ -21,7 +21,13 @@ from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample
 from tests.tiny import ROOT, compilations, tiny_config
 
-OPTIONS = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
+OPTIONS = {
+    "pkr": {"gamma": 2.5},
+    "entropy_regularised": {"coefficient": 0.5},
+    "mixture": {"shares": [0.5, 0.5]},
+    "rs_grpo": {"coefficient": 2.0},
+    "w_reinforce": {"coefficient": 0.1},
+}
 KEY = jax.random.key(7)
 
 

@@ -48,6 +48,16 @@ def passk_analytical(n, c, k):
     return (1 - rho_k) / sigma, (1 - rho_k - f(n, c, k)[1]) / sigma
 
 
+def delta(n, m, k):
+    """The slope of sum_{j <= k} pass@j / j, estimated from n - 1 others with m successes."""
+    return sum(C(n - 1 - m, j - 1) / C(n - 1, j - 1) for j in range(1, k + 1))
+
+
+def rs_grpo(n, c, beta):
+    mean = (c * math.exp(beta) + n - c) / n
+    return (math.exp(beta) / mean - 1) / beta, (1 / mean - 1) / beta
+
+
 def mix(share, first, second):
     return tuple(share * a + (1 - share) * b for a, b in zip(first, second, strict=True))
 
@@ -68,6 +78,10 @@ WITH_K = {
     "combination_direct": lambda n, c, k: mix(c / n, times(f(n, c, k), grpo(n, c)), grpo(n, c)),
     "exceeding": lambda n, c, k: times(4 / (10 * math.log(c + 0.5)), passk_analytical(n, c, k)),
     "without_easy": lambda n, c, k: times(float(c <= n / 2), passk_analytical(n, c, k)),
+    "maxrl": lambda n, c, k: (
+        delta(n, c - 1, k) * (1 - (c - 1) / (n - 1)),
+        -delta(n, c, k) * c / (n - 1),
+    ),
     "log_pass_at_k": lambda n, c, k: (k * (1 - c / n) ** (k - 1) / (1 - (1 - c / n) ** k), 0),
 }
 WITHOUT_K = {
@@ -81,6 +95,8 @@ WITH_NUMBER = {
     "pkr-reinforce": lambda n, c, x: pkr(n, c, x, "reinforce"),
     "pkr-grpo": lambda n, c, x: pkr(n, c, x, "grpo"),
     "biased_scaling-rloo": lambda n, c, x: times((1 - c / n) ** (x - 1), rloo(n, c)),
+    "rs_grpo": rs_grpo,
+    "w_reinforce": lambda n, c, x: (x, -1),
     "entropy_regularised": lambda n, c, x: times(
         1 + x * math.sqrt(c / n * (1 - c / n)) * math.log((n - c) / c), grpo(n, c)
     ),
@@ -92,6 +108,7 @@ UNBASELINED = {
     "s_binary": lambda n, k: (0, k / n),
     "log_pass_at_k": lambda n, k: (0, float(k == 1)),
     "pkr-rft": lambda n, x: (0, float(x == 1)),
+    "w_reinforce": lambda n, x: (-1, x),
     "pkr-reinforce": lambda n, x: (-x, float(x == 1)),
 }
 
@@ -311,7 +328,8 @@ def test_equal_rewards_give_paper_and_centred_weights():
 @pytest.mark.parametrize("name", [n for n, row in transforms.ESTIMATORS.items() if row.binary])
 def test_groups_of_equal_rewards_are_never_nan_in_float32(name, n):
     row = transforms.ESTIMATORS[name]
-    given = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 1.0}}.get(name, {})
+    given = {"gamma": 2.5, "coefficient": 1.0}
+    given = {parameter: given[parameter] for parameter in row.parameters if parameter in given}
     if name == "adaptive":
         given = {"high_entropy": True}
     for k in (1, 3, n) if row.takes_k else (None,):

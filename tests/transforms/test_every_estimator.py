@@ -14,6 +14,7 @@ GIVEN = {
     "gamma": 2.5,
     "coefficient": 0.5,
     "high_entropy": False,
+    "shares": (0.25, 0.5),
 }
 REWARDS = np.array([0, 1, 0, 0, 1, 0], np.float32)
 

@@ -234,6 +234,6 @@ def test_both_ways_of_sorting_agree(n, monkeypatch):
     expected_first = np.searchsorted(expected_ascending, rewards)
     for largest_n in (0, n):
         monkeypatch.setattr(pkpo, "_PAIRWISE_MAX_N", largest_n)
-        ascending, first_rank = pkpo._sort(jnp.asarray(rewards))
+        ascending, first_rank = pkpo.sort(jnp.asarray(rewards))
         np.testing.assert_array_equal(ascending, expected_ascending)
         np.testing.assert_array_equal(first_rank, expected_first)

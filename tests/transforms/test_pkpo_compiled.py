@@ -96,7 +96,13 @@ def test_sharded_equals_unsharded():
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
         from passk_jax import transforms
 
-        options = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
+        options = {
+            "pkr": {"gamma": 2.5},
+            "entropy_regularised": {"coefficient": 0.5},
+            "mixture": {"shares": (0.5, 0.0, 0.5)},
+            "rs_grpo": {"coefficient": 2.0},
+            "w_reinforce": {"coefficient": 0.1},
+        }
         mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "model"))
         for n in (16, 64):
             rewards = np.random.default_rng(0).integers(0, 2, size=(8, n)).astype(np.float32)

@@ -53,6 +53,7 @@ PAIRS = {
     "reinforce_k": (lambda rate: 1 - (1 - rate) ** K, transforms.reinforce_k, (K,)),
     "biased_scaling": (lambda rate: incomplete_beta(rate, K), transforms.biased_scaling, (K,)),
     "pkr": (lambda rate: K * incomplete_beta(rate, K), transforms.pkr, (K,)),
+    "rs_grpo": (lambda rate: jnp.log1p(rate * jnp.expm1(2.0)) / 2, transforms.rs_grpo, (2.0,)),
     "log_pass_at_k": (lambda rate: jnp.log(1 - (1 - rate) ** K), transforms.log_pass_at_k, (K,)),
 }
 EXACT = ("rloo", "rloo_k", "reinforce_k")  # unbiased, hence at every n
@@ -100,7 +101,13 @@ def test_from_a_surrogate_to_its_estimator(name):
     # k or knows no baseline: there it agrees as n grows
     surrogate, estimator, parameters = PAIRS[name]
     made = transforms.from_surrogate(surrogate)
-    n = {"grpo": 16, "skew_r": 16, "entropy_regularised": 16, "biased_scaling": 16}.get(name, 3000)
+    n = {
+        "grpo": 16,
+        "skew_r": 16,
+        "entropy_regularised": 16,
+        "biased_scaling": 16,
+        "rs_grpo": 16,
+    }.get(name, 3000)
     rewards, _ = groups(n)
     rewards = rewards[n // 20 :: max(n // 40, 1)][:36]
     expected = jax.vmap(lambda r: estimator(r, *parameters))(rewards)

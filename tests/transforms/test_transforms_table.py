@@ -14,12 +14,18 @@ from passk_jax.transforms import table
 
 REWARDS_PxN = np.array([[0.2, 1.0, -0.5, 0.25, 0.9]], np.float32)
 BINARY_PxN = np.array([[0, 1, 0, 0, 1], [1, 0, 0, 1, 1]], np.float32)
-OPTIONS = {"pkr": {"gamma": 2.5}, "entropy_regularised": {"coefficient": 0.5}}
+OPTIONS = {
+    "pkr": {"gamma": 2.5},
+    "entropy_regularised": {"coefficient": 0.5},
+    "mixture": {"shares": (0.5, 0, 2)},
+    "rs_grpo": {"coefficient": 2.0},
+    "w_reinforce": {"coefficient": 0.1},
+}
 GIVEN = {"key": jax.random.key(0), "entropy": np.array([0.5, 0.2], np.float32)}
 
 
 def test_every_name_is_its_function():
-    assert len(transforms.ESTIMATORS) == 29
+    assert len(transforms.ESTIMATORS) == 35
     for name, row in transforms.ESTIMATORS.items():
         assert row.name == name
         assert row.function is getattr(transforms, name)
@@ -62,6 +68,8 @@ def test_gamma_and_the_other_numbers_may_be_traced():
         "pkr": (1.0, 2.5),
         "biased_scaling": (1.0, 40.0),
         "entropy_regularised": (0.0, 0.7),
+        "rs_grpo": (0.0, 0.7),
+        "w_reinforce": (0.0, 0.7),
     }.items():
         run = jax.jit(jax.vmap(getattr(transforms, name), in_axes=(0, None)))
         for value in values:
@@ -102,9 +110,11 @@ def test_make_returns_one_function_for_a_name():
 
 @pytest.mark.parametrize("function", [transforms.make, lambda name: transforms.check(name, 4, 2)])
 def test_an_unknown_name_lists_the_known_ones(function):
-    with pytest.raises(ValueError, match=r"unknown estimator 'ppo', known: loo, s, .*, best_of_n$"):
+    with pytest.raises(
+        ValueError, match=r"unknown estimator 'ppo', known: loo, s, .*, w_reinforce$"
+    ):
         function("ppo")
-    with pytest.raises(ValueError, match="best_of_n; did you mean 'sloo_minus_one'"):
+    with pytest.raises(ValueError, match="w_reinforce; did you mean 'sloo_minus_one'"):
         function("sloo_minus1")
 
 
@@ -153,6 +163,9 @@ def test_check_names_what_is_wrong():
         ("pkr", {"gamma": 0.5}, r"pkr: gamma = 0\.5, allowed: gamma >= 1, real"),
         ("pkr", {"gamma": 2, "base": "ppo"}, "pkr: base = 'ppo', allowed: grpo, reinforce, rft"),
         ("biased_scaling", {"base": "rft"}, "base = 'rft', allowed: grpo, rloo"),
+        ("mixture", {}, "mixture: shares must be given, allowed: shares: of k = 1, 2, ..., at"),
+        ("mixture", {"shares": ()}, r"mixture: shares = \(\) with n = .*, allowed: shares: of k"),
+        ("mixture", {"shares": (1, float("inf"))}, r"mixture: shares = \(1, inf\) with"),
         ("grpo", {"gamma": 2}, "grpo: takes no gamma, got 2; it takes no such parameter"),
         ("bootstrap", {"num_set": 2}, "bootstrap: takes no num_set, got 2; it takes num_sets"),
         ("bootstrap", {"num_sets": 0}, "bootstrap: num_sets must be >= 1, got 0"),
@@ -166,6 +179,21 @@ def test_options_are_checked_by_name_and_range(name, options, message):
     k = 2 if transforms.ESTIMATORS[name].takes_k else None
     with pytest.raises(ValueError, match=message):
         transforms.check(name, 16, k, **options)
+
+
+def test_shares_are_numbers_and_at_most_n():
+    for bad in (0.5, "12", (True, 1), (0.5, None)):
+        with pytest.raises(TypeError, match="mixture: shares must be a tuple of numbers, got"):
+            transforms.check("mixture", 4, None, shares=bad)
+    transforms.check("mixture", 4, None, shares=(1, 2, 3, 4))
+    for refused in (
+        lambda: transforms.check("mixture", 4, None, shares=(1,) * 5),
+        lambda: transforms.make("mixture", shares=(1,) * 6)(BINARY_PxN),
+    ):
+        with pytest.raises(ValueError, match=r"mixture: shares = \(1.*\) with n = "):
+            refused()
+    listed = transforms.make("mixture", shares=[0.5, 1.0])  # as a config's JSON file has it
+    assert listed is transforms.make("mixture", shares=(0.5, 1.0))
 
 
 def test_a_batch_is_checked_before_it_is_transformed():

@@ -26,6 +26,9 @@ OPTIONS = {
     "without_easy": {"max_solve_rate": 0.4},
     "entropy_regularised": {"coefficient": 0.5},
     "adaptive": {"high_entropy": False},
+    "mixture": {"shares": (0.7, -1.5)},
+    "rs_grpo": {"coefficient": 1.5},
+    "w_reinforce": {"coefficient": 0.1},
 }
 SET_DEPENDENT = ("full_sampling", "bootstrap", "best_of_n")  # equal rewards, different weights
 
@@ -81,6 +84,12 @@ TARGETS = {
     "max@k": exact_gradient,
     "pass@k": exact_gradient,  # for 0/1 rewards it is the same
     "pass@k / k": lambda rewards, k: exact_gradient(rewards, k) / k,
+    "min@k": lambda rewards, k: -exact_gradient(-rewards, k),  # the worst is minus the best of -r
+    "sum pass@j/j": lambda rewards, k: sum(exact_gradient(rewards, j) / j for j in range(1, k + 1)),
+    "sum a max@k": lambda rewards, k: (
+        0.7 * exact_gradient(rewards, 1) - 1.5 * exact_gradient(rewards, 2)
+    ),
+    "(1+c) pass@1": lambda rewards, k: 1.1 * exact_gradient(rewards, 1),
 }
 
 
@@ -146,6 +155,18 @@ def test_by_pkr_18_the_best_of_n_would_be_exact_if_the_rate_were_known(n):
         np.testing.assert_allclose(
             expected_estimate(known, BINARY, n, k), exact_gradient(BINARY, k), rtol=1e-10
         )
+
+
+def test_min_at_k_of_the_bandit():
+    # the reference itself: the worst of 3 is at least x if all three are
+    ascending = np.argsort(GRADED)
+
+    def expected_worst(logits):
+        at_least = jnp.cumsum(jax.nn.softmax(logits)[ascending][::-1])[::-1] ** 3
+        return GRADED[ascending] @ -jnp.diff(jnp.append(at_least, 0))
+
+    expected = jax.grad(expected_worst)(jnp.asarray(LOGITS))
+    np.testing.assert_allclose(TARGETS["min@k"](GRADED, 3), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("n", "k"), [(4, 2), (5, 3)])
