@@ -57,9 +57,9 @@ CHIPS = {
     "tpu7x": Chip(2307e12 / 2, 94.75 * GIB, 7380e9 / 2, 1200e9 / 12 / 2, 3, 4, 9216, 2),
 }
 
-# US dollars for a chip-hour on demand in the United States, and when somebody read that on
-# cloud.google.com/tpu/pricing. v5p: jax-ml.github.io/scaling-book/applied-inference. The others
-# were read again in September 2026. The page no longer lists v4.
+# US dollars for a chip-hour on demand in the United States, and the month in which others quoted
+# that from cloud.google.com/tpu/pricing (v5p: jax-ml.github.io/scaling-book/applied-inference). No
+# quotation of v4's was found.
 PRICES = {
     "v5e": (1.20, "2026-09"),
     "v5p": (4.20, "2025-02"),
