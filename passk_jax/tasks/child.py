@@ -1,5 +1,6 @@
 """A helper process on a pipe: it ends with this process, and no wait for it lasts for ever."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import multiprocessing.connection
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -91,6 +92,25 @@ def connect() -> multiprocessing.connection.Connection:
     parent, descriptor = int(sys.argv.pop(1)), int(sys.argv.pop(1))
     end_with(parent)
     return multiprocessing.connection.Connection(descriptor)
+
+
+@contextlib.contextmanager
+def heartbeat(connection: multiprocessing.connection.Connection) -> Iterator[None]:
+    """Sends `None` every second, from a thread that has ended when the block has."""
+    done = threading.Event()
+
+    def beat():
+        with contextlib.suppress(OSError):  # the other end is gone
+            while not done.wait(1.0):
+                connection.send(None)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def end_with(parent: int) -> None:

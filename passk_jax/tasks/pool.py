@@ -30,8 +30,10 @@ from passk_jax.tasks import child
 from passk_jax.tasks.base import KilledError, Score
 
 NUM_WORKERS = 32
-# The time in which a server must have imported its function before the first batch.
+# The time in which a server must have imported its function before the first batch, and for how
+# long it may be silent meanwhile: on a busy machine Python itself takes a while to start.
 _START_S = 120.0
+_START_SILENT_S = 30.0
 # A server says every second that it lives. One that is silent for so long is ended.
 _SILENT_S = 3.0
 # A worker is ended from outside by these: the kernel's want of memory, an operator, a test.
@@ -66,7 +68,7 @@ def score(
 
     Raises:
       ConfigError: The function cannot be imported.
-      RuntimeError: The server died twice before it was ready.
+      RuntimeError: The server died, or was stopped, twice before it was ready.
     """
     if not items:
         return []
@@ -105,15 +107,21 @@ class _Server:
                     silences += ready and time.monotonic() - heard >= _SILENT_S
                     self.stop()
         if left and not ready:
-            raise RuntimeError(f"the scoring server of {self.key[0]} died twice while it started")
+            raise RuntimeError(
+                f"the scoring server of {self.key[0]} died, or was stopped, twice while it started"
+            )
         for number in left:
             scores[number] = _failure("the scoring server died, or was stopped, twice")
         return [scores[number] for number in range(len(items))]
 
     def _start(self) -> None:
-        starting = child.Child(__name__, *self.key)
+        starting, end = child.Child(__name__, *self.key), time.monotonic() + _START_S
         try:
-            reply = starting.receive(_START_S)  # EOFError: it died, and stderr says why
+            # EOFError: it died, and stderr says why; or it was stopped.
+            while (reply := starting.receive(_START_SILENT_S)) is None and time.monotonic() < end:
+                pass
+            if reply is None:
+                raise EOFError
             if reply is not True:
                 raise ConfigError(f"the scoring server of {self.key[0]} did not start: {reply}")
         except BaseException:
@@ -293,7 +301,8 @@ def _work(connection, inherited, server: int, function: Callable, memory_limit_m
 def _serve(client, function_name: str, memory_limit_mb: int, num_workers: int) -> None:
     module, _, attribute = function_name.partition(":")
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        with child.heartbeat(client):
+            function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         client.send(f"{type(error).__name__}: {error}")
         return

@@ -163,11 +163,21 @@ def test_a_server_started_by_a_thread_outlives_it():
     assert server().process.pid == before
 
 
-def test_a_server_that_cannot_start_is_an_error(tmp_path, monkeypatch):
-    (tmp_path / "fatal.py").write_text("import os\nos._exit(7)\n")
+@pytest.mark.parametrize("end", ["os._exit(7)", "os.kill(os.getpid(), 19)  # SIGSTOP"])
+def test_a_server_that_cannot_start_is_an_error(end, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_START_SILENT_S", 2.0)
+    (tmp_path / "fatal.py").write_text(f"import os\n{end}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(RuntimeError, match="server of fatal:none died twice while it started"):
+    with pytest.raises(RuntimeError, match="server of fatal:none died, or was stopped, twice"):
         pool.score("fatal:none", [("x",)], time_limit_s=1)
+
+
+def test_a_server_may_take_long_to_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_START_SILENT_S", 2.0)
+    text = "import time\nfrom passk_jax.tasks import Score\ntime.sleep(3.5)\n"
+    (tmp_path / "slow.py").write_text(text + "def good(x):\n    return Score(x, True, None)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert pool.score("slow:good", [(2.0,)], time_limit_s=5)[0].reward == 2.0
 
 
 def test_a_function_that_is_not_there_is_named():
