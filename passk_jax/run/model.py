@@ -71,8 +71,11 @@ def _checkpoint(place: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Returns the model's settings, `None` if the folder does not say them, and its tokenizer."""
     checks.check_init_from(place)
     folder = epath.Path(hub.local(place, weights=False))
-    for run in (folder, *folder.parents[:2]):  # a run, its checkpoints, or one of them
-        if (run / "record.json").exists() or (run / "checkpoints").is_dir():
+    # A run, its checkpoints, or one of them.
+    above = [each.parent for each in (folder, folder.parent) if each.name == "checkpoints"]
+    for run in (folder, *above):
+        has_run = (run / "record.json").exists() or (run / "checkpoints").is_dir()
+        if has_run and (run / "config.json").exists():
             return _of_run(record.read_config(run))
     try:
         model = params.describe(folder)

@@ -88,5 +88,6 @@ def test_a_completion_ends_with_the_token_that_completes_a_stop_string(sampled):
 
 @pytest.mark.parametrize("wrong", ["\nclass", ("",), (1,), {"a": 1}])
 def test_mistakes(wrong):
-    with pytest.raises(ConfigError, match=r"config\.sampling\.stop_strings = .*: texts such as"):
+    message = r"(?s)config\.sampling\.stop_strings = .*: texts such as"
+    with pytest.raises(ConfigError, match=message):
         build(tiny_config(sampling__stop_strings=wrong))

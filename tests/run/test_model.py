@@ -53,8 +53,9 @@ def test_without_a_checkpoint_the_default_job_is_what_it_was():
 @pytest.mark.parametrize("model", [TINY3, QWEN3, LLAMA], ids=["gemma3", "qwen3", "llama"])
 def test_the_folder_decides(tmp_path, model):
     scale = 12**-0.5 if model is TINY3 else None
-    model = folder_of(tmp_path / "model", dataclasses.replace(model, query_scale=scale))
-    config = config_with(init_from=str(tmp_path / "model"), policy__dtype="bfloat16")
+    folder = tmp_path / "checkpoints" / "model"  # whose parent is no run
+    model = folder_of(folder, dataclasses.replace(model, query_scale=scale))
+    config = config_with(init_from=str(folder), policy__dtype="bfloat16")
     found = build(config).decoder.config
     assert (found.dtype, found.remat) == ("bfloat16", "dots")  # these are the run's
     assert params.config_json.differences(found, model) == []

@@ -13,10 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default
 from passk_jax.errors import CheckpointError, ConfigError
-from passk_jax.policy import params as params_lib
 from passk_jax.policy.formats import safetensors
+from passk_jax.policy.settings import MODEL
 from passk_jax.run import pretrained, workdir
 from passk_jax.run.export import export
 from passk_jax.run.loop import train
@@ -63,13 +62,9 @@ def transformers():
 
 def config_for(folder, **changes):
     """A small job that begins with a folder."""
-    sizes = params_lib.read_config(folder)
-    policy = {f"policy__{name}": getattr(sizes, name) for name in default.get_config().policy}
     return tiny_config(
-        **policy,
+        **{f"policy__{name}": None for name in MODEL},
         init_from=str(folder),
-        tokenizer__name="huggingface",
-        tokenizer__path=str(folder),
         sampling__max_prompt_tokens=48,
         sampling__max_response_tokens=NUM_TOKENS,
         **changes,
