@@ -157,7 +157,8 @@ def _card(title: str, directory: epath.Path, config: ConfigDict, step: int) -> s
     """Returns a model card: from what, by which method, for how long, and what came of it."""
     rows = tracking.read_rows(directory / "metrics.jsonl")
     rows = [row for row in rows if row["step"] <= step and any(k.startswith("eval/") for k in row)]
-    figures = {k: v for k, v in (rows[-1] if rows else {}).items() if k.startswith("eval/pass@")}
+    last = rows[-1] if rows else {}
+    figures = {k: v for k, v in last.items() if k.startswith("eval/pass@") and v is not None}
     lora = "" if config.lora.rank is None else f", LoRA of rank {config.lora.rank}"
     base = None if config.init_from is None else hub.name(config.init_from)
     lines = [
