@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from passk_jax import tracking
 from passk_jax.learner.checkpoint import quiet_logs
-from passk_jax.run import record, workdir
+from passk_jax.run import model, record, workdir
 from passk_jax.run.loop import Loop
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -68,7 +68,8 @@ class Run:
         """
         if not self.scores_file.exists():
             return None
-        if record.Claim(epath.Path(self.workdir), self.config).changes:
+        folder = epath.Path(self.workdir)
+        if record.Claim(folder, model.resolved(self.config, folder)).changes:
             return None  # it goes on
         written = json.loads(self.scores_file.read_text())
         return written["metrics"] if written["evaluations"] == self._asked() else None
@@ -82,7 +83,7 @@ class Run:
         begun, resumed = time.perf_counter(), self.workdir.exists()
         parts = build(self.config)
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-            with workdir.hold(epath.Path(self.workdir), self.config, parts.data()) as files:
+            with workdir.hold(epath.Path(self.workdir), parts.config, parts.data()) as files:
                 with contextlib.closing(Loop(parts, epath.Path(self.workdir), files)) as loop:
                     loop.run_all()
         metrics = self._score(parts)
