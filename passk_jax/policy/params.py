@@ -19,6 +19,7 @@ from etils import epath
 from jax.sharding import SingleDeviceSharding
 
 from passk_jax.errors import CheckpointError
+from passk_jax.policy import hub
 from passk_jax.policy.config import GEMMA2_2B, MODELS, DecoderConfig
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.formats import config_json, layouts, orbax, safetensors
@@ -37,7 +38,8 @@ def load(
     Args:
       folder: Folder of a checkpoint of the `gemma` package (`gemma.gm.ckpts`, as published or as it
         saves them), of Hugging Face (safetensors, one file or shards with an index), or of this
-        package (a run's folder, whose latest checkpoint is read, or one checkpoint's).
+        package (a run's folder, whose latest checkpoint is read, or one checkpoint's); or
+        hf://org/name, which `hub.local` fetches.
       config: The decoder's config.
       template: The decoder's tree of arrays or `jax.ShapeDtypeStruct`s. Each parameter gets the
         dtype and the sharding given there (no sharding: the first device).
@@ -48,8 +50,9 @@ def load(
     Raises:
       CheckpointError: The folder is not a checkpoint, or is one of another size or family, or is
         truncated, corrupt or incomplete. Names and headers are checked before any tensor is read.
+      ConfigError: See `hub.local`.
     """
-    targets = layouts.flatten(template)
+    folder, targets = hub.local(str(folder)), layouts.flatten(template)
     files, layout = _checked(folder, config, targets)
     parameters = {}
     for entry in layout:
@@ -65,7 +68,7 @@ def load(
 
 def check(folder: str | pathlib.Path, config: DecoderConfig, template: Mapping[str, Any]) -> None:
     """Checks all that `load` checks before it reads a tensor; arguments and errors are the same."""
-    _checked(folder, config, layouts.flatten(template))
+    _checked(hub.local(str(folder)), config, layouts.flatten(template))
 
 
 def _checked(folder, config, targets):

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from etils import epath
 
@@ -316,7 +316,12 @@ def _chat_template(folder: epath.Path, config: Mapping) -> str | None:
 def _generation_ends(folder: epath.Path) -> list[int]:
     """Returns the tokens that end a text according to generation_config.json, if it is there."""
     file = folder / "generation_config.json"
-    ends = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+    return end_ids(json.loads(file.read_text())) if file.exists() else []
+
+
+def end_ids(settings: Mapping[str, Any]) -> list[int]:
+    """Returns the `eos_token_id` of a file of Hugging Face's: one id, a list of them, or none."""
+    ends = settings.get("eos_token_id")
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 

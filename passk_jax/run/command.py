@@ -26,8 +26,8 @@ from passk_jax.errors import (
 from passk_jax.run import overrides
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-# The paths of the shipped configs in a checkout. Elsewhere such a path is a name.
 _SAMPLING = ("max_response_tokens", "top_k", "top_p")
+# The paths of the shipped configs in a checkout. Elsewhere such a path is a name.
 _SHIPPED = re.compile(r"((passk_jax/)?configs/)?(\w+)(\.py)?")
 
 

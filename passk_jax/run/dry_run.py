@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from passk_jax.errors import printable
 from passk_jax.learner.train_state import abstract_base, abstract_state
-from passk_jax.policy import hub, params
+from passk_jax.policy import params
 from passk_jax.rollout.prompts import encode_prompts
 from passk_jax.run import checks, record
 from passk_jax.run.parts import Parts, build
@@ -27,7 +27,7 @@ def dry_run(config: ConfigDict, directory: epath.Path, fork_from: str | None = N
     checks.check_init_from(config.init_from)
     if config.init_from is not None:
         template = trained if config.lora.rank is None else abstract_base(parts.decoder)
-        params.check(hub.local(config.init_from), parts.decoder.config, template)
+        params.check(config.init_from, parts.decoder.config, template)
     count = sum(leaf.size for leaf in jax.tree.leaves(trained))
     problems, samples = config.prompts_per_step, config.samples_per_prompt
     held_out = parts.task.split(config.evaluation.split)[: config.evaluation.num_problems]

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from passk_jax import processes, tasks, tracking
 from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import abstract_state
-from passk_jax.policy import hub
 from passk_jax.policy import params as params_lib
 from passk_jax.rollout.sampler import SamplingConfig
 from passk_jax.run import checks, compilations, groups, record, workdir
@@ -98,9 +97,10 @@ def load(
     compilations.keep(config.get("compilation_cache"))
     parts = processes.together(lambda: build(config, estimator=False), (ConfigError,))
     parts = dataclasses.replace(parts, sampling=_changed(parts.sampling, sampling or {}))
-    workdir.check_same({"problems": record.digest(parts.data())})
+    data = parts.data()
+    workdir.check_same({"problems": record.digest(data)})
     if directory is not None:
-        _check_known(directory, split, parts)
+        _check_known(directory, split, data)
     try:
         problems = parts.task.split(split)[:num_problems]
     except ConfigError as error:
@@ -111,7 +111,7 @@ def load(
         step, variables = restore_variables(parts, directory, checkpoint)
     else:
         template = abstract_state(parts.decoder, parts.optimizer).params
-        params = params_lib.load(hub.local(config.init_from), parts.decoder.config, template)
+        params = params_lib.load(config.init_from, parts.decoder.config, template)
         step, variables = 0, {"params": params}
     return Policy(parts, problems, step, parts.sampling_params(variables))
 
@@ -139,10 +139,10 @@ def _changed(sampling: SamplingConfig, changes: Mapping[str, Any]) -> SamplingCo
     return dataclasses.replace(sampling, response_buckets=shorter, **changes)
 
 
-def _check_known(directory: epath.Path, split: str, parts: Parts) -> None:
+def _check_known(directory: epath.Path, split: str, new: Mapping[str, Mapping[str, str]]) -> None:
     """Checks that a split is what the run had, where the run read it."""
     file = directory / "data.json"
-    old, new = record.read_json(file) if file.exists() else {}, parts.data()
+    old = record.read_json(file) if file.exists() else {}
     if split not in old or split not in new:
         return
     lines = record.other_problems({split: old[split]}, {split: new[split]})

@@ -15,7 +15,7 @@ from passk_jax.errors import CheckpointError, ConfigError
 from passk_jax.policy import hub
 from passk_jax.policy import params as params_lib
 from passk_jax.policy.lora import merged
-from passk_jax.policy.tokenizer import Tokenizer
+from passk_jax.policy.tokenizer import Tokenizer, end_ids
 from passk_jax.run import checks, record, workdir
 from passk_jax.run.parts import build
 from passk_jax.run.state import restore_variables
@@ -101,11 +101,11 @@ def export(
             checkpointer.save(out.absolute(), {"params": params})
     else:
         came_in = _came_in(config.init_from)
-        params_lib.save_huggingface(
-            out, params, decoder, _settings(config, tokenizer, came_in), max_shard_bytes
-        )
-        generation = _ends(tokenizer, came_in)
-        _write_json(out / "generation_config.json", came_in["generation"] | generation)
+        ends = _ends(tokenizer, came_in)
+        settings = ends | _longest(config, came_in)
+        params_lib.save_huggingface(out, params, decoder, settings, max_shard_bytes)
+        generation = json.dumps(came_in["generation"] | ends, indent=2) + "\n"
+        (out / "generation_config.json").write_text(generation)
         _copy_tokenizer(config.tokenizer.path, out)
         (out / "README.md").write_text(_card(out.name, directory, config, step))
     return step
@@ -133,8 +133,7 @@ def _came_in(init_from: str | None) -> dict[str, dict[str, Any]]:
 
 def _ends(tokenizer: Tokenizer, came_in: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Returns the tokens that end, fill and begin a text: the folder's, and those of the run."""
-    ends = came_in["generation"].get("eos_token_id", came_in["config"].get("eos_token_id"))
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    ends = end_ids(came_in["config"] | came_in["generation"])
     return {
         "eos_token_id": list(dict.fromkeys([*ends, *tokenizer.stop_ids])),
         "pad_token_id": tokenizer.pad_id,
@@ -142,15 +141,12 @@ def _ends(tokenizer: Tokenizer, came_in: dict[str, dict[str, Any]]) -> dict[str,
     }
 
 
-def _settings(config, tokenizer, came_in) -> dict[str, Any]:
-    """Returns what config.json says beside the model: the tokens, and how long a text may be."""
-    limits, settings = config.sampling, _ends(tokenizer, came_in)
+def _longest(config: ConfigDict, came_in: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Returns what config.json says of how long a text may be."""
     if came_in["config"]:  # a key that is missing there means the family's default
-        longest = {k: v for k, v in came_in["config"].items() if k == "max_position_embeddings"}
-    else:
-        most = limits.max_prompt_tokens + limits.max_response_tokens
-        longest = {"max_position_embeddings": max(8192, most)}
-    return settings | longest
+        return {k: v for k, v in came_in["config"].items() if k == "max_position_embeddings"}
+    most = config.sampling.max_prompt_tokens + config.sampling.max_response_tokens
+    return {"max_position_embeddings": max(8192, most)}
 
 
 def _card(title: str, directory: epath.Path, config: ConfigDict, step: int) -> str:
@@ -178,10 +174,6 @@ def _card(title: str, directory: epath.Path, config: ConfigDict, step: int) -> s
         lines += ["", "| figure | value |", "|---|---|"]
         lines += [f"| {k.removeprefix('eval/')} | {v:.4f} |" for k, v in figures.items()]
     return "\n".join(lines) + "\n"
-
-
-def _write_json(file: pathlib.Path, data: dict[str, Any]) -> None:
-    file.write_text(json.dumps(data, indent=2) + "\n")
 
 
 def _copy_tokenizer(path: str | None, out: pathlib.Path) -> None:

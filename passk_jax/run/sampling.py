@@ -134,7 +134,7 @@ def _score_own(
     """Scores what this process holds: [p, n, reward, correct, failed, answer, text or None]."""
     own = processes.own_rows(rollout.tokens)
     asked = [problems[p] for p, _ in own]
-    strings = stops.check(parts.config.sampling.stop_strings)
+    strings = parts.config.sampling.stop_strings or ()
     texts = [stops.cut(parts.tokenizer.decode(ids.tolist()), strings) for ids in own.values()]
     rows, failures = [], []
     for (p, n), problem, text, score in zip(

@@ -17,7 +17,6 @@ from passk_jax.learner.train_state import (
     base_params,
     init_state,
 )
-from passk_jax.policy import hub
 from passk_jax.policy.params import load
 from passk_jax.run import checks
 from passk_jax.run.parts import Parts
@@ -116,7 +115,7 @@ def restore_or_begin(
     optimizer = parts.warm_start_optimizer if config.warm_start.steps else parts.optimizer
     if frozen is None and config.init_from is not None:
         template = abstract_state(parts.decoder, optimizer)
-        params = load(hub.local(config.init_from), parts.decoder.config, template.params)
+        params = load(config.init_from, parts.decoder.config, template.params)
     state = init_state(parts.decoder, optimizer, config.seed, params, keep_reference=keep_reference)
     return RunState(state.replace(frozen=frozen), record, unwritten={}), None
 
@@ -199,7 +198,7 @@ def base(parts: Parts, expected: Mapping[str, int] | None = None) -> Any:
         params = base_params(decoder, config.seed)
     else:
         try:
-            params = load(hub.local(config.init_from), decoder.config, abstract_base(decoder))
+            params = load(config.init_from, decoder.config, abstract_base(decoder))
         except CheckpointError as error:
             raise CheckpointError(
                 f"{where}: LoRA needs it whenever it begins or goes on: {error}"
