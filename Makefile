@@ -29,7 +29,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
 
 .PHONY: help setup setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-pretrained setup-parity
-.PHONY: train test notebooks docs lock clean
+.PHONY: setup-trl train test notebooks docs lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -39,7 +39,8 @@ help:
 	@echo "                setup-puzzles: with reasoning-gym, which needs a C compiler;"
 	@echo "                setup-tpu-plan: with the compiler for TPUs, to plan runs without one;"
 	@echo "                setup-pretrained: with what reads the real weights of passk_jax.pretrained;"
-	@echo "                setup-parity: with PyTorch, for the tests that compare with transformers"
+	@echo "                setup-parity: with PyTorch, for the tests that compare with transformers;"
+	@echo "                setup-trl: with TRL too, for the tests of its integration"
 	@echo "make notebooks  run the notebooks from top to bottom, and keep their figures"
 	@echo "make lock       compile requirements.lock from setup.py anew (LOCK_ARGS=--upgrade)"
 	@echo "make docs       build the site of docs/ and of the API reference, in site/"
@@ -97,6 +98,10 @@ $(READY): setup.py pyproject.toml requirements.lock
 
 setup-tpu setup-gpu setup-tpu-plan setup-puzzles setup-pretrained setup-parity: setup-%: setup
 	$(BIN)/uv pip install $(UV_FLAGS) -c requirements.lock -e '.[$*]'
+
+# TRL takes the small PyTorch of `parity` where that is there.
+setup-trl: setup-parity
+	$(BIN)/uv pip install $(UV_FLAGS) -c requirements.lock -e '.[trl]'
 
 train: setup
 	$(BIN)/python -m passk_jax.train --config configs/arithmetic.py --workdir runs/arithmetic $(ARGS)

@@ -13,6 +13,8 @@ EXTRAS = {
     "tokenizers": ["jinja2>=3.1", "sentencepiece>=0.2", "tokenizers>=0.21"],
     # config.init_from = "hf://org/name".
     "hub": ["huggingface_hub>=0.34"],
+    # The task qa: files at Hugging Face, and Parquet files.
+    "data": ["huggingface_hub>=0.34", "pyarrow>=16"],
     # passk_jax.tasks.math_task, mbpp and humaneval.
     "tasks": [
         "math-verify[antlr4_13_2]>=0.8",
@@ -20,8 +22,8 @@ EXTRAS = {
     ],
     # passk_jax.tasks.seqio_tasks. On Python 3.13 this needs a C++ compiler, for editdistance.
     "seqio": ["seqio>=0.0.20", "tensorflow>=2.18"],
-    # Folders in buckets, gs://...: tensorflow reads and writes them.
-    "gcs": ["google-auth>=2.30", "tensorflow>=2.18"],
+    # Folders in buckets, gs://...: tensorflow reads and writes them, google-cloud-storage appends.
+    "gcs": ["google-auth>=2.30", "google-cloud-storage>=3", "tensorflow>=2.18"],
     # The gemma package, which reads what passk_jax.export writes and writes what it reads. Each
     # Python gets the newest gemma that runs on it. gemma 3.3 is the last for Python 3.11: it does
     # not import with kauldron 1.4, nor kauldron 1.3 with jax 0.10.2; kauldron 1.3 cannot call
@@ -54,6 +56,8 @@ SPECIAL = {
     # passk_jax.tasks.puzzles. Exactly this version: another may draw other problems. Some of its
     # dependencies are built from source; `make setup-puzzles`.
     "puzzles": ["reasoning-gym==0.1.25"],
+    # passk_jax.integrations.trl. It brings torch; `make setup-trl` takes the small one of `parity`.
+    "trl": ["trl>=1.16"],
     # passk_jax.pretrained, which reads GGUF files; `make setup-pretrained`.
     "pretrained": ["gguf>=0.17", "tokenizers>=0.21"],
     # For the tests alone: the models of transformers, with which logits and files are compared.
@@ -93,7 +97,7 @@ setuptools.setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=setuptools.find_namespace_packages(include=["passk_jax", "passk_jax.*"]),
-    package_data={"": ["*.html", "*.jinja", "*.js"]},
+    package_data={"": ["*.html", "*.jinja", "*.js", "golden.json"]},
     # What the default job imports. Lower bounds; the exact versions that the tests run with are in
     # requirements.lock.
     install_requires=[

@@ -25,6 +25,7 @@ def compile_once(phase, num_layers, quick):
 
     config = gemma2_9b_math.get_config()
     config.mesh.update({"fsdp": 1, "model": 1})
+    config.sampling.unroll_layers = False  # as on TPU and GPU
     if quick:
         config.policy.update({"embed_dim": 64, "hidden_dim": 128, "head_dim": 16})
     config.policy.num_layers = num_layers

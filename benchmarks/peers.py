@@ -3,14 +3,22 @@
 PKPO follows its Listing 1: entries of the weight matrix are products of k ratios, and the rewards
 are sorted by argsort and put back by its inverse. The others follow their papers in the style of
 PKT's public code: counts, `scipy.special.comb`, `np.where`. Each function is (rewards (n,), k) ->
-(n,). `of_a_batch` calls one as that code and verl do.
+(n,). `of_a_batch` calls one as that code and verl do. Those `FOR_A_SUM` have PKPO's scale.
 """
 
 import functools
 from collections import defaultdict
 
 import numpy as np
-from scipy.special import comb
+from scipy.special import betaln, comb
+
+# They look at answers.
+NONE = {"majority_at_k", "distinct_correct_at_k", "polychromic_at_k", "edas"}
+FOR_A_SUM = {
+    *("loo", "s", "sloo", "sloo_centered", "sloo_minus_one", "sloo_mixed", "s_binary"),
+    *("naive_partitioned", "naive_partitioned_baselined", "loo_minus_one_partitioned"),
+    *("best_of_n", "mixture", "pass_all_k"),
+}
 
 
 def of_a_batch(function, rewards, problem_ids, k):
@@ -228,6 +236,29 @@ def maxrl_slopes(n, c, k):
 
 
 maxrl = maxrl_slopes(rloo)
+
+
+def posterior(rewards):
+    """With the prior Beta(1/2, 1/2), and without earlier samples."""
+    others = rewards.sum() - rewards
+    return others + 0.5, len(rewards) - 1 - others + 0.5
+
+
+def sloo_posterior(rewards, k):
+    n, (a, b) = len(rewards), posterior(rewards)
+    delta = k * comb(n - 1 - (rewards.sum() - rewards), k - 1) / comb(n - 1, k - 1)
+    return delta * (rewards - a / (a + b))
+
+
+def pass_at_any_k(rewards, k):
+    a, b = posterior(rewards)
+    return k * np.exp(betaln(a, b + k - 1) - betaln(a, b)) * (rewards - a / (a + b))
+
+
+def qae(rewards, k):
+    spread = rewards.std()
+    baseline = np.quantile(rewards, 0.4, method="inverted_cdf")
+    return (rewards - baseline) / spread if spread > 0 else np.zeros(len(rewards))
 
 
 # --- some sets ---

@@ -18,6 +18,7 @@ PAGE, RESULTS = ROOT / "docs" / "plans.md", ROOT / "docs" / "plans.json"
 ON_64_CHIPS = ["--config.mesh.fsdp=1", "--config.mesh.model=4"]
 PLANS = [
     ("gemma2_2b_math", "v5e:8x16", []),
+    ("gemma2_2b_math", "v5e:4x4", []),
     ("gemma2_2b_mbpp", "v5e:8x16", []),
     ("gemma2_2b_arc", "v5e:8x16", []),
     ("gemma2_9b_math", "v5e:16x16", []),
@@ -54,6 +55,8 @@ TAIL = """
   each pass, and the two products of attention. They are exactly those of the program that jax gives
   to the compiler; the tests count both. Where a prompt runs on both halves of its group
   (`mesh.fsdp=2` here), XLA splits some of that work in the update and makes up to 6% fewer.
+- **The update** is planned with all samples. `update_weighted_only` leaves out those without
+  weight, so that most updates of a run take less.
 - **Bytes of HBM** are estimated from the same sizes, as `planning/work.py` says. The estimate does
   not know that small arrays stay in VMEM, nor that XLA reads operands of some products repeatedly.
 - **Bytes sent** are read from the text of the compiled program by `planning/collectives.py`, about
@@ -62,11 +65,52 @@ TAIL = """
   2B on MATH, XLA gathers the layers' parameters four times, adds up gradients in the steps of a
   ring inside of products, and gathers the embeddings' gradients of all tokens on every device,
   which alone is a tenth of all bytes. The interconnect limits that update.
+- **With overheads** is a third time, printed beside the two: nothing overlaps, HBM reaches 7/8 of
+  its peak and links 560/680, an exchange takes at least 8/3 us for each link on its way, and an
+  instruction 0.5 us beside its work. The two numbers of the links are from a profile of a v5e in
+  the [scaling book](https://jax-ml.github.io/scaling-book/sharding) (Pop Quiz 2). The other two are
+  assumed. `--calibrate metrics.jsonl` of one real run finds the instruction's, and
+  `--instruction_us` gives it to other plans. The first job above takes 4.98 s so: 4.01 s to sample,
+  with 86 exchanges and 1,371 instructions a token, and 0.97 s to update.
 
 An earlier version read the whole text and counted every instruction (jaxlib 0.10). Compared with
 it, the bytes sent are the same. The bytes of HBM are 5% fewer to 7% more in sampling; in the
 updates they are 34% fewer (9B on v5p) to 140% more (MBPP, whose activations fit in VMEM). HBM
 limits none of these updates, and the seconds of every program differ by less than 8%.
+"""
+
+SEARCH = """
+## Search for a faster mesh
+`--search=N` estimates every mesh of the slice's devices with each split of training's parameters,
+remat, choice of buckets, and from half to 4 times the problems of a step. Those whose parameters,
+caches and kept activations cannot fit are left out. The best N are compiled: in turn one with the
+config's own number of problems and one with another, which is another experiment. Of a mesh and a
+number only the best that fits is shown. At most 2 N are compiled.
+
+The work is that of a plan. What is sent, and how many instructions there are, follow from the
+layout by rules that were read from the plans above. So these plans are no independent test of them,
+and no search of this config was compiled yet. In the six plans the bytes sent are estimated within
+1% in sampling, and 12% below to 3% above in the updates. The lower bound of memory is below the
+compiled figure in all. The guess that puts tight ones last is 0.9 to 1.4 times the compiled figure.
+
+Two settings of the default model, of a million parameters, were compiled for v5e:4x4, where most of
+a step waits for instructions and links: 3.11 ms where parameters are whole, estimated as 2.45, and
+5.59 ms where they are split over all devices and nothing is computed again, estimated as 4.89.
+
+For the first job above, 3,096 settings take 16 s of processor time to estimate; 1,568 cannot fit.
+These are **estimates, not compiled**, of the best of each mesh, 2 with its 16 problems and 2 with
+64:
+
+| mesh | problems | remat | response buckets | a step, s | samples per chip-second |
+| --- | --- | --- | --- | --- | --- |
+| 16 x 2 x 4, the config (planned: 4.98 s) | 16 | full | 256, 512 | 5.02 | 0.399 |
+| 16 x 2 x 4 | 16 | dots | 256, 512, 768 | 4.85 | 0.412 |
+| 8 x 4 x 4 | 16 | dots | 256, 512, 768 | 4.90 | 0.408 |
+| 32 x 1 x 4 | 64 | full | 256, 512, 768 | 7.63 | 1.05 |
+| 16 x 2 x 4 | 64 | full | 256, 512, 768 | 7.76 | 1.03 |
+
+The mesh is the best one for its batch. A larger batch pays most, because each token reads all
+parameters, however many samples are drawn at once.
 """
 
 MEMORY_COLUMNS = (
@@ -138,7 +182,7 @@ def page(results):
         commands.append(command(config, topology, flags))
     parts = [HEAD, table(MEMORY_COLUMNS, memory), SECONDS, table(SECONDS_COLUMNS, steps), LIMITS]
     parts += [table(LIMITS_COLUMNS, limits), TAIL]
-    return "\n".join(["".join(parts), "One at a time:", "```", *commands, "```", ""])
+    return "\n".join(["".join(parts), "One at a time:", "```", *commands, "```", ""]) + SEARCH
 
 
 def main():

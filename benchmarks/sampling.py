@@ -79,7 +79,7 @@ def cache_bytes(params, tokens_PxT, num_samples, new_tokens):
         size = (keys.size + values.size) * keys.dtype.itemsize
         slots = min(new_tokens, (CONFIG.window(kind) or new_tokens + 1) - 1)
         prompts += size
-        completions += size // keys.shape[2] * num_samples * slots
+        completions += size // keys.shape[-1] * num_samples * slots
     return prompts, completions
 
 

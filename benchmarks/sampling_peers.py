@@ -19,9 +19,8 @@ from tunix.generate.sampler import CacheConfig, Sampler
 from tunix.models.gemma import model as tunix_model
 from tunix.models.gemma import params_safetensors
 
+from benchmarks.smollm2 import NEVER, generated
 from passk_jax.policy.params import save_huggingface, to_gemma
-
-NEVER = -1  # an end of sequence that is never drawn, so every completion has its full length
 
 
 class Gemma:
@@ -165,17 +164,7 @@ class Transformers:
             drawn["num_return_sequences"] = self.num_samples
         else:  # `generate` refuses several greedy sequences
             drawn, tokens = {"do_sample": False}, tokens.repeat_interleave(self.num_samples, dim=0)
-        with torch.inference_mode():
-            out = self.model.generate(
-                tokens,
-                attention_mask=torch.ones_like(tokens),
-                max_new_tokens=self.new_tokens,
-                eos_token_id=None,
-                pad_token_id=0,
-                use_cache=True,
-                **drawn,
-            )
-        return out[:, tokens.shape[1] :].numpy()
+        return generated(self.model, tokens, self.new_tokens, use_cache=True, **drawn)
 
 
 PEERS = {"gemma": Gemma, "tunix": Tunix, "transformers": Transformers}

@@ -40,6 +40,13 @@ def get_config() -> config_dict.ConfigDict:
     # Training ends early after so many steps in which no training problem was solved for the first
     # time (PKPO takes 1000). None: off.
     config.stop_when_flat = optional(None, int)
+    # The k of the figures pass@k, distinct@k and majority@k, rising, such as PKPO's (1, 2, 4, 8,
+    # 12, 16). Each is at most the n of training or of evaluation, and left out where n is smaller.
+    # None: 1, 2, 4, 8, 16.
+    config.figure_ks = optional(None, object)
+    # Every so many steps the cosine of the step's gradient with that of pass@1 is a figure, for the
+    # time of another update or a little more, and memory for two gradients. None: never.
+    config.gradient_cosine_every_steps = optional(None, int)
     config.log_samples_every_steps = 10  # how often training completions go to samples.jsonl
     config.log_samples_problems = 2  # how many problems' completions are written each time
 
@@ -66,7 +73,8 @@ def get_config() -> config_dict.ConfigDict:
 
     # What is asked, and how answers are scored.
     config.task = config_dict.ConfigDict()
-    config.task.name = "arithmetic"  # docs/tasks explains all; another task has other options
+    # docs/tasks explains all; another task has other options. "module:Class" is one of your own.
+    config.task.name = "arithmetic"
     config.task.options = config_dict.ConfigDict()  # documented in `passk_jax/tasks/<name>.py`
     config.task.options.max_n = 16  # the largest operand of "What is a*b + c*d?"
     config.task.options.num_train = 5000  # problems in the train split
@@ -74,6 +82,17 @@ def get_config() -> config_dict.ConfigDict:
     config.task.options.num_test = 500  # problems in the test split
     config.task.options.seed = 0  # only of the splits, so runs with any `seed` share a test set
     config.task.options.worked_example = "steps"  # "12+30=42"; or "answer": "42"
+
+    # Own rewards (docs/tasks/your_own.md): "module:function", or a tuple of several, where "task"
+    # is the task's own reward. None: the task's own alone.
+    config.task.reward = optional(None, object)
+    config.task.reward_weights = config_dict.ConfigDict()  # by a reward's name; others have 1
+    # The limits of a call of an own reward's function.
+    config.task.reward_limits = config_dict.ConfigDict()
+    config.task.reward_limits.time_limit_s = 10.0  # seconds of one call
+    config.task.reward_limits.concurrency = 32  # calls of an `async def` that wait at once
+    config.task.reward_limits.retries = 3  # of an `async def`, after 1, 2, 4, ... s, at most 30
+    config.task.reward_limits.max_lost = 0.25  # share of a batch that may fail; more ends the run
 
     # From text to token ids.
     config.tokenizer = config_dict.ConfigDict()
@@ -152,21 +171,37 @@ def get_config() -> config_dict.ConfigDict:
     # one that fits, and each length that occurs is compiled once. None: pad to the limit.
     config.sampling.prompt_buckets = optional(None, object)  # tokens of prompts
     config.sampling.response_buckets = optional(None, object)  # tokens of completions
+    # Whether the sampler's layers are compiled one by one. That is faster on a CPU, but compiling
+    # many layers takes longer, and their weights are kept twice while it samples. None: on CPUs.
+    config.sampling.unroll_layers = optional(None, bool)
 
     # The estimator turns a group's rewards into weights. Name and k may be schedules ((first step,
     # value), ...), such as k = ((0, 8), (1500, 1)), with steps counted from 0.
     config.estimator = config_dict.ConfigDict()
-    # A name in `transforms.ESTIMATORS`, or "module:function" of a surrogate reward.
+    # A name in `transforms.ESTIMATORS`, or a function of yours: "surrogate:module:function" (of the
+    # success rate) or "estimator:module:function" (of the rewards). It may take k, gamma and
+    # coefficient.
     config.estimator.name = optional("sloo_minus_one", object)
     config.estimator.k = optional(8, object)  # of pass@k; None if the estimator takes no k
     # Parameters of some estimators (`python -m passk_jax.transforms` lists them). None: default.
-    config.estimator.gamma = optional(None, float)  # pkr: in its weight gamma (1 - rate)^(gamma-1)
+    # pkr: in its weight gamma (1 - rate)^(gamma-1); or a schedule, like k.
+    config.estimator.gamma = optional(None, object)
     # pkr: "grpo", "reinforce" or "rft"; biased_scaling: "grpo" or "rloo".
     config.estimator.base = optional(None, str)
     # entropy_regularised: of the entropy; rs_grpo: of the reward; w_reinforce: of a success.
     config.estimator.coefficient = optional(None, float)
     config.estimator.shares = optional(None, object)  # mixture: of k = 1, 2, ..., as (0.5, 0, 0.5)
     config.estimator.max_solve_rate = optional(None, float)  # without_easy: above it weights are 0
+    # sloo_posterior, pass_at_any_k: successes that the prior of the rate is worth; edas: what rare
+    # wrong answers gain.
+    config.estimator.alpha = optional(None, float)
+    # The same: failures that the prior is worth; edas: what one wrong answer alone costs.
+    config.estimator.beta = optional(None, float)
+    config.estimator.kappa = optional(None, float)  # edas: no weight changes by more than 1/kappa
+    config.estimator.quantile = optional(None, float)  # qae: the share of its baseline
+    # They remember a problem's earlier samples, each of which counts this to the power of its age
+    # in steps. 1: all count the same; 0: no memory.
+    config.estimator.history_decay = 0.98
     config.estimator.num_sets = optional(None, int)  # bootstrap: sets drawn for each problem
     config.estimator.noise_share = optional(None, float)  # share of failures rewarded as successes
     # True gives completions that were cut off at max_response_tokens weight 0 (DAPO's overlong
@@ -210,11 +245,20 @@ def get_config() -> config_dict.ConfigDict:
     config.micro_batch.problems = optional(None, int)  # also worked examples; must divide P
     config.micro_batch.samples = optional(None, int)  # of each problem; must divide n
 
-    # Supervised training on the train split's worked examples, before the policy gradient.
+    # Whether updates leave out the samples whose advantage is 0: the gradient is the same, and with
+    # the estimators of pass@k a step is up to twice as fast. A step without any weight then updates
+    # nothing. None: where it is exact (no KL or entropy term) and the batch is not tiny.
+    config.update_weighted_only = optional(None, bool)
+
+    # Supervised training on worked examples, before the policy gradient.
     config.warm_start = config_dict.ConfigDict()
     config.warm_start.steps = 400  # 0: no warm start
     config.warm_start.batch_size = 64  # worked examples per step
     config.warm_start.learning_rate = 1e-3  # `optimizer` has the other settings
+    # Whose train split has the examples.
+    config.warm_start.task = config_dict.ConfigDict()
+    config.warm_start.task.name = optional(None, str)  # None: that of the task that is trained
+    config.warm_start.task.options = config_dict.ConfigDict()  # as those of config.task
 
     # Held-out evaluation during training; `python -m passk_jax.evaluate` evaluates afterwards.
     config.evaluation = config_dict.ConfigDict()

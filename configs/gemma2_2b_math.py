@@ -1,7 +1,8 @@
 """Gemma 2 2B on MATH by pass@8 policy optimization, on 128 chips of TPU v5e (docs/tpu.md).
 
 It follows PKPO, section 5.2 (arXiv 2505.15201): Gemma 2 2B, n = 16, v5litepod-128, where 1,000
-steps took 4 hours. It was planned here, not run: docs/plans.md has a step's memory and time. Needs
+steps took 4 hours. The same config fits 16 chips (v5e:4x4), where a step takes three times as long.
+It was planned here, not run: docs/plans.md has a step's memory and time. Needs
 
     --config.init_from=FOLDER       Hugging Face's gemma-2-2b-it
 

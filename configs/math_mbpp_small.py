@@ -1,4 +1,4 @@
-"""A seqio mixture of two MATH problems for each MBPP problem on a CPU, to try the parts.
+"""A mixture of two MATH problems for each MBPP problem on a CPU, to try the parts.
 
 `python -m passk_jax.tasks.download math math-train mbpp` fetches the data.
 """

@@ -1,8 +1,9 @@
 """The errors that a command prints as one line. All others keep their traceback."""
 
 import contextlib
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 # C0 (without tab and line feed) and C1, what turns the direction of writing, and lone surrogates.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -26,6 +27,12 @@ class DivergedError(RuntimeError):
 
 class Stopped(Exception):
     """A signal (the argument) stopped the run, after a checkpoint was saved."""
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Returns " (did you mean 'name'?)" with the nearest name, or nothing if none is near."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def printable(text: str) -> str:

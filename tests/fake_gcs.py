@@ -22,12 +22,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 HOSTS = ("www.googleapis.com", "storage.googleapis.com", "oauth2.googleapis.com")
 
 
+class Objects(dict):
+    """{"bucket/name": bytes}; `sent` has the name and the size of each upload."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+
 @contextlib.contextmanager
 def serve(folder):
     """Yields (objects, environment): {"bucket/name": bytes}, and what tells the clients of them."""
     certificate, tls = _certificate(folder)
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.tls, server.objects = tls, {}
+    server.tls, server.objects = tls, Objects()
     server.generations, server.uploads = {}, {}
     server.next_generation, server.lock = itertools.count(1), threading.Lock()
     address = f"http://127.0.0.1:{server.server_address[1]}"
@@ -109,6 +117,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
         with self.server.lock:
             status, answer, headers = self._route(url.path, query, body)
+            if "/upload/" in url.path and body and status == 200:
+                self.server.objects.sent.append((query.get("name"), len(body)))
         if isinstance(answer, dict):
             answer = json.dumps(answer).encode()
             headers = {"Content-Type": "application/json"} | headers
@@ -146,6 +156,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return 404, {"error": {"code": 404}}, {}
             resource = self._put(f"{other}/{target}", self.server.objects[f"{bucket}/{source}"])
             return 200, {"done": True, "resource": resource}, {}
+        if match := re.fullmatch("/v1/b/([^/]+)/o/(.+)/compose", path):
+            bucket, target = map(urllib.parse.unquote, match.groups())
+            return self._compose(bucket, f"{bucket}/{target}", query, json.loads(body))
         if match := re.fullmatch("/(?:download/)?v1/b/([^/]+)/o/(.+)", path):
             key = "/".join(map(urllib.parse.unquote, match.groups()))
             return self._object(key, query, media=query.get("alt") == "media")
@@ -166,6 +179,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             location = f"{scheme}://{self.headers['Host']}{self.path}&upload_id={number}"
             return 200, b"", {"Location": location}
         return 200, self._put(key, body), {}
+
+    def _compose(self, bucket, key, query, request):
+        if not self._as_expected(key, query):
+            return 412, {"error": {"code": 412}}, {}
+        sources = [f"{bucket}/{each['name']}" for each in request["sourceObjects"]]
+        if not set(sources) <= self.server.objects.keys() or len(sources) > 32:
+            return 404, {"error": {"code": 404}}, {}
+        return 200, self._put(key, b"".join(map(self.server.objects.get, sources))), {}
 
     def _as_expected(self, key, query):
         present = self._generation(key) if key in self.server.objects else 0

@@ -246,7 +246,6 @@ if __name__ == "__main__":
             "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # a mutant's programs run once
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         main()

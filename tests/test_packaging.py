@@ -116,7 +116,8 @@ def test_lock_names_no_machine():
 
 
 def test_all_is_every_extra_that_any_machine_can_install():
-    special = {*ACCELERATORS, "puzzles", "parity", "pretrained", "trackio", "dev", "docs", "all"}
+    special = {*ACCELERATORS, "puzzles", "parity", "pretrained", "trackio", "trl"}
+    special |= {"dev", "docs", "all"}
     extras = set(metadata.metadata("passk_jax").get_all("Provides-Extra")) - special
     for python in PYTHONS:
         parts = {asked for extra in extras for asked in needs(extra, python)}
@@ -221,7 +222,7 @@ def test_the_wheel_and_the_sdist_hold_every_file(built):
     wheel, sdist = built
     files = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("**/*.py", "**/*.jinja", "**/*.js", "configs/*.py")
+        for pattern in ("**/*.py", "**/*.jinja", "**/*.js", "**/golden.json", "configs/*.py")
         for path in (ROOT / "passk_jax").glob(pattern)
     }
     assert "passk_jax/configs/arithmetic.py" in files
@@ -246,7 +247,7 @@ def test_the_transforms_need_jax_and_numpy_only(install, tmp_path):
     )
     python = install("jax", "numpy")
     done = run(python, "-c", script, folder=tmp_path)
-    assert done.stdout.strip() == "[0.  0.  0.  0.5]"
+    assert done.stdout.strip() == "[0. 0. 0. 2.]"
     table = run(python, "-m", "passk_jax.transforms", folder=tmp_path)
     assert "sloo_minus_one" in table.stdout
 

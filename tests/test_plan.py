@@ -10,7 +10,7 @@ import pytest
 
 from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import init_state
-from passk_jax.planning import chips, compiling, step, words
+from passk_jax.planning import calibration, chips, compiling, step, words
 from passk_jax.planning.collectives import Collective
 from passk_jax.planning.step import plan
 from passk_jax.planning.words import describe
@@ -82,6 +82,7 @@ def test_memory_that_is_kept_is_that_of_the_state(local_plan):
     )
 
 
+@pytest.mark.slow
 def test_a_reference_is_planned_where_there_is_one(local_plan):
     result = plan(wide_config(objective__kl_coefficient=0.1), "local")
     assert list(result["phases"]) == ["sampling", "reference", "update"]
@@ -89,6 +90,7 @@ def test_a_reference_is_planned_where_there_is_one(local_plan):
     assert local_plan["reference_bytes"] == 0
 
 
+@pytest.mark.slow
 def test_several_updates_are_planned_as_often_as_they_run(local_plan):
     result = plan(wide_config(objective__epochs=2, objective__minibatches=2), "local")
     assert list(result["phases"]) == ["sampling", "old policy", "update"]
@@ -116,9 +118,9 @@ def test_seconds_of_parts_and_exchanges(monkeypatch):
     works = {"a": Work(2 * 197e12, 819e9), "b": Work(0, 3 * 819e9)}
     row = tuple(tuple(range(i, i + 4)) for i in range(0, 16, 4))
     monkeypatch.setattr(step.work, "of_phase", lambda *args: works)
-    monkeypatch.setattr(
-        step, "collectives", lambda *args: [Collective("all-gather", row, 25e9, None)]
-    )
+    exchanges = [Collective("all-gather", row, 25e9, None)]
+    monkeypatch.setattr(step, "collectives", lambda *args: exchanges)
+    monkeypatch.setattr(step, "instructions", lambda *args: 1e6)
 
     class Device:
         def __init__(self, i):
@@ -131,6 +133,13 @@ def test_seconds_of_parts_and_exchanges(monkeypatch):
     assert (cost["compute_s"], cost["memory_s"], cost["interconnect_s"]) == (2, 4, 0.5)
     assert (cost["overlapped_s"], cost["sequential_s"], cost["limit"]) == (4, 2 + 3 + 0.5, "memory")
     assert cost["sent_bytes"] == {"all-gather": 25e9}
+    # HBM at 7/8 of its peak, links at 560/680, and a million instructions of half a microsecond.
+    assert cost["with_overheads_s"] == pytest.approx(2 + 3 * 8 / 7 + 0.5 * 680 / 560 + 0.5)
+    # A small sum waits for 3 hops of 8/3 us twice, however few bytes it has.
+    exchanges[:] = [Collective("all-reduce", row, 1000 * 64, None, times=1000)]
+    small = step._cost("sampling", "", parts, 16, chips.parse_slice("v5e:4x4"))
+    assert small["with_overheads_s"] == pytest.approx(2 + 3 * 8 / 7 + 1000 * 16e-6 + 0.5)
+    assert (small["exchanges"], small["instructions"]) == (1000, 1e6)
 
 
 @pytest.mark.slow
@@ -149,7 +158,7 @@ def test_on_a_slice_of_tpus(capsys):
     for phase in result["phases"].values():
         # The axis "model" sums activations, and "data" gradients.
         assert phase["sent_bytes"]["all-reduce"] > 0
-        assert 0 < phase["overlapped_s"] <= phase["sequential_s"]
+        assert 0 < phase["overlapped_s"] <= phase["sequential_s"] < phase["with_overheads_s"]
     words = describe(result)
     assert "It fits. A step takes about" in words
     assert "US dollars at 1.20 a chip-hour, the list price on demand in the US in 2026-09" in words
@@ -157,9 +166,36 @@ def test_on_a_slice_of_tpus(capsys):
     assert said == "compiling sampling for v5e:2x2 ...\ncompiling update for v5e:2x2 ...\n"
 
 
+def test_a_run_says_what_an_instruction_takes(tmp_path):
+    """Sampling took 3 s, a median, and not the 2 of the plan: 1 s more for a million of them."""
+    phase = {"with_overheads_s": 2.0, "instructions": 1e6}
+    result = {"step_with_overheads_s": 9.0, "phases": {"sampling": phase}}
+    path = tmp_path / "metrics.jsonl"
+    times = [(60.0, 9.0), (3.0, 0.5), (2.9, 0.6)]  # the first one compiles
+    path.write_text(
+        "".join(
+            json.dumps({"step": i, "train/sampling_time_s": s, "train/update_time_s": u}) + "\n"
+            for i, (s, u) in enumerate(times)
+        )
+    )
+    found = calibration.measured(result, path, 0.5e-6)
+    assert found == {"sampling_s": 3.0, "update_s": 0.6, "instruction_us": pytest.approx(1.5)}
+    faster = {"sampling": phase | {"with_overheads_s": 8.0}}
+    assert calibration.measured(result | {"phases": faster}, path, 0.5e-6)["instruction_us"] == 0
+    path.write_text('{"step": 0}\n')
+    with pytest.raises(ConfigError, match=r"--calibrate = .*no row has train/sampling_time_s and"):
+        calibration.measured(result, path, 0.5e-6)
+    path.write_text("x\n")
+    with pytest.raises(ConfigError, match=r"--calibrate = .*line 1: not JSON"):
+        calibration.measured(result, path, 0.5e-6)
+    with pytest.raises(ConfigError, match="needs a plan that fits a slice"):
+        calibration.measured({}, path, 0.5e-6)
+
+
 def test_the_price_of_a_thousand_steps():
     """128 chips for 1,000 steps of 2.25 to 3 s: 128 x 2,250 to 3,000 / 3,600 hours."""
-    step = {"step_overlapped_s": 2.25, "step_sequential_s": 3.0, "chips": 128}
+    step = {"step_overlapped_s": 2.25, "step_sequential_s": 2.5, "step_with_overheads_s": 3.0}
+    step["chips"] = 128
     listed = words._price(step | {"usd_per_chip_hour": 1.2, "price_of": "2026-09"})
     assert listed == (
         "1,000 steps take 80 to 107 chip-hours: 96 to 128 US dollars at 1.20 a chip-hour, the list "

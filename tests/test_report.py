@@ -29,6 +29,7 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(figures, "draw_all", lambda arms: [])  # they take seconds
 
 
+@pytest.mark.slow
 def test_two_runs(folders, tmp_path, capsys):
     page = tmp_path / "new" / "k.html"
     labels = ["pass@1", "pass@2"]

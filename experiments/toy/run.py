@@ -1,4 +1,4 @@
-"""The figures and tables of the three notebooks, without Jupyter.
+"""The figures and tables of the first three notebooks, without Jupyter.
 
     python -m experiments.toy.run [--quick]
 

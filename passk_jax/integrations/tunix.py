@@ -21,7 +21,7 @@ from passk_jax import transforms
 
 PREFIX = "passk_jax/"
 # Tunix does not pass these to an estimator.
-_NOT_THERE = ("high_entropy",)
+_NOT_THERE = ("high_entropy", "answers")
 
 
 def register(
@@ -37,8 +37,9 @@ def register(
       options: Further parameters by estimator name, such as {"pkr": {"gamma": 4.0}}.
 
     Returns:
-      The names in Tunix, "passk_jax/" and the estimator's name. "adaptive" is left out, because it
-      needs the policy's entropies; so are estimators that lack an option without a default.
+      The names in Tunix, "passk_jax/" and the estimator's name. Left out are "adaptive", which
+      needs the policy's entropies, those that need final answers, and estimators that lack an
+      option without a default. Those that remember earlier samples have no memory there.
 
     Raises:
       ModuleNotFoundError: google-tunix is not installed.

@@ -93,6 +93,11 @@ class Objective:
         return self.epochs * self.minibatches
 
     @property
+    def is_exact_for_weighted(self) -> bool:
+        """Whether a sample of advantage 0 adds nothing: no term needs its tokens."""
+        return self.kl_coefficient is None and self.entropy_coefficient is None
+
+    @property
     def keeps_reference(self) -> bool:
         """Whether to keep a copy of the parameters that training began with."""
         return self.kl_coefficient is not None

@@ -1,6 +1,5 @@
 """The optimizer that the config names, and its learning rate."""
 
-import difflib
 import functools
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 import optax
 from ml_collections import FrozenConfigDict
 
-from passk_jax.errors import ConfigError
+from passk_jax.errors import ConfigError, did_you_mean
 from passk_jax.learner.rounding import round_like, to_float32
 from passk_jax.learner.schedule import Schedule, is_number
 
@@ -146,8 +145,7 @@ def make_optimizer(
 @functools.cache
 def _make_optimizer(config, learning_rate, updates_per_step, steps):
     if config.name not in OPTIMIZERS:
-        close = difflib.get_close_matches(config.name, OPTIMIZERS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(config.name, OPTIMIZERS)
         raise ConfigError(
             f"optimizer.name = {config.name!r}{hint}: known optimizers: {sorted(OPTIMIZERS)}"
         )

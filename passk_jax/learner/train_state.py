@@ -60,7 +60,17 @@ def _init(decoder, key):
 
 def _init_trained(decoder, key):
     """Returns random values of the trained parameters, boxed."""
-    return _init(decoder, key)["params" if decoder.config.lora_rank is None else "lora"]
+    return _init(decoder, key)[_trained(decoder)]
+
+
+def _trained(decoder):
+    return "params" if decoder.config.lora_rank is None else "lora"
+
+
+@functools.cache
+def _shapes(decoder):
+    """Returns shapes of all variables, boxed. They are the same in every layout: give it none."""
+    return jax.eval_shape(lambda: _init(decoder, jax.random.key(0)))
 
 
 def base_params(decoder: Decoder, seed: int) -> Any:
@@ -124,13 +134,16 @@ def abstract_state(
     """Returns shapes, dtypes and shardings of `init_state` for a restore; nothing is computed."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(
-            lambda: _build(
-                decoder, optimizer, keep_reference, jax.tree.map(jax.random.key_data, _keys(0))
-            )
-        ),
+        _state_shapes(decoder.clone(layout=None), optimizer, keep_reference),
         state_shardings(decoder, optimizer, keep_reference),
     )
+
+
+@functools.cache
+def _state_shapes(decoder, optimizer, keep_reference):
+    keys = jax.eval_shape(lambda: jax.tree.map(jax.random.key_data, _keys(0)))
+    build = functools.partial(_build, decoder, optimizer, keep_reference)
+    return jax.eval_shape(build, keys)
 
 
 def _build(decoder, optimizer, keep_reference, keys, params=None):
@@ -178,7 +191,7 @@ def state_shardings(
     decoder: Decoder, optimizer: optax.GradientTransformation, keep_reference: bool = False
 ) -> TrainState:
     """Returns the sharding of each array of the state; optimizer arrays follow their parameters."""
-    boxed = jax.eval_shape(lambda: _init_trained(decoder, jax.random.key(0)))
+    boxed = _shapes(decoder.clone(layout=None))[_trained(decoder)]
     layout = decoder.layout or one_device()
     params, shardings = nn.meta.unbox(boxed), layout.parameters(boxed)
     whole = layout.sharding((), ())
@@ -216,7 +229,7 @@ def _optimizer_sharding(leaf, param, sharding):
 
 def abstract_params(decoder: Decoder) -> Any:
     """Returns shapes of `init_params`, with the names of their axes; nothing is computed."""
-    return jax.eval_shape(lambda: init_params(decoder, jax.random.key(0)))
+    return _shapes(decoder.clone(layout=None))["params"]
 
 
 def abstract_sampling_params(decoder: Decoder) -> Any:

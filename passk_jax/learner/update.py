@@ -2,13 +2,16 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from passk_jax import processes
+from passk_jax.learner import packing
 from passk_jax.learner.logprobs import response_logprobs
 from passk_jax.learner.loss import (
     aggregation_weights,
@@ -26,9 +29,12 @@ from passk_jax.learner.rounding import round_like, to_float32
 from passk_jax.learner.train_state import TrainState
 from passk_jax.policy.decoder import Decoder
 from passk_jax.rollout.prompts import Prompts
-from passk_jax.rollout.sampler import Rollout
+from passk_jax.rollout.sampler import Rollout, SamplingConfig, trimmed
 
 _STATIC = ("decoder", "optimizer", "chunk_tokens", "micro_batch")
+
+# The figures of an update that is left out: its gradient is 0.
+_OF_NO_UPDATE = ("loss", "gradient_norm", "skipped_updates")
 
 # A purpose of the run's key; the commands number their own purposes from 0.
 _ROUNDING = 2**31
@@ -42,6 +48,7 @@ def policy_gradient_update(
     temperature: jax.Array | float,
     reference_logp_PxNxR: jax.Array | None = None,
     old_logp_PxNxR: jax.Array | None = None,
+    weights_PxNxR: jax.Array | None = None,
     *,
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
@@ -60,6 +67,8 @@ def policy_gradient_update(
         objective has none.
       old_logp_PxNxR: Log-probabilities under the policy that sampled, if it is no longer the
         updated one; `None` for an on-policy step.
+      weights_PxNxR: Weights of the tokens, where these samples are a part of a batch; `None` for
+        those that `objective.aggregation` gives them as a batch.
       decoder: The module.
       optimizer: The transformation that `state.optimizer_state` belongs to.
       chunk_tokens: See `learner.logprobs.token_logprobs`.
@@ -114,12 +123,14 @@ def policy_gradient_update(
             loss += objective.kl_coefficient * kl
         return loss, metrics
 
+    if weights_PxNxR is None:
+        weights_PxNxR = aggregation_weights(rollout.mask, objective.aggregation)
     arrays = (
         rollout.tokens,
         rollout.mask,
         rollout.sampling_logp,
         advantages_PxN,
-        aggregation_weights(rollout.mask, objective.aggregation),
+        weights_PxNxR,
         reference_logp_PxNxR,
         old_logp_PxNxR,
     )
@@ -138,43 +149,138 @@ def policy_gradient_updates(
     *,
     optimizer: optax.GradientTransformation,
     objective: Objective,
+    sampling: SamplingConfig,
+    weighted_only: bool = False,
+    micro_batch: MicroBatch = WHOLE,
     **sizes: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Makes all updates of one step: `objective.epochs` times `objective.minibatches` of them.
 
     The log-probabilities of the reference and of the policy before its updates are computed first,
-    where the objective needs them. Arguments and results are those of `policy_gradient_update`; the
-    metrics are means over the updates, but skipped_updates is their number. `sizes` are its
-    decoder, chunk_tokens and micro_batch.
+    where the objective needs them.
+
+    Args:
+      state: As all that is not named here, an argument of `policy_gradient_update`.
+      rollout: P groups of N samples.
+      advantages_PxN: Weights in the learner's convention.
+      temperature: Temperature of the policy.
+      optimizer: The transformation.
+      objective: The terms of the loss.
+      sampling: Gives the buckets to which responses are trimmed.
+      weighted_only: Whether samples of advantage 0 are left out, which changes no gradient where
+        `objective.is_exact_for_weighted`; see `learner.packing`.
+      micro_batch: The part of the batch that runs at once.
+      **sizes: decoder and chunk_tokens.
+
+    Returns:
+      The new state and metrics, those of `policy_gradient_update` as means over the updates, but
+      skipped_updates as their number. With `weighted_only` also updated_samples, the share of the
+      samples that an update used. Then entropy is minus the mean log-probability with which the
+      tokens were drawn, of all samples, and the other means are over the updated samples. An update
+      without any such sample is left out: it moves nothing but the learning rate's schedule.
     """
-    reference_logp_PxNxR = old_logp_PxNxR = None
-    if objective.keeps_reference:
-        reference = state.variables(state.reference)
-        reference_logp_PxNxR = rollout_logprobs(reference, rollout, temperature, **sizes)
-    if objective.updates_per_step > 1:
-        old_logp_PxNxR = rollout_logprobs(state.variables(), rollout, temperature, **sizes)
-    batch = (rollout, advantages_PxN, reference_logp_PxNxR, old_logp_PxNxR)
+    batches = []
+    for index in range(objective.minibatches):
+        groups = rollout, advantages_PxN
+        if objective.minibatches > 1:
+            groups = minibatch(groups, index, objective.minibatches)
+        batches.append(
+            _batch(*groups, objective, sampling, weighted_only, micro_batch, sizes["decoder"])
+        )
+    logps = [
+        _logps(state, batch, temperature, objective, **sizes) if batch.updated else ()
+        for batch in batches
+    ]
     metrics = []
     for update in range(objective.updates_per_step):
-        part = batch
-        if objective.minibatches > 1:
-            part = minibatch(batch, update % objective.minibatches, objective.minibatches)
-        rollout, advantages_PxN, *logps = part
-        state, each = policy_gradient_update(
-            state, rollout, advantages_PxN, temperature, *logps,
-            optimizer=optimizer, objective=objective, **sizes,
-        )  # fmt: skip
-        metrics.append(each)
+        batch = batches[update % objective.minibatches]
+        if batch.updated:
+            state, each = policy_gradient_update(
+                state, batch.rollout, batch.advantages, temperature,
+                *logps[update % objective.minibatches], batch.weights,
+                optimizer=optimizer, objective=objective, micro_batch=batch.micro_batch, **sizes,
+            )  # fmt: skip
+        else:
+            state, each = _passed_over(state), dict.fromkeys(_OF_NO_UPDATE, jnp.float32(0))
+        metrics.append(each | batch.metrics)
     return state, metrics[0] if len(metrics) == 1 else _joined(metrics)
+
+
+class _Batch(NamedTuple):
+    """What one update uses; `updated` is False if no sample has a weight."""
+
+    rollout: Rollout
+    advantages: jax.Array
+    weights: jax.Array | None
+    micro_batch: MicroBatch
+    updated: bool
+    metrics: dict[str, jax.Array]
+
+
+def _batch(rollout, advantages_PxN, objective, sampling, weighted_only, micro_batch, decoder):
+    """Returns the groups of an update, without their silent samples if that saves anything."""
+    whole, weights, metrics, updated = rollout, None, {}, True
+    rollout = trimmed(rollout, sampling)
+    if weighted_only:
+        weighted_PxN = processes.fetch(advantages_PxN) != 0
+        updated = bool(weighted_PxN.any())
+        metrics["entropy"] = _entropy_as_drawn(whole)
+        metrics["updated_samples"] = jnp.float32(np.mean(weighted_PxN))
+        lengths = rollout.prompts.tokens.shape[1], rollout.tokens.shape[2]
+        packed = None
+        if updated:
+            packed = packing.pack(weighted_PxN, *lengths, micro_batch, decoder.layout)
+        if packed is not None:
+            *places, micro_batch = packed
+            weights = aggregation_weights(whole.mask, objective.aggregation)
+            rollout, (advantages_PxN, weights) = packing.packed(
+                whole, (advantages_PxN, weights), tuple(places), decoder.layout
+            )
+            rollout = trimmed(rollout, sampling)
+            weights = weights[..., : rollout.tokens.shape[2]]
+    return _Batch(rollout, advantages_PxN, weights, micro_batch, updated, metrics)
+
+
+def _logps(state, batch, temperature, objective, **sizes):
+    """Returns log-probabilities of the reference and of the policy as it is, where needed."""
+    policies = (
+        state.variables(state.reference) if objective.keeps_reference else None,
+        state.variables() if objective.updates_per_step > 1 else None,
+    )
+    return [
+        None
+        if policy is None
+        else rollout_logprobs(
+            policy, batch.rollout, temperature, micro_batch=batch.micro_batch, **sizes
+        )
+        for policy in policies
+    ]
+
+
+@jax.jit
+def _entropy_as_drawn(rollout: Rollout) -> jax.Array:
+    return -masked_mean(rollout.sampling_logp, rollout.mask)
+
+
+def _passed_over(state: TrainState) -> TrainState:
+    """Returns the state with the learning rate's schedule one update further."""
+    is_schedule = lambda x: isinstance(x, optax.ScaleByScheduleState)  # noqa: E731
+    return state.replace(
+        optimizer_state=jax.tree.map(
+            lambda x: x._replace(count=x.count + 1) if is_schedule(x) else x,
+            state.optimizer_state,
+            is_leaf=is_schedule,
+        )
+    )
 
 
 @jax.jit
 def _joined(metrics: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
-    sums = jax.tree.map(lambda *each: sum(each), *metrics)
-    return {
-        name: total if name == "skipped_updates" else total / len(metrics)
-        for name, total in sums.items()
-    }
+    joined = {}
+    for name in {name: None for each in metrics for name in each}:
+        values = [each[name] for each in metrics if name in each]
+        joined[name] = sum(values) / (1 if name == "skipped_updates" else len(values))
+    return joined
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC, donate_argnames="state")

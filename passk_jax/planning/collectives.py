@@ -8,7 +8,7 @@ shapes of their operands, and the loops and calls around them; nothing else.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -35,6 +35,8 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+)\w*)\[([\d,<=]*)\]")
 
 _ROOT = "ROOT"
+# These only name something that is there.
+_FREE = frozenset("parameter constant tuple get-tuple-element bitcast after-all".split())
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -48,12 +50,20 @@ class Collective:
       groups: The devices that exchange with each other, by number; (from, to) of a permutation.
       sent_bytes: Bytes that each device sends, over all executions.
       channel: XLA's number of the exchange. The steps that it is split into share one number.
+      times: How often it is executed.
     """
 
     kind: str
     groups: Groups
     sent_bytes: float
     channel: str | None
+    times: float = 1.0
+
+    def repeated(self, times: float) -> "Collective":
+        """The same exchange, executed so many times as often."""
+        return dataclasses.replace(
+            self, sent_bytes=self.sent_bytes * times, times=self.times * times
+        )
 
 
 def collectives(text: str, trips: Mapping[str, float] | None = None) -> list[Collective]:
@@ -67,11 +77,17 @@ def collectives(text: str, trips: Mapping[str, float] | None = None) -> list[Col
     Raises:
       ValueError: The text is not understood, or has no loop of a name in `trips`.
     """
-    for name in trips or {}:
-        if f'op_name="{name}"' not in text:
-            raise ValueError(f"the compiled program has no loop {name!r}")
     program = _Program(text, trips or {})
     return program.collectives(program.entry)
+
+
+def instructions(text: str, trips: Mapping[str, float] | None = None) -> float:
+    """Returns how many instructions of a compiled program are executed, a fusion being one.
+
+    A loop whose end is not understood counts once. See `collectives` for the arguments and errors.
+    """
+    program = _Program(text, trips or {})
+    return program.executed(program.entry)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +119,9 @@ class _Program:
     """The instructions of each computation by name, and again the last one, its result, as ROOT."""
 
     def __init__(self, text, trips):
+        for name in trips:
+            if f'op_name="{name}"' not in text:
+                raise ValueError(f"the compiled program has no loop {name!r}")
         self.trips, self.computations, self.entry = trips, {}, None
         for line in text.splitlines():
             if header := _COMPUTATION.match(line):
@@ -127,13 +146,32 @@ class _Program:
                 inner = [self._collective(computation, instruction, kind)]
             if kind == "while" and inner:
                 trips = self._trips(instruction)
-                inner = [dataclasses.replace(c, sent_bytes=c.sent_bytes * trips) for c in inner]
+                inner = [each.repeated(trips) for each in inner]
             elif kind == "fusion" or kind in SENT:
                 # A TPU splits an exchange into steps, and fuses them with other instructions.
                 inner = [c for c in inner if c.channel is None or c.channel not in channels]
                 channels |= {c.channel for c in inner}
             found += inner
         return found
+
+    def executed(self, name):
+        """Returns how many instructions of a computation, and of those it calls, are executed."""
+        total = 0.0
+        for instruction in self.computations[name].values():
+            kind = instruction.opcode
+            if kind in _FREE or kind.endswith(("-done", "-update")):
+                continue
+            inner = [self.executed(called) for called in instruction.called]
+            if kind == "while":
+                try:
+                    total += sum(inner) * self._trips(instruction)
+                except ValueError:  # such as a search whose end depends on data
+                    total += sum(inner)
+            elif kind in ("call", "conditional"):
+                total += max(inner, default=1.0)
+            else:
+                total += 1
+        return total
 
     def _collective(self, computation, instruction, kind):
         groups = device_groups(instruction.rest, self.num_devices)
@@ -186,10 +224,15 @@ def device_groups(attributes: str, num_devices: int) -> Groups:
         sizes = [*map(int, sizes)]
         devices = np.array(integers(match[2] or "") or range(math.prod(sizes))).reshape(sizes)
         along = [names.index(name) for name in re.findall(r"[\w.]+", match[3])]
-        devices = np.moveaxis(devices, along, range(-len(along), 0))
-        groups = devices.reshape(-1, math.prod(sizes[axis] for axis in along))
-        return tuple(map(tuple, groups.tolist()))
+        return groups_along(devices, along)
     raise ValueError(f"replica_groups={text[:100]} is not understood")
+
+
+def groups_along(devices: np.ndarray, axes: Sequence[int]) -> Groups:
+    """Returns the devices that differ along some axes of a mesh alone, given all by number."""
+    moved = np.moveaxis(devices, axes, range(-len(axes), 0))
+    groups = moved.reshape(-1, math.prod(devices.shape[axis] for axis in axes))
+    return tuple(map(tuple, groups.tolist()))
 
 
 def integers(text: str) -> list[int]:

@@ -3,17 +3,20 @@
 import functools
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from passk_jax.errors import ConfigError
-from passk_jax.planning import compiling, work
+from passk_jax.planning import chips, compiling, work
 from passk_jax.planning.chips import Slice, parse_slice
-from passk_jax.planning.collectives import collectives
+from passk_jax.planning.collectives import Collective, Groups, collectives, instructions
+from passk_jax.planning.work import Work
 from passk_jax.policy.sharding import MESH_AXES
+from passk_jax.run.advantages import few_samples
 from passk_jax.run.parts import Parts, build_policy
 
 
@@ -23,6 +26,8 @@ def plan(
     *,
     response_tokens: int | None = None,
     usd_per_chip_hour: float | None = None,
+    instruction_s: float = chips.INSTRUCTION_S,
+    suggest: bool = True,
 ) -> dict[str, Any]:
     """Compiles the programs of a step for a slice and counts what they take.
 
@@ -32,6 +37,8 @@ def plan(
       response_tokens: Tokens of the step's longest completion, which is when sampling ends; `None`
         for as many as the config allows.
       usd_per_chip_hour: What a chip costs; `None` for the list price, where one is known.
+      instruction_s: Seconds that an instruction takes beside its work.
+      suggest: Whether changes are compiled, where it does not fit, until one does.
 
     Returns:
       What `words.describe` puts in words; memory and everything else for one device.
@@ -40,13 +47,7 @@ def plan(
       ConfigError: The config cannot be run on this slice, there is no such topology, or libtpu is
         not installed.
     """
-    limit = config.sampling.max_response_tokens
-    tokens = limit if response_tokens is None else response_tokens
-    if not 1 <= tokens <= limit:
-        raise ConfigError(
-            f"--response_tokens = {tokens}: between 1 and config.sampling.max_response_tokens = "
-            f"{limit} are allowed"
-        )
+    tokens = longest(config, response_tokens)
     on = None if topology == "local" else parse_slice(topology)
     devices = jax.devices() if on is None else compiling.slice_devices(on)
     parts = build_policy(config, None, devices)
@@ -58,19 +59,36 @@ def plan(
         compiled = compiling.compile_phase(name, parts)
         phases[name] = _memory(name, compiled, parts, on)
         if compiled.executable is not None:
-            phases[name] |= _cost(name, compiled.executable.as_text(), parts, tokens, on)
+            text = compiled.executable.as_text()
+            phases[name] |= _cost(name, text, parts, tokens, on, instruction_s)
     result["phases"] = phases
     result["fits"] = all(phase["fits"] for phase in phases.values())
-    if not result["fits"]:
+    if suggest and not result["fits"]:
         result["suggestion"] = _suggestion(config, devices, on, phases)
     if on is not None and all("sequential_s" in phase for phase in phases.values()):
-        for bound in ("overlapped_s", "sequential_s"):
+        for bound in ("overlapped_s", "sequential_s", "with_overheads_s"):
             result[f"step_{bound}"] = sum(phase[bound] for phase in phases.values())
         result["chips"] = on.num_chips
         result["usd_per_chip_hour"], result["price_of"] = (
             on.list_price if usd_per_chip_hour is None else (usd_per_chip_hour, None)
         )
     return result
+
+
+def longest(config: ConfigDict, response_tokens: int | None) -> int:
+    """Returns the tokens of a step's longest completion; see `plan`.
+
+    Raises:
+      ConfigError: The config allows no completion that long.
+    """
+    limit = config.sampling.max_response_tokens
+    tokens = limit if response_tokens is None else response_tokens
+    if not 1 <= tokens <= limit:
+        raise ConfigError(
+            f"--response_tokens = {tokens}: between 1 and config.sampling.max_response_tokens = "
+            f"{limit} are allowed"
+        )
+    return tokens
 
 
 def _settings(parts: Parts, topology: str, tokens: int) -> dict[str, Any]:
@@ -81,6 +99,7 @@ def _settings(parts: Parts, topology: str, tokens: int) -> dict[str, Any]:
         "mesh": {axis: mesh.shape[axis] for axis in MESH_AXES},
         "problems": config.prompts_per_step,
         "samples": config.samples_per_prompt,
+        "few_samples": few_samples(config),
         "prompt_tokens": config.sampling.max_prompt_tokens,
         "response_tokens": tokens,
         "max_response_tokens": config.sampling.max_response_tokens,
@@ -116,22 +135,24 @@ def _memory(
     return {"peak_bytes": peak, "fits": fits}
 
 
-def _cost(name: str, text: str, parts: Parts, tokens: int, on: Slice | None) -> dict[str, Any]:
-    """What a program takes, as often as it runs in a step, and its seconds on a slice.
-
-    Computation, HBM and interconnect each take some seconds. `overlapped_s` is the longest of the
-    three. `sequential_s` is the time if the parts of the program run one after the other, each as
-    long as its computation or its HBM takes, and then wait for every exchange.
-    """
+def _cost(
+    name: str,
+    text: str,
+    parts: Parts,
+    tokens: int,
+    on: Slice | None,
+    instruction_s: float = chips.INSTRUCTION_S,
+) -> dict[str, Any]:
+    """What a program takes, as often as it runs in a step, and its seconds on a slice."""
     times = parts.objective.updates_per_step if name == "update" else 1
     works = {part: times * one for part, one in work.of_phase(name, parts, tokens).items()}
     trips = {}
     if name == "sampling":  # its loops end when all completions have
         for room, drawn in work.loops(parts, tokens):
             trips[f"jit(sample)/until_{room}/while"] = drawn
-    exchanges, sent = collectives(text, trips), Counter()
+    exchanges, sent = [one.repeated(times) for one in collectives(text, trips)], Counter()
     for exchange in exchanges:
-        sent[exchange.kind] += times * exchange.sent_bytes
+        sent[exchange.kind] += exchange.sent_bytes
     cost = {
         "matrix_flops": sum(one.flops for one in works.values()),
         "hbm_bytes": sum(one.hbm_bytes for one in works.values()),
@@ -140,40 +161,76 @@ def _cost(name: str, text: str, parts: Parts, tokens: int, on: Slice | None) -> 
     }
     if on is None:
         return cost
-    coordinates = [device.coords for device in parts.decoder.layout.mesh.devices.flat]
+    executed = times * instructions(text, trips)
+    mesh = parts.decoder.layout.mesh
+    return cost | seconds(works, exchanges, executed, mesh, on, instruction_s)
 
-    @functools.cache
-    def bandwidth(groups):
-        return min(on.bandwidth([coordinates[device] for device in group]) for group in groups)
 
+def seconds(
+    works: Mapping[str, Work],
+    exchanges: Sequence[Collective],
+    executed: float,
+    mesh: Mesh,
+    on: Slice,
+    instruction_s: float = chips.INSTRUCTION_S,
+) -> dict[str, Any]:
+    """Returns the seconds of a program on a slice.
+
+    Computation, HBM and interconnect each take some seconds. `overlapped_s` is the longest of the
+    three. `sequential_s` is the time if the parts of the program run one after the other, each as
+    long as its computation or its HBM takes, and then wait for every exchange. `with_overheads_s`
+    is that time with what is reached of the peaks, what an exchange takes at least, and what each
+    instruction takes beside its work.
+
+    Args:
+      works: The parts of the program.
+      exchanges: What devices send each other, in all.
+      executed: How many instructions are executed.
+      mesh: The devices, to which the exchanges' groups refer.
+      on: The slice that they are.
+      instruction_s: Seconds that an instruction takes beside its work.
+    """
+    places = tuple(tuple(device.coords) for device in mesh.devices.flat)
     peak, rate = on.chip.peak_flops, on.chip.hbm_bandwidth
-    seconds = {
-        "compute": cost["matrix_flops"] / peak,
-        "memory": cost["hbm_bytes"] / rate,
-        "interconnect": times
-        * sum(one.sent_bytes / bandwidth(one.groups) for one in exchanges if one.sent_bytes),
+    sending = [one for one in exchanges if one.sent_bytes]
+    alone = {
+        "compute": sum(one.flops for one in works.values()) / peak,
+        "memory": sum(one.hbm_bytes for one in works.values()) / rate,
+        "interconnect": sum(one.sent_bytes / _links(on, places, one.groups)[0] for one in sending),
     }
-    in_turn = sum(max(one.flops / peak, one.hbm_bytes / rate) for one in works.values())
-    return (
-        cost
-        | {f"{unit}_s": value for unit, value in seconds.items()}
-        | {
-            "overlapped_s": max(seconds.values()),
-            "sequential_s": in_turn + seconds["interconnect"],
-            "limit": max(seconds, key=seconds.get),
-        }
-    )
+
+    def in_turn(share):
+        return sum(max(one.flops / peak, one.hbm_bytes / (share * rate)) for one in works.values())
+
+    def waiting(one):
+        bandwidth, hops = _links(on, places, one.groups)
+        least = chips.HOP_S * hops * (2 if one.kind == "all-reduce" else 1)
+        return max(one.sent_bytes / (chips.LINK_SHARE * bandwidth), one.times * least)
+
+    overheads = sum(map(waiting, sending)) + instruction_s * executed
+    return {f"{unit}_s": value for unit, value in alone.items()} | {
+        "exchanges": sum(one.times for one in sending),
+        "instructions": executed,
+        "overlapped_s": max(alone.values()),
+        "sequential_s": in_turn(1) + alone["interconnect"],
+        "with_overheads_s": in_turn(chips.HBM_SHARE) + overheads,
+        "limit": max(alone, key=alone.get),
+    }
+
+
+@functools.lru_cache(maxsize=1024)
+def _links(on: Slice, places: Sequence[tuple[int, ...]], groups: Groups) -> tuple[float, float]:
+    """Returns the least bandwidth and the longest way of some groups of devices at these places."""
+    found = [[places[device] for device in group] for group in groups]
+    return min(map(on.bandwidth, found)), max(map(on.hops, found))
 
 
 def _suggestion(config, devices, on, phases) -> dict[str, Any] | None:
     """Returns the first of some changes, small ones first, that makes the failing phases fit."""
     failing = [name for name, phase in phases.items() if not phase["fits"]]
     for change in _changes(config, set(failing)):
-        changed = config.copy_and_resolve_references()
-        with changed.ignore_type(), changed.unlocked():
-            changed.update_from_flattened_dict(change)
         try:
-            parts = build_policy(changed, None, devices)
+            parts = build_policy(changed(config, change), None, devices)
         except ConfigError:
             continue
         print(f"trying {change} ...", file=sys.stderr)
@@ -183,6 +240,14 @@ def _suggestion(config, devices, on, phases) -> dict[str, Any] | None:
         ):
             return change
     return None
+
+
+def changed(config: ConfigDict, change: Mapping[str, Any]) -> ConfigDict:
+    """Returns a copy of a config with other values of some keys, such as "mesh.model"."""
+    copy = config.copy_and_resolve_references()
+    with copy.ignore_type(), copy.unlocked():
+        copy.update_from_flattened_dict(change)
+    return copy
 
 
 def _changes(config: ConfigDict, failing: set[str]) -> Iterator[dict[str, Any]]:

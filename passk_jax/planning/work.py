@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from passk_jax.planning.compiling import cache_bytes, local_size, training_state, tree_bytes
+from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder
+from passk_jax.rollout.sampler import rooms_of
 from passk_jax.run.checks import problems_per_update
 from passk_jax.run.parts import Parts
 
@@ -47,7 +49,7 @@ class _Passes:
     gradients: bool = False
 
 
-class _Device:
+class Device:
     """The sizes of a decoder on one device.
 
     Attributes:
@@ -55,6 +57,7 @@ class _Device:
       heads, vocab, width: Its share of query heads, vocabulary and the activations' model width.
       inner: The widths of a layer inside of attention and feed-forward, added up: of queries, keys,
         values and what is attended, and of gate, up and their product.
+      products: The widths of what a layer's products make, added up, without the last one's.
       base, lora: Numbers in the matrices of all layers, and in those of LoRA, as they are used:
         whole along the model's width.
       head: Numbers in the output's matrix.
@@ -68,8 +71,9 @@ class _Device:
         self.config = c = decoder.config
         self.heads, self.vocab = share(c.num_heads, "heads"), share(c.vocab_size, "vocab")
         self.width = share(c.embed_dim, "features")
-        kv_heads = share(c.num_kv_heads, "kv_heads")
-        self.inner = 2 * (self.heads + kv_heads) * c.head_dim + 3 * share(c.hidden_dim, "mlp")
+        kv_heads, mlp = share(c.num_kv_heads, "kv_heads"), share(c.hidden_dim, "mlp")
+        self.inner = 2 * (self.heads + kv_heads) * c.head_dim + 3 * mlp
+        self.products = (self.heads + 2 * kv_heads) * c.head_dim + 2 * mlp + self.width
         self.base = c.num_layers * c.embed_dim * self.inner
         self.lora = c.num_layers * (c.lora_rank or 0) * (7 * c.embed_dim + self.inner)
         self.head = self.vocab * c.embed_dim
@@ -106,9 +110,18 @@ def of_phase(name: str, parts: Parts, tokens: int) -> dict[str, Work]:
     return works | {"optimizer": Work(0, moved)}
 
 
+def micro_batch(parts: Parts, problems: int) -> tuple[int, int, int]:
+    """Returns the prompts and samples of a device that run at once, and how many times some do."""
+    d, config = Device(parts.decoder), parts.config
+    m = config.micro_batch.samples or config.samples_per_prompt
+    p = config.micro_batch.problems or problems
+    times = (problems // p) * (config.samples_per_prompt // m)
+    return d.groups(p, 1), d.groups(p, m), times
+
+
 def loops(parts: Parts, tokens: int) -> list[tuple[int, int]]:
     """Returns for each loop of the sampler its room for tokens, and how many it draws."""
-    rooms = [*parts.sampling.response_buckets, parts.sampling.max_response_tokens]
+    rooms = rooms_of(parts.sampling_decoder, parts.sampling)
     ends = [min(room, tokens) for room in rooms]
     starts = [0, *ends[:-1]]
     return [(room, ends[i] - starts[i]) for i, room in enumerate(rooms)]
@@ -116,7 +129,7 @@ def loops(parts: Parts, tokens: int) -> list[tuple[int, int]]:
 
 def _sampling(parts, tokens) -> dict[str, Work]:
     """The prompts as sequences, then token after token."""
-    d, config = _Device(parts.sampling_decoder), parts.config
+    d, config = Device(parts.sampling_decoder), parts.config
     c, prompt = d.config, config.sampling.max_prompt_tokens - 1
     samples = d.groups(config.prompts_per_step, config.samples_per_prompt)
     flops = hbm_bytes = 0
@@ -132,10 +145,9 @@ def _sampling(parts, tokens) -> dict[str, Work]:
 
 def _sequences(parts, problems, passes) -> dict[str, Work]:
     """Prompts and completions as whole sequences, one micro-batch after the other."""
-    d, config = _Device(parts.decoder), parts.config
-    per_problem, length = config.samples_per_prompt, config.sampling.max_response_tokens
-    p, m = config.micro_batch.problems or problems, config.micro_batch.samples or per_problem
-    prompts, samples = d.groups(p, 1), d.groups(p, m)
+    d, config = Device(parts.decoder), parts.config
+    length = config.sampling.max_response_tokens
+    prompts, samples, times = micro_batch(parts, problems)
     works = _layers(d, prompts, config.sampling.max_prompt_tokens - 1, samples, length, passes)
     rows = samples * length
     chunks = math.ceil(rows / config.logprob_chunk_tokens)
@@ -146,13 +158,14 @@ def _sequences(parts, problems, passes) -> dict[str, Work]:
         moved += rows * d.vocab * (8 + 3 * d.item)
         moved += chunks * d.head * (2 * d.item + 8 * (not d.lora))
     works["logits"] = Work(2 * passes.head * d.head * rows, moved)
-    times = (problems // p) * (per_problem // m)
     return {name: times * work for name, work in works.items()}
 
 
-def _layers(d, prompts, prompt_tokens, samples, tokens, passes) -> dict[str, Work]:
-    """All layers, for prompts alone and then for samples that look at them."""
-    c, pairs = d.config, 0  # of a query and a key, in all layers
+def attended_pairs(
+    c: DecoderConfig, prompts: int, prompt_tokens: int, samples: int, tokens: int
+) -> int:
+    """Returns how many pairs of a query and a key attention multiplies, in all layers."""
+    pairs = 0
     for kind in c.layer_kinds:
         window = c.window(kind) or math.inf
         if c.attention == "splash":  # what nobody sees is skipped
@@ -161,6 +174,13 @@ def _layers(d, prompts, prompt_tokens, samples, tokens, passes) -> dict[str, Wor
         else:
             pairs += prompts * prompt_tokens**2
             pairs += samples * tokens * (min(prompt_tokens, window - 1) + tokens)
+    return pairs
+
+
+def _layers(d, prompts, prompt_tokens, samples, tokens, passes) -> dict[str, Work]:
+    """All layers, for prompts alone and then for samples that look at them."""
+    c = d.config
+    pairs = attended_pairs(c, prompts, prompt_tokens, samples, tokens)
     logits = passes.attention * pairs * d.heads
     # Logits in float32 are written and read twice, by the softmax, its weights written and read.
     logit_bytes = 0 if c.attention == "splash" else 12 + 2 * d.item

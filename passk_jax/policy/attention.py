@@ -1,5 +1,7 @@
 """Exact attention in plain JAX, reference of `policy.splash`; shapes as in `policy.decoder`."""
 
+import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -24,8 +26,8 @@ def attend(
 ) -> jax.Array:
     """Computes exact causal attention over several key segments in one joint softmax.
 
-    Only the logits of the segments are concatenated, never their keys, so a prompt that the group
-    shares is read once and not tiled N times.
+    A prompt that the group shares is read once and not tiled N times: its logits are a product with
+    the queries of all samples. No two segments are concatenated, not even their logits.
 
     Args:
       query_PxNxLxKxGxH: Scaled queries.
@@ -37,25 +39,38 @@ def attend(
     Returns:
       The attended values (P, N, L, K, G, H).
     """
+    query_PxNxKxGxLxH = query_PxNxLxKxGxH.transpose(0, 1, 3, 4, 2, 5)
     logits = []
     for keys, _, key_positions, valid in segments:
-        own = keys.ndim == 5
-        spec = "pnlkgh,pnskh->pnkgls" if own else "pnlkgh,pskh->pnkgls"
-        scores = jnp.einsum(spec, query_PxNxLxKxGxH, keys, preferred_element_type=jnp.float32)
-        if not own:
+        if keys.ndim == 4:
             key_positions, valid = key_positions[:, None], valid[:, None]
         distance = positions_PxNxL[..., None] - key_positions[..., None, :]  # (P, N, L, S)
         visible = valid[..., None, :] & (distance >= 0)
         if window is not None:
             visible &= distance < window
-        logits.append(jnp.where(visible[:, :, None, None], softcap(scores, cap), MASKED_LOGIT))
-    weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1)
-    starts = [0]
-    for part in logits:
-        starts.append(starts[-1] + part.shape[-1])
-    out = 0.0
-    for (_, values, _, _), start, end in zip(segments, starts[:-1], starts[1:], strict=True):
-        spec = "pnkgls,pnskh->pnlkgh" if values.ndim == 5 else "pnkgls,pskh->pnlkgh"
-        part = weights[..., start:end].astype(values.dtype)
-        out = out + jnp.einsum(spec, part, values, preferred_element_type=jnp.float32)
-    return out.astype(query_PxNxLxKxGxH.dtype)
+        scores_PxNxKxGxLxS = softcap(_product(query_PxNxKxGxLxH, keys), cap)
+        logits.append(jnp.where(visible[:, :, None, None], scores_PxNxKxGxLxS, MASKED_LOGIT))
+    largest = functools.reduce(jnp.maximum, [jnp.max(x, axis=-1, keepdims=True) for x in logits])
+    weights = [jnp.exp(x - jax.lax.stop_gradient(largest)) for x in logits]
+    total = sum(jnp.sum(x, axis=-1, keepdims=True) for x in weights)
+    out_PxNxKxGxLxH = sum(
+        _product(x.astype(values.dtype), values)
+        for x, (_, values, *_) in zip(weights, segments, strict=True)
+    )
+    out_PxNxLxKxGxH = (out_PxNxKxGxLxH / total).transpose(0, 1, 4, 2, 3, 5)
+    return out_PxNxLxKxGxH.astype(query_PxNxLxKxGxH.dtype)
+
+
+def _product(x_PxNxKxGxLxA: jax.Array, y: jax.Array) -> jax.Array:
+    """Multiplies x by y (P, N, K, A, B), or (P, K, A, B) of the group, and sums in float32.
+
+    All rows that meet the same matrix are one operand: plain products of batches of matrices are
+    what XLA's CPU compiler is fast at.
+    """
+    shared = y.ndim == 4
+    x = x_PxNxKxGxLxA.swapaxes(1, 2) if shared else x_PxNxKxGxLxA
+    matrices = y.shape[:-2]
+    rows = x.reshape(*matrices, math.prod(x.shape[len(matrices) : -1]), x.shape[-1])
+    out = jnp.matmul(rows, y, preferred_element_type=jnp.float32)
+    out = out.reshape(*x.shape[:-1], y.shape[-1])
+    return out.swapaxes(1, 2) if shared else out

@@ -155,8 +155,15 @@ class DecoderConfig:
 
         Gemma 3 1B has four periods of five local layers and a global one, and then two local ones.
         """
+        return self._stacks(period_of(self.layer_kinds))
+
+    @property
+    def one_period(self) -> tuple[Stack, ...]:
+        """All layers as a stack that repeats nothing; see `policy.decoder.unrolled`."""
+        return self._stacks(self.num_layers)
+
+    def _stacks(self, period):
         kinds = self.layer_kinds
-        period = period_of(kinds)
         end = len(kinds) - len(kinds) % period
         rest = kinds[end:]
         parts = [("layers", 0, period, end // period)]

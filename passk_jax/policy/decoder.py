@@ -16,7 +16,13 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from passk_jax.policy.attention import attend, softcap
-from passk_jax.policy.config import ACTIVATIONS, REMAT_POLICIES, DecoderConfig, RopeScaling
+from passk_jax.policy.config import (
+    ACTIVATIONS,
+    REMAT_POLICIES,
+    DecoderConfig,
+    RopeScaling,
+    kind_of,
+)
 from passk_jax.policy.linear import PRODUCT, linear, lookup
 from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
 
@@ -28,8 +34,9 @@ class Segment:
     Each field is a dict by the slot of layers in a `Stack`: local layers may keep fewer keys.
 
     Attributes:
-      kv: (keys, values), each (repeats, P, N, S, K, H), or without the N axis if the whole group
-        shares them (the prompt).
+      kv: Keys (repeats, P, N, K, H, S) and values (repeats, P, N, K, S, H), the operands of
+        attention's products as they are. They lack the N axis if the whole group shares them (the
+        prompt), and repeats if the decoder is unrolled.
       positions: Position of each key in its sequence, int32 (P, N, S) or (P, S).
       valid: False for padding and for slots not yet written, bool, same shape.
     """
@@ -39,15 +46,10 @@ class Segment:
     valid: dict[str, jax.Array]
 
 
-def rope(
-    x_PxNxLxHeadsxH: jax.Array,
-    positions_PxNxL: jax.Array,
-    base: float,
-    scaling: RopeScaling | None = None,
-) -> jax.Array:
-    """Applies the rotary position embedding (arXiv 2104.09864), with halves paired as in Gemma."""
-    x = x_PxNxLxHeadsxH
-    half = x.shape[-1] // 2
+def rotations(
+    positions_PxNxL: jax.Array, half: int, base: float, scaling: RopeScaling | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns sines and cosines (P, N, L, half) of the rotary position embedding; see `rope`."""
     frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
     if scaling is not None and scaling.original_context is None:
         frequencies /= scaling.factor
@@ -56,8 +58,19 @@ def rope(
         low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
         kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
         frequencies *= kept + (1.0 - kept) / scaling.factor
-    angles = positions_PxNxL[..., None, None].astype(jnp.float32) * frequencies
-    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    angles = positions_PxNxL[..., None].astype(jnp.float32) * frequencies
+    return jnp.sin(angles), jnp.cos(angles)
+
+
+def rope(x_PxNxLxHeadsxH: jax.Array, turns: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Applies the rotary position embedding (arXiv 2104.09864), with halves paired as in Gemma.
+
+    Args:
+      x_PxNxLxHeadsxH: Queries or keys.
+      turns: What `rotations` makes of their positions.
+    """
+    x = x_PxNxLxHeadsxH
+    sin, cos = (y[..., None, :] for y in turns)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)
@@ -94,11 +107,15 @@ class Layer(nn.Module):
     layout: Layout | None = None
 
     @nn.compact
-    def __call__(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, context):
+    def __call__(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, turns, context):
         """Returns the layer's output and the keys and values of its own tokens."""
         c = self.config
         attended, kv = self._attention(
-            RMSNorm(c, name="pre_attention_norm")(x_PxNxLxD), positions_PxNxL, valid_PxNxL, context
+            RMSNorm(c, name="pre_attention_norm")(x_PxNxLxD),
+            positions_PxNxL,
+            valid_PxNxL,
+            turns,
+            context,
         )
         if c.post_norms:
             attended = RMSNorm(c, name="post_attention_norm")(attended)
@@ -108,7 +125,7 @@ class Layer(nn.Module):
             y = RMSNorm(c, name="post_ffw_norm")(y)
         return split_batch(self.layout, x_PxNxLxD + y, None, "features"), kv
 
-    def _attention(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, context):
+    def _attention(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, turns, context):
         c = self.config
         d, h = c.embed_dim, c.head_dim
         query = self._project("query", c.num_heads, "heads", x_PxNxLxD)
@@ -117,8 +134,7 @@ class Layer(nn.Module):
         if c.qk_norm:
             query = RMSNorm(c, "head_dim", name="query_norm")(query)
             key = RMSNorm(c, "head_dim", name="key_norm")(key)
-        query = rope(query, positions_PxNxL, *c.rope(self.slot))
-        key = rope(key, positions_PxNxL, *c.rope(self.slot))
+        query, key = rope(query, turns), rope(key, turns)
         if self.layout is not None:
             copies = self.layout.kv_copies(c.num_heads, c.num_kv_heads)
             key, value = (
@@ -127,6 +143,7 @@ class Layer(nn.Module):
             )
         scale = h**-0.5 if c.query_scale is None else c.query_scale
         query = (query * scale).reshape(*query.shape[:3], key.shape[3], -1, h)
+        key, value = key.transpose(0, 1, 3, 4, 2), value.swapaxes(2, 3)
         encoded = self._attend(key)(
             query,
             positions_PxNxL,
@@ -141,7 +158,7 @@ class Layer(nn.Module):
         )
         return split_batch(self.layout, attended, None, "features"), (key, value)
 
-    def _attend(self, key_PxNxLxKxH):
+    def _attend(self, key_PxNxKxHxL):
         """Returns `attend`, or its kernel form with the mesh: the compiler cannot split kernels."""
         if self.config.attention == "reference":
             return attend
@@ -149,7 +166,7 @@ class Layer(nn.Module):
 
         if self.layout is None:
             return splash.attend
-        p, n, _, k, _ = key_PxNxLxKxH.shape
+        p, n, k, *_ = key_PxNxKxHxL.shape
         axes = self.layout.sharding(("problems", "samples", "kv_heads"), (p, n, k)).spec
         return functools.partial(splash.attend, mesh=self.layout.mesh, axes=axes)
 
@@ -214,16 +231,16 @@ class Period(nn.Module):
     layout: Layout | None = None
 
     @nn.compact
-    def __call__(self, x_PxNxLxD, context_kv, positions_PxNxL, valid_PxNxL, context_places):
+    def __call__(self, x_PxNxLxD, context_kv, positions_PxNxL, valid_PxNxL, turns, places):
         """Scan body: carries activations and reads its layers' keys and values of the context."""
         kv = {}
         for slot in self.slots:
             context = [
                 (*segment[slot], positions[slot], valid[slot])
-                for segment, (positions, valid) in zip(context_kv, context_places, strict=True)
+                for segment, (positions, valid) in zip(context_kv, places, strict=True)
             ]
             x_PxNxLxD, kv[slot] = Layer(self.config, slot, self.layout, name=slot)(
-                x_PxNxLxD, positions_PxNxL, valid_PxNxL, context
+                x_PxNxLxD, positions_PxNxL, valid_PxNxL, turns[kind_of(slot)], context
             )
         return x_PxNxLxD, kv
 
@@ -238,10 +255,12 @@ class Decoder(nn.Module):
     Attributes:
       config: Sizes and constants.
       layout: How parameters and activations are split over devices; `None` leaves it to XLA.
+      unrolled: Whether each layer is compiled and has arrays of its own; see `unrolled`.
     """
 
     config: DecoderConfig
     layout: Layout | None = None
+    unrolled: bool = False
 
     def setup(self):
         """Makes the embedding, the scanned layers, the final norm and the head if it is untied."""
@@ -251,16 +270,17 @@ class Decoder(nn.Module):
         if not c.tied_head:
             self.head = self.param("head", init, (c.vocab_size, c.embed_dim))
         body = nn.remat(Period, prevent_cse=False, policy=REMAT_POLICIES[c.remat])
-        for stack in c.stacks:
+        for stack in self._stacks:
             scanned = nn.scan(
                 body,
                 variable_axes={"params": 0, "lora": 0},
                 split_rngs={"params": True, "lora": True},
-                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                in_axes=(0, *4 * (nn.broadcast,)),
                 length=stack.repeats,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            setattr(self, stack.name, scanned(c, stack.slots, self.layout, name=stack.name))
+            part = Period if self.unrolled else scanned
+            setattr(self, stack.name, part(c, stack.slots, self.layout, name=stack.name))
         self.final_norm = RMSNorm(c, name="final_norm")
 
     def __call__(
@@ -290,11 +310,15 @@ class Decoder(nn.Module):
             # The scale is rounded to the compute dtype, as in the gemma package.
             x_PxNxLxD *= jnp.asarray(self.config.embed_dim**0.5, dtype)
         x_PxNxLxD = split_batch(self.layout, x_PxNxLxD, None, "features")
+        turns = {
+            kind: rotations(positions_PxNxL, self.config.head_dim // 2, *self.config.rope(kind))
+            for kind in sorted(set(self.config.layer_kinds))
+        }
         kv, places = {}, [(segment.positions, segment.valid) for segment in context]
-        for stack in self.config.stacks:
+        for stack in self._stacks:
             before = [{slot: segment.kv[slot] for slot in stack.slots} for segment in context]
             x_PxNxLxD, own = getattr(self, stack.name)(
-                x_PxNxLxD, before, positions_PxNxL, valid_PxNxL, places
+                x_PxNxLxD, before, positions_PxNxL, valid_PxNxL, turns, places
             )
             kv |= own
         segment = Segment(
@@ -304,10 +328,46 @@ class Decoder(nn.Module):
         )
         return self.final_norm(x_PxNxLxD), segment
 
+    @property
+    def _stacks(self):
+        return self.config.one_period if self.unrolled else self.config.stacks
+
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Returns soft-capped next-token logits (..., V) in float32 from hidden states (..., D)."""
         head_VxD = self.embedding if self.config.tied_head else self.head
         return output_logits(hidden, head_VxD, self.config)
+
+
+def unrolled(
+    decoder: Decoder, params: Mapping[str, Any], prefix: Segment
+) -> tuple[Decoder, dict[str, Any], Segment]:
+    """Returns the same policy as one period of all its layers, its parameters and a segment of it.
+
+    A scan over layers copies each layer's weights, keys and values out of the arrays of all layers
+    before it uses them. If only a few tokens are multiplied by them, the copying takes as long as
+    the products. Here each layer has arrays of its own. But every layer is compiled.
+    """
+    places = {
+        number: (stack.name, slot, repeat)
+        for stack in decoder.config.stacks
+        for index, slot in enumerate(stack.slots)
+        for repeat, number in enumerate(stack.numbers(index))
+    }
+    (stack,) = decoder.config.one_period
+    layers, kv, positions, valid = {}, {}, {}, {}
+    for number, new in enumerate(stack.slots):
+        name, slot, repeat = places[number]
+        own = lambda x, repeat=repeat: x[repeat]  # noqa: E731
+        layers[new] = jax.tree.map(own, params[name][slot])
+        kv[new] = jax.tree.map(own, prefix.kv[slot])
+        positions[new], valid[new] = prefix.positions[slot], prefix.valid[slot]
+    stacked = {stack.name for stack in decoder.config.stacks}
+    rest = {name: x for name, x in params.items() if name not in stacked}
+    return (
+        decoder.clone(unrolled=True),
+        rest | {stack.name: layers},
+        Segment(kv=kv, positions=positions, valid=valid),
+    )
 
 
 def head_split(layout: Layout | None) -> WeightSplit | None:
@@ -324,6 +384,18 @@ def output_logits(hidden: jax.Array, head_VxD: jax.Array, config: DecoderConfig)
     """Returns soft-capped float32 logits (..., V) from hidden states (..., D) and `output_head`."""
     logits = linear(hidden, head_VxD.T, 1, jnp.float32)
     return softcap(logits, config.final_softcap)
+
+
+def token_logits(hidden_PxNxD: jax.Array, head_VxD: jax.Array, decoder: Decoder) -> jax.Array:
+    """Returns the logits (V, P, N) of one token of each sequence, else as `output_logits`.
+
+    In this order the product of a few rows takes XLA's CPU less than half the time.
+    """
+    head_VxD = head_VxD.astype(hidden_PxNxD.dtype)
+    logits_VxPxN = linear(head_VxD, jnp.moveaxis(hidden_PxNxD, -1, 0), 1, jnp.float32)
+    if decoder.layout is not None:
+        logits_VxPxN = decoder.layout.constrain(logits_VxPxN, "vocab", "problems", "samples")
+    return softcap(logits_VxPxN, decoder.config.final_softcap)
 
 
 def prompt_positions(mask_PxT: jax.Array) -> jax.Array:
@@ -355,6 +427,6 @@ def prefill(
         first = 0
         if (window := decoder.config.window(slot)) is not None:
             first = max(0, mask_PxT.shape[-1] - (window - 1))
-        kv[slot] = keys[:, :, 0, first:], values[:, :, 0, first:]
+        kv[slot] = keys[:, :, 0, :, :, first:], values[:, :, 0, :, first:]
         positions[slot], valid[slot] = positions_PxT[:, first:], mask_PxT[:, first:]
     return Segment(kv=kv, positions=positions, valid=valid)

@@ -84,8 +84,17 @@ def weight_gradient(x: jax.Array, dy: jax.Array, num_inputs: int, dtype: jnp.dty
 
 
 def _product(a, b, a_axes, b_axes, dtype):
-    dims = ((tuple(a_axes), tuple(b_axes)), ((), ()))
-    return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype)
+    def product(a, b, dtype=dtype):
+        dims = ((tuple(a_axes), tuple(b_axes)), ((), ()))
+        return jax.lax.dot_general(a, b, dims, preferred_element_type=dtype)
+
+    if a.dtype != jnp.bfloat16 or dtype not in (None, jnp.bfloat16):
+        return product(a, b)
+    # On CPUs jax 0.10 uses AMX, five times as fast, only if the result is float32. Elsewhere that
+    # would double what a sum over devices sends.
+    return jax.lax.platform_dependent(
+        a, b, cpu=lambda a, b: product(a, b, jnp.float32).astype(a.dtype), default=product
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -9,6 +9,7 @@ import functools
 import logging
 import math
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,8 @@ import jax.numpy as jnp
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
+from passk_jax import hub
 from passk_jax.errors import CheckpointError
-from passk_jax.policy import hub
 from passk_jax.policy.config import GEMMA2_2B, MODELS, DecoderConfig
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.formats import config_json, layouts, orbax, safetensors
@@ -28,6 +29,10 @@ _logger = logging.getLogger(__name__)
 
 # Rows of Gemma 2's embedding: Hugging Face's, and with the rows that the gemma package adds.
 _PIECES, _PACKAGE_ROWS = 256_000, 256_128
+
+# The tower of images, and what is before and after it, of the gemma package's Gemma 3 from 4B on;
+# the last name is that of published checkpoints.
+_IMAGES = ("vision_encoder/", "embedder/mm_", "SigLiPFromPatches_0/")
 
 
 def load(
@@ -54,8 +59,10 @@ def load(
     """
     folder, targets = hub.local(str(folder)), layouts.flatten(template)
     files, layout = _checked(folder, config, targets)
+    # The largest tensor first: while it is read there are further copies of it, but little else.
+    size = lambda entry: math.prod(targets[entry.leaves[0]].shape) / len(entry.names)  # noqa: E731
     parameters = {}
-    for entry in layout:
+    for entry in sorted(layout, key=size, reverse=True):
         parameters |= _read(files, entry, targets)
     wrong = [leaf for leaf, finite in jax.device_get(_finite(parameters)).items() if not finite]
     if wrong:
@@ -67,8 +74,15 @@ def load(
 
 
 def check(folder: str | pathlib.Path, config: DecoderConfig, template: Mapping[str, Any]) -> None:
-    """Checks all that `load` checks before it reads a tensor; arguments and errors are the same."""
-    _checked(hub.local(str(folder)), config, layouts.flatten(template))
+    """Checks all that `load` checks before it reads a tensor; arguments and errors are the same.
+
+    Of a model of the hub no weights are fetched: its config.json alone is compared.
+    """
+    place = hub.local(str(folder), weights=False)
+    if hub.is_here(str(folder)):
+        _check_config(place, config)
+    else:
+        _checked(place, config, layouts.flatten(template))
 
 
 def _checked(folder, config, targets):
@@ -76,17 +90,23 @@ def _checked(folder, config, targets):
     files, layout = _open(folder, config, shapes)
     _check(folder, files.shapes, layout, shapes)
     if isinstance(files, safetensors.SafetensorsFolder):
-        different = config_json.differences(read_config(folder), config)
-        if different:
-            raise CheckpointError(
-                f"{folder} is another model, according to its config.json: {_first(different)}"
-            )
+        _check_config(folder, config)
     return files, layout
+
+
+def _check_config(folder, config):
+    different = config_json.differences(read_config(folder), config)
+    if different:
+        raise CheckpointError(
+            f"{folder} is another model, according to its config.json: {_first(different)}"
+        )
 
 
 @jax.jit
 def _finite(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: jnp.isfinite(array).all() for name, array in arrays.items()}
+    # Not isfinite of each number: that takes memory. What is not a number is largest and smallest.
+    ends = {name: jnp.stack([array.max(), array.min()]) for name, array in arrays.items()}
+    return {name: jnp.isfinite(pair).all() for name, pair in ends.items()}
 
 
 def read_config(folder: str | pathlib.Path) -> DecoderConfig:
@@ -265,8 +285,9 @@ def _open(folder, config, shapes):
         files = orbax.OrbaxFolder(checkpoint)
         if files.layout == "own":
             return files, layouts.own(shapes)
-        images = ("vision_encoder/", "embedder/mm_")  # of Gemma 3 from 4B on
-        files.shapes = {n: s for n, s in files.shapes.items() if not n.startswith(images)}
+        unread = [name for name in (*files.shapes, *files.others) if name.startswith(_IMAGES)]
+        files.shapes = {n: s for n, s in files.shapes.items() if n not in unread}
+        _say_unread(folder, unread, r"(embedder/)?[^/]+")
         try:
             return files, _gemma_layout(config, files.shapes.get("layer_0/mlp/gating_einsum"))
         except CheckpointError as error:
@@ -274,10 +295,15 @@ def _open(folder, config, shapes):
     tied = read_config(path).tied_head  # first, because it says what the tensors are
     files = safetensors.SafetensorsFolder(path)
     unread = files.rename(functools.partial(layouts.huggingface_name, tied_head=tied))
-    if unread:
-        parts = sorted({name.removeprefix("model.").split(".")[0] for name in unread})
-        _logger.info("%s: not read: %d tensors of %s", folder, len(unread), ", ".join(parts))
+    _say_unread(folder, [name.removeprefix("model.") for name in unread], r"[^.]+")
     return files, layouts.huggingface(config)
+
+
+def _say_unread(folder, names, part):
+    """Logs how many tensors are left out, and the parts of the model that they are of."""
+    if names:
+        parts = sorted({re.match(part, name)[0] for name in names})
+        _logger.info("%s: not read: %d tensors of %s", folder, len(names), ", ".join(parts))
 
 
 def _find(path: epath.Path) -> epath.Path | None:

@@ -106,7 +106,7 @@ def attend(
     chex.assert_rank(query_PxNxLxKxGxH, 6)
     *context, own = [(keys, values, valid) for keys, values, _, valid in segments]
     length, prompted = query_PxNxLxKxGxH.shape[2], [keys.ndim for keys, *_ in context] == [4]
-    if length == 1 or length != own[0].shape[2] or (context and not prompted):
+    if length == 1 or length != own[0].shape[-1] or (context and not prompted):
         return attention.attend(
             query_PxNxLxKxGxH, positions_PxNxL, segments, window=window, cap=cap
         )
@@ -116,8 +116,8 @@ def attend(
         return local(query_PxNxLxKxGxH, own, prompt)
     problems, samples, heads = axes
     query_spec = PartitionSpec(problems, samples, None, heads)
-    own_specs = (query_spec, query_spec, PartitionSpec(problems, samples))
-    prompt_spec = PartitionSpec(problems, None, heads)
+    own_spec, prompt_spec = PartitionSpec(problems, samples, heads), PartitionSpec(problems, heads)
+    own_specs = (own_spec, own_spec, PartitionSpec(problems, samples))
     prompt_specs = (prompt_spec, prompt_spec, PartitionSpec(problems)) if prompted else None
     # A kernel does not say over which axes its results vary, so this cannot be checked.
     return jax.shard_map(
@@ -134,14 +134,21 @@ def _attend(query_PxNxLxKxGxH, own, prompt, *, window, cap):
     p, n, tokens, k, g, h = query_PxNxLxKxGxH.shape
     length = _padded(tokens)
     query = _pad(query_PxNxLxKxGxH, 2, after=length - tokens)
-    own = [_pad(x, 2, after=length - tokens).reshape(p, n * length, *x.shape[3:]) for x in own]
+    keys, values, valid = own
+    own = [
+        _pad(x, 2, after=length - tokens).reshape(p, n * length, *x.shape[3:])
+        for x in (keys.transpose(0, 1, 4, 2, 3), values.swapaxes(2, 3), valid)
+    ]
     size = 0
     if prompt is not None:
-        s = prompt[0].shape[1]
+        keys, values, valid = prompt
+        s = keys.shape[-1]
         size = _padded(s)
         own = [
             jnp.concatenate([_pad(x, 1, before=size - s), y], axis=1)
-            for x, y in zip(prompt, own, strict=True)
+            for x, y in zip(
+                (keys.transpose(0, 3, 1, 2), values.swapaxes(1, 2), valid), own, strict=True
+            )
         ]
     keys, values, valid = own
     # The kernel for the gradients of keys and values also steps over the blocks that it skips, some

@@ -1,6 +1,5 @@
 """Tokenizers: text to token ids and back."""
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import Any, Protocol
 
 from etils import epath
 
-from passk_jax.errors import ConfigError
+from passk_jax.errors import ConfigError, did_you_mean
 
 # Pieces that begin and end a turn in the chats of Gemma, Qwen and Llama: with those of the
 # tokenizer's own chat template, the only special pieces that are recognised in a text.
@@ -256,8 +255,7 @@ def make_tokenizer(name: str, path: str | None = None) -> Tokenizer:
         is not installed.
     """
     if name not in TOKENIZERS:
-        close = difflib.get_close_matches(name, TOKENIZERS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, TOKENIZERS)
         raise ConfigError(
             f"tokenizer.name = {name!r}{hint}: known tokenizers: {sorted(TOKENIZERS)}"
         )

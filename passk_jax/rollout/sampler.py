@@ -10,11 +10,19 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from passk_jax.errors import ConfigError
-from passk_jax.policy.decoder import Decoder, Segment, output_head, output_logits, prefill
+from passk_jax.policy.decoder import Decoder, Segment, output_head, prefill, token_logits, unrolled
 from passk_jax.policy.sharding import split_batch
+from passk_jax.rollout.drawing import draw, keep_most_probable
 from passk_jax.rollout.prompts import Prompts, bucket_for, check_buckets
+
+_SLOTS = -1, -2  # the axes of tokens in a layer's keys (..., H, S) and values (..., S, H)
+
+# Without buckets the room for long completions grows so where attention is a large part of a
+# token: on CPUs. On a TPU weights are.
+_ROOMS = tuple(2**n for n in range(8, 16))
 
 
 @chex.dataclass(frozen=True)
@@ -63,10 +71,13 @@ class SamplingConfig:
       max_response_tokens: R; a completion that has not ended by then is truncated.
       response_buckets: Rising lengths below R. The room for keys and values grows from one bucket
         to the next as completions get longer, so that short ones do not attend over room for long
-        ones. Each bucket adds a loop to the compiled program.
+        ones. Each bucket adds a loop to the compiled program. Without any, an unrolled policy's
+        room grows from 256 tokens by doubling.
       top_k: Number of most probable tokens to keep; `None` keeps all.
       top_p: Keep the smallest set of tokens whose probability reaches top_p; `None` keeps all.
       num_tokens: The tokenizer's number of ids; those from it on are never drawn. `None`: all are.
+      unroll_layers: Whether the layers are compiled one by one, see `policy.decoder.unrolled`.
+        `None`: on CPUs.
     """
 
     max_response_tokens: int
@@ -74,6 +85,7 @@ class SamplingConfig:
     top_p: float | None = None
     response_buckets: tuple[int, ...] = ()
     num_tokens: int | None = None
+    unroll_layers: bool | None = None
 
     def __post_init__(self):
         """Checks the ranges before anything is compiled."""
@@ -88,51 +100,48 @@ class SamplingConfig:
             raise ConfigError(f"sampling.top_p = {self.top_p}: must be in (0, 1], or None for off")
 
 
-def keep_most_probable(logits: jax.Array, top_k: int | None, top_p: float | None) -> jax.Array:
-    """Sets logits (..., V) outside the top-k tokens and the top-p nucleus to -inf.
-
-    The nucleus is as in arXiv 1904.09751: the smallest set of most probable tokens whose
-    probability reaches `top_p`. The most probable token always stays. Of the two, top-k cuts first.
-    Of equal logits, those of the smaller ids count as more probable.
-    """
-    if top_k is not None and top_k < logits.shape[-1]:
-        logits = _keep(logits, jax.lax.top_k(logits, top_k)[0][..., -1:], top_k)
-    if top_p is not None and top_p < 1.0:
-        descending = -jnp.sort(-logits, axis=-1)
-        p = jax.nn.softmax(descending, axis=-1)
-        before = jnp.cumsum(p, axis=-1) - p  # probability of all more probable tokens
-        inside = before < top_p
-        threshold = jnp.min(jnp.where(inside, descending, jnp.inf), axis=-1, keepdims=True)
-        logits = _keep(logits, threshold, jnp.sum(inside, axis=-1, keepdims=True))
-    return logits
-
-
-def _keep(logits, threshold, count):
-    """Keeps `count` logits: those above the threshold, and the first ones that are equal to it."""
-    above, equal = logits > threshold, logits == threshold
-    room = count - jnp.sum(above, axis=-1, keepdims=True)
-    return jnp.where(above | (equal & (jnp.cumsum(equal, axis=-1) <= room)), logits, -jnp.inf)
-
-
-def _draw(keys_PxN, t, logits_PxNxV, temperature, config: SamplingConfig):
+def _draw(keys_PxN, t, logits_VxPxN, temperature, config: SamplingConfig):
     """Draws one token for each sequence and returns it with its two log-probabilities."""
-    scaled = logits_PxNxV / jnp.maximum(temperature, 1e-6)
-    if config.num_tokens is not None and config.num_tokens < scaled.shape[-1]:
-        scaled = jnp.where(jnp.arange(scaled.shape[-1]) < config.num_tokens, scaled, -jnp.inf)
-    scaled = keep_most_probable(scaled, config.top_k, config.top_p)
 
-    def gumbel(key):
-        return jax.random.gumbel(jax.random.fold_in(key, t), scaled.shape[-1:], jnp.float32)
+    def allowed(x_VxPxN):
+        if config.num_tokens is None or config.num_tokens >= x_VxPxN.shape[0]:
+            return x_VxPxN
+        ids = jnp.arange(x_VxPxN.shape[0])[:, None, None]
+        return jnp.where(ids < config.num_tokens, x_VxPxN, -jnp.inf)
 
-    noise = jax.vmap(jax.vmap(gumbel))(keys_PxN)
-    noise = jnp.where(temperature > 0, noise, 0.0)  # temperature 0 is greedy
-    token_PxN = jnp.argmax(scaled + noise, axis=-1)
-    return token_PxN, _logp(scaled, token_PxN), _logp(logits_PxNxV, token_PxN)
+    scaled = jnp.moveaxis(allowed(logits_VxPxN / jnp.maximum(temperature, 1e-6)), 0, -1)
+    scaled = jnp.moveaxis(keep_most_probable(scaled, config.top_k, config.top_p), -1, 0)
+
+    def two(key):
+        return jax.random.uniform(jax.random.fold_in(key, t), (2,))
+
+    drawn_PxN, normalizer_PxN = draw(jax.vmap(jax.vmap(two))(keys_PxN), scaled)
+    token_PxN = jax.lax.cond(
+        temperature > 0,
+        lambda x_VxPxN: drawn_PxN,
+        lambda x_VxPxN: jnp.argmax(allowed(x_VxPxN), axis=0).astype(drawn_PxN.dtype),  # greedy
+        logits_VxPxN,
+    )
+    of_token = lambda x: jnp.take_along_axis(x, token_PxN[None], axis=0)[0]  # noqa: E731
+    policy_logp = of_token(logits_VxPxN) - jax.nn.logsumexp(logits_VxPxN, axis=0)
+    return token_PxN, of_token(scaled) - normalizer_PxN, policy_logp
 
 
-def _logp(logits, token):
-    chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+def _unrolls(decoder: Decoder, config: SamplingConfig) -> bool:
+    """Returns whether each layer is a piece of program of its own while tokens are drawn."""
+    if config.unroll_layers is not None:
+        return config.unroll_layers
+    if decoder.layout is None:
+        return jax.default_backend() == "cpu"
+    mesh = decoder.layout.mesh  # plans are made for devices that are not here
+    return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == "cpu"
+
+
+def rooms_of(decoder: Decoder, config: SamplingConfig) -> tuple[int, ...]:
+    """Returns the tokens for which each of the sampler's loops has room, in turn."""
+    length = config.max_response_tokens
+    rooms = config.response_buckets or (_ROOMS if _unrolls(decoder, config) else ())
+    return (*[room for room in rooms if room < length], length)
 
 
 def _with_room(kv, decoder: Decoder, length: int):
@@ -142,34 +151,50 @@ def _with_room(kv, decoder: Decoder, length: int):
     modulo their number, and replaces a token that no later token sees.
     """
 
-    def enlarged(x, slots):
-        x = jnp.pad(x, [(0, slots - x.shape[3] if axis == 3 else 0) for axis in range(x.ndim)])
-        names = ("layers", "problems", "samples", None, "kv_heads", None)
-        return x if decoder.layout is None else decoder.layout.constrain(x, *names)
+    def enlarged(x, axis, slots):
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = 0, slots - x.shape[axis]
+        x = jnp.pad(x, widths)
+        names = ("layers", "problems", "samples", "kv_heads", None, None)
+        return x if decoder.layout is None else decoder.layout.constrain(x, *names[-x.ndim :])
 
     roomy = {}
     for slot, pair in kv.items():
         window = decoder.config.window(slot)
         slots = length if window is None else max(1, min(length, window - 1))
-        roomy[slot] = tuple(enlarged(x, slots) for x in pair)
+        roomy[slot] = tuple(enlarged(x, axis, slots) for x, axis in zip(pair, _SLOTS, strict=True))
     return roomy
 
 
 def _no_tokens(prefix: Segment, num_samples: int):
     """Returns empty keys and values of response tokens, for each sample of each prompt."""
 
-    def empty(shared):
-        periods, problems, _, heads, width = shared.shape
-        return jnp.zeros((periods, problems, num_samples, 0, heads, width), shared.dtype)
+    def empty(shared, axis):
+        shape = [*shared.shape[:-3], num_samples, *shared.shape[-3:]]
+        shape[axis] = 0
+        return jnp.zeros(shape, shared.dtype)
 
-    return jax.tree.map(empty, prefix.kv)
+    return {slot: tuple(map(empty, pair, _SLOTS)) for slot, pair in prefix.kv.items()}
+
+
+def _carried(kv, decoder: Decoder):
+    """Returns keys and values as the loop carries them: layer by layer without axes of size 1.
+
+    XLA's CPU compiler leaves such axes out of products. An array that the loop has with them is
+    then copied, all of it, for every token.
+    """
+
+    def squeezed(x):
+        return x.reshape(*[n for n in x.shape[:-2] if n > 1], *x.shape[-2:])
+
+    return jax.tree.map(squeezed, kv) if decoder.unrolled else kv
 
 
 def _before(kv, start_PxN: jax.Array, t: jax.Array) -> Segment:
     """Returns the segment of tokens 0 to t - 1; the first of them is at position `start_PxN`."""
     positions, valid = {}, {}
-    for slot, (keys, _) in kv.items():
-        slots = keys.shape[3]
+    for slot, (_, values) in kv.items():
+        slots = values.shape[_SLOTS[1]]
         # The latest token before t that was written to each slot; negative: none yet.
         token = t - 1 - (t - 1 - jnp.arange(slots)) % slots
         positions[slot] = start_PxN[..., None] + token
@@ -178,12 +203,12 @@ def _before(kv, start_PxN: jax.Array, t: jax.Array) -> Segment:
 
 
 def _write(kv, one, t: jax.Array):
-    """Writes the keys and values of token t to their slots."""
-    return jax.tree.map(
-        lambda all_, new: jax.lax.dynamic_update_slice_in_dim(all_, new, t % all_.shape[3], axis=3),
-        kv,
-        one,
-    )
+    """Writes the keys and values of token t to their slots; of token -1 to one that none sees."""
+
+    def written(all_, new, axis):
+        return jax.lax.dynamic_update_slice_in_dim(all_, new, t % all_.shape[axis], axis)
+
+    return {slot: tuple(map(written, kv[slot], one[slot], _SLOTS)) for slot in kv}
 
 
 @functools.partial(
@@ -228,6 +253,9 @@ def sample(
     num_problems, length = prompts.tokens.shape[0], config.max_response_tokens
     shape = (num_problems, num_samples)
     prefix = prefill(decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1])
+    rooms = rooms_of(decoder, config)
+    if _unrolls(decoder, config):
+        decoder, params, prefix = unrolled(decoder, params, prefix)
     start_PxN = jnp.broadcast_to(jnp.sum(prompts.mask, axis=-1, keepdims=True) - 1, shape)
     keys_PxN = jax.vmap(
         lambda p: jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, p), i))(
@@ -235,18 +263,21 @@ def sample(
         )
     )(jnp.arange(num_problems))
 
+    def whole(kv):
+        return jax.tree.map(lambda x, before: x.reshape(*before, *x.shape[-2:]), kv, axes)
+
     def step(carry):
-        t, latest_PxN, done_PxN, state_PxN, kv, out = carry
-        hidden, own = decoder.apply(
+        t, latest_PxN, done_PxN, state_PxN, own, kv, out = carry
+        kv = _write(kv, own, t - 1)  # before they are read: else XLA copies them
+        hidden, segment = decoder.apply(
             {"params": params},
             latest_PxN[..., None],
             (start_PxN + t)[..., None],
-            context=(prefix, _before(kv, start_PxN, t)),
+            context=(prefix, _before(whole(kv), start_PxN, t)),
         )
-        logits_PxNxV = output_logits(hidden[:, :, 0], output_head(params), decoder.config)
-        logits_PxNxV = split_batch(decoder.layout, logits_PxNxV, "vocab")
+        logits_VxPxN = token_logits(hidden[:, :, 0], output_head(params), decoder)
         token_PxN, sampling_logp, policy_logp = _draw(
-            keys_PxN, t, logits_PxNxV, temperature, config
+            keys_PxN, t, logits_VxPxN, temperature, config
         )
         token_PxN = jnp.where(done_PxN, pad_id, token_PxN)
         drawn = (
@@ -266,7 +297,7 @@ def sample(
         if stops is not None:
             state_PxN = stops[state_PxN, token_PxN]
             done_PxN |= state_PxN == stops.shape[0] - 1
-        return t + 1, token_PxN, done_PxN, state_PxN, _write(kv, own.kv, t), out
+        return t + 1, token_PxN, done_PxN, state_PxN, _carried(segment.kv, decoder), kv, out
 
     def unfinished(carry, length):
         t, _, done_PxN, *_ = carry
@@ -281,11 +312,13 @@ def sample(
     out = tuple(split_batch(decoder.layout, x, None) for x in out)
     latest_PxN = jnp.broadcast_to(prompts.tokens[:, -1:], shape)
     kv = _no_tokens(prefix, num_samples)
+    axes = jax.tree.map(lambda x: x.shape[:-2], kv)
+    own = _carried(_with_room(kv, decoder, 1), decoder)
     state_PxN = None if stops is None else jnp.zeros(shape, stops.dtype)
-    carry = (jnp.int32(0), latest_PxN, jnp.zeros(shape, bool), state_PxN, kv, out)
-    for limit in (*config.response_buckets, length):
+    carry = (jnp.int32(0), latest_PxN, jnp.zeros(shape, bool), state_PxN, own, kv, out)
+    for limit in rooms:
         *rest, kv, out = carry
-        carry = (*rest, _with_room(kv, decoder, limit), out)
+        carry = (*rest, _carried(_with_room(whole(kv), decoder, limit), decoder), out)
         with jax.named_scope(f"until_{limit}"):  # names the loop for plans
             carry = jax.lax.while_loop(functools.partial(unfinished, length=limit), step, carry)
     tokens, mask, sampling_logp, policy_logp = carry[-1]

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from passk_jax import tasks, transforms
 from passk_jax.errors import ConfigError
+from passk_jax.learner.objective import Objective
 from passk_jax.learner.schedule import Schedule, is_number, parse_schedule
 from passk_jax.policy.sharding import Layout
 from passk_jax.policy.tokenizer import Tokenizer
@@ -18,6 +19,8 @@ from passk_jax.rollout.prompts import encode_prompts, encode_responses
 from passk_jax.run.advantages import Transformation
 from passk_jax.tasks.order import ORDERS
 
+# An update of fewer tokens is so quick that smaller ones would not repay their compilation.
+_TOKENS_WORTH_PACKING = 4096
 # The least values of the counts that belong to no part.
 _LEAST = {
     "steps": 0,
@@ -74,15 +77,17 @@ def check_counts(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.dynamic_sampling_batches = {batches}: must be at least 2, or None for off"
         )
-    if config.stop_when_flat is not None and config.stop_when_flat < 1:
-        raise ConfigError(
-            f"config.stop_when_flat = {config.stop_when_flat}: must be at least 1, or None for off"
-        )
+    for name in ("stop_when_flat", "gradient_cosine_every_steps"):
+        if _value(config, name) is not None and _value(config, name) < 1:
+            raise ConfigError(
+                f"config.{name} = {_value(config, name)}: must be at least 1, or None for off"
+            )
     if not 0 <= config.evaluation.temperature < float("inf"):
         raise ConfigError(
             f"config.evaluation.temperature = {config.evaluation.temperature}: must be a number of "
             "at least 0 (0 is greedy)"
         )
+    _check_figure_ks(config)
     if config.order not in ORDERS:
         raise ConfigError(f"config.order = {config.order!r}: must be one of {', '.join(ORDERS)}")
     steps = config.profile_steps
@@ -92,6 +97,25 @@ def check_counts(config: ConfigDict) -> None:
         )
     if config.objective.minibatches > 0:  # less is for the objective to refuse
         _check_divisors(config)
+
+
+def _check_figure_ks(config: ConfigDict) -> None:
+    """The k of figures must be such that training and evaluation have a figure each."""
+    ks = config.figure_ks
+    n, held_out = config.samples_per_prompt, config.evaluation.samples_per_prompt
+    if ks is not None and not (
+        isinstance(ks, list | tuple)
+        and len(ks) > 0
+        and all(type(k) is int for k in ks)
+        and list(ks) == sorted(set(ks))
+        and 1 <= ks[0] <= min(n, held_out)
+        and ks[-1] <= max(n, held_out)
+    ):
+        raise ConfigError(
+            f"config.figure_ks = {ks!r}: must be rising integers such as (1, 2, 4), the first from "
+            f"1 to {min(n, held_out)} and all at most {max(n, held_out)}, because samples_per_"
+            f"prompt = {n} and evaluation.samples_per_prompt = {held_out}; or None"
+        )
 
 
 def _check_divisors(config: ConfigDict) -> None:
@@ -115,6 +139,25 @@ def _check_divides(config: ConfigDict, name: str, whole: str, size: int) -> None
 def problems_per_update(config: ConfigDict) -> int:
     """Returns the number of problems in one update of the parameters."""
     return config.prompts_per_step // config.objective.minibatches
+
+
+def weighted_only(config: ConfigDict, objective: Objective) -> bool:
+    """Returns whether updates leave out the samples of advantage 0: `config.update_weighted_only`.
+
+    By default they do where this is exact and worth the programs that it compiles.
+    """
+    asked, exact = config.update_weighted_only, objective.is_exact_for_weighted
+    if asked and not exact:
+        raise ConfigError(
+            "config.update_weighted_only = True: objective.kl_coefficient and "
+            "objective.entropy_coefficient need the tokens of all samples; with them None or False "
+            "is allowed"
+        )
+    if asked is not None:
+        return asked
+    limits = config.sampling
+    each = limits.max_prompt_tokens + config.samples_per_prompt * limits.max_response_tokens
+    return exact and problems_per_update(config) * each >= _TOKENS_WORTH_PACKING
 
 
 def _in_words(config: ConfigDict) -> str:
@@ -205,7 +248,7 @@ def check_rewards(config: ConfigDict, task: tasks.Task, transformation: Transfor
 def checked_problems(
     config: ConfigDict, task: tasks.Task, tokenizer: Tokenizer
 ) -> Sequence[tasks.Problem]:
-    """Returns the training problems, once every problem that the run may meet was encoded."""
+    """Returns the training problems, once every prompt that the run may meet was encoded."""
     limits, train = config.sampling, task.split("train")
     with section("evaluation.split"):
         held_out = task.split(config.evaluation.split)
@@ -214,16 +257,28 @@ def checked_problems(
             raise ConfigError(f"task {config.task.name!r} has no problems in its {split} split")
         prompts = [problem.prompt for problem in problems]
         encode_prompts(prompts, tokenizer, limits.max_prompt_tokens)
-    if config.warm_start.steps:
-        missing = [problem.id for problem in train if problem.worked_example is None]
-        if missing:
-            raise ConfigError(
-                f"config.warm_start.steps = {config.warm_start.steps}, but {len(missing)} training "
-                f"problems have no worked example ({missing[0]!r}, say): only 0 is allowed"
-            )
-        examples = [problem.worked_example for problem in train]
-        encode_responses(examples, tokenizer, limits.max_response_tokens)
     return train
+
+
+def checked_examples(
+    config: ConfigDict, problems: Sequence[tasks.Problem], tokenizer: Tokenizer
+) -> Sequence[tasks.Problem]:
+    """Returns the problems of the warm start, once they and their examples were encoded."""
+    limits, where = config.sampling, f"config.warm_start.steps = {config.warm_start.steps}"
+    if not problems:
+        name = config.warm_start.task.name
+        raise ConfigError(f"{where}, but task {name!r} has no problems in its train split")
+    missing = [problem.id for problem in problems if problem.worked_example is None]
+    if missing:
+        raise ConfigError(
+            f"{where}, but {len(missing)} training problems have no worked example "
+            f"({missing[0]!r}, say): only 0 is allowed"
+        )
+    prompts = [problem.prompt for problem in problems]
+    encode_prompts(prompts, tokenizer, limits.max_prompt_tokens)
+    examples = [problem.worked_example for problem in problems]
+    encode_responses(examples, tokenizer, limits.max_response_tokens)
+    return problems
 
 
 def _is_range(value: Any) -> bool:

@@ -18,7 +18,8 @@ def dry_run(config: ConfigDict, directory: epath.Path, fork_from: str | None = N
 
     Raises:
       ConfigError: The config cannot be run, or not in this folder.
-      CheckpointError: `config.init_from` is no checkpoint of this policy. No tensor is read.
+      CheckpointError: `config.init_from` is no checkpoint of this policy. No tensor is read,
+        and no weights are fetched from the hub.
     """
     parts = build(config, workdir=directory)
     config = parts.config

@@ -14,7 +14,7 @@ from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import abstract_state
 from passk_jax.policy import params as params_lib
 from passk_jax.rollout.sampler import SamplingConfig
-from passk_jax.run import checks, compilations, groups, record, workdir
+from passk_jax.run import checks, compilations, digests, groups, record, workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample_and_score
@@ -45,7 +45,7 @@ class Policy:
         Raises:
           ConfigError: Other processes were asked for something else.
         """
-        problems = record.digest([problem.id for problem in self.problems])
+        problems = digests.digest([problem.id for problem in self.problems])
         asked = {"n": num_samples, "temperature": temperature, "seed": seed, "problems": problems}
         workdir.check_same({"asked": asked})
         return sample_and_score(
@@ -98,7 +98,7 @@ def load(
     parts = processes.together(lambda: build(config, estimator=False), (ConfigError,))
     parts = dataclasses.replace(parts, sampling=_changed(parts.sampling, sampling or {}))
     data = parts.data()
-    workdir.check_same({"problems": record.digest(data)})
+    workdir.check_same({"problems": digests.digest(data)})
     if directory is not None:
         _check_known(directory, split, data)
     try:
@@ -145,7 +145,7 @@ def _check_known(directory: epath.Path, split: str, new: Mapping[str, Mapping[st
     old = record.read_json(file) if file.exists() else {}
     if split not in old or split not in new:
         return
-    lines = record.other_problems({split: old[split]}, {split: new[split]})
+    lines = digests.other_problems({split: old[split]}, {split: new[split]})
     if lines:
         raise ConfigError(
             f"--split: the problems of {split!r} are others than when {directory} was trained. Put "

@@ -10,9 +10,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
 
-from passk_jax import tracking
+from passk_jax import hub, tracking
 from passk_jax.errors import CheckpointError, ConfigError
-from passk_jax.policy import hub
 from passk_jax.policy import params as params_lib
 from passk_jax.policy.lora import merged
 from passk_jax.policy.tokenizer import Tokenizer, end_ids

@@ -11,31 +11,49 @@ import numpy as np
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout
 from passk_jax.tasks import Problem
+from passk_jax.tasks.base import ERROR_KINDS
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """The scores of a batch: host arrays (P, N), and P lists of N texts and final answers.
 
-    They are the same on every process. A text that was not asked for is `None`. Where `failed_PxN`,
-    the scoring failed, not the completion.
+    They are the same on every process. A text that was not asked for is `None`. `errors` has pairs:
+    the kind of `tasks.base.ERROR_KINDS` for which the reward is 0, and the error's text, or `None`.
+    A completion with own rewards has them by name in `parts`, others have `None`.
     """
 
     rewards_PxN: np.ndarray
     correct_PxN: np.ndarray
-    failed_PxN: np.ndarray
     texts: list[list[str | None]]
     final_answers: list[list[str | None]]
+    errors: list[list[tuple[str | None, str | None]]]
+    parts: list[list[dict[str, float] | None]]
+
+    def error_rates(self) -> dict[str, float]:
+        """Returns the fraction of completions of each kind of error."""
+        kinds = [kind for row in self.errors for kind, _ in row]
+        return {kind: kinds.count(kind) / len(kinds) for kind in ERROR_KINDS}
 
     def rows(self, rows_P: Sequence[int]) -> "Scores":
         """Returns the scores of some problems."""
         return Scores(
             self.rewards_PxN[rows_P],
             self.correct_PxN[rows_P],
-            self.failed_PxN[rows_P],
             [self.texts[row] for row in rows_P],
             [self.final_answers[row] for row in rows_P],
+            [self.errors[row] for row in rows_P],
+            [self.parts[row] for row in rows_P],
         )
+
+    def part_means(self, prefix: str) -> dict[str, float]:
+        """Returns the mean of each own reward, as {prefix}/reward/{name}."""
+        given = [parts for row in self.parts for parts in row if parts is not None]
+        names = given[0] if given else ()
+        return {
+            f"{prefix}/reward/{name}": sum(parts[name] for parts in given) / len(given)
+            for name in names
+        }
 
 
 def joined(scores: Sequence[Scores]) -> Scores:
@@ -43,9 +61,10 @@ def joined(scores: Sequence[Scores]) -> Scores:
     return Scores(
         np.concatenate([each.rewards_PxN for each in scores]),
         np.concatenate([each.correct_PxN for each in scores]),
-        np.concatenate([each.failed_PxN for each in scores]),
         [row for each in scores for row in each.texts],
         [row for each in scores for row in each.final_answers],
+        [row for each in scores for row in each.errors],
+        [row for each in scores for row in each.parts],
     )
 
 
@@ -63,7 +82,7 @@ def sample_rows(
       scores: Their scores, with texts.
       weights_PxN: The weights of the completions in the gradient; `None` for no gradient.
     """
-    keys = ("text", "reward", "correct", "weight", "final_answer")
+    keys = ("text", "reward", "correct", "weight", "final_answer", "error")
     rows = []
     for p, problem in enumerate(problems):
         none_N = [None] * len(scores.texts[p])
@@ -73,9 +92,12 @@ def sample_rows(
             scores.correct_PxN[p].tolist(),
             none_N if weights_PxN is None else weights_PxN[p],
             scores.final_answers[p],
+            [error for _, error in scores.errors[p]],
             strict=True,
         )
         completions = [dict(zip(keys, row, strict=True)) for row in completions]
+        for row, parts in zip(completions, scores.parts[p], strict=True):
+            row |= {} if parts is None else {"rewards": parts}
         place = {"split": split, "problem": problem.id, "prompt": problem.prompt}
         rows.append({**place, "completions": completions})
     return rows

@@ -18,10 +18,12 @@ from passk_jax import processes, tasks, tracking
 from passk_jax.errors import ConfigError, DivergedError, Stopped, WorkdirError, writing
 from passk_jax.learner.checkpoint import Checkpoints, fingerprints
 from passk_jax.learner.train_state import begin_training
-from passk_jax.run import fork, record, state, workdir
+from passk_jax.run import digests, fork, record, state, workdir
+from passk_jax.run.advantages import few_samples
 from passk_jax.run.compilations import Compilations
 from passk_jax.run.groups import sample_rows
 from passk_jax.run.parts import Parts, build
+from passk_jax.run.reward_alarms import RewardAlarms
 from passk_jax.run.sampling import sample_and_score
 from passk_jax.run.step import train_step
 from passk_jax.tasks.order import Order
@@ -53,7 +55,7 @@ def train(
     begun = None if restart else directory
     parts = processes.together(lambda: build(config, workdir=begun), (ConfigError,))
     data = parts.data()
-    workdir.check_same({"problems": record.digest(data)})
+    workdir.check_same({"problems": digests.digest(data)})
     with workdir.hold(directory, parts.config, data, restart=restart, fork_from=fork_from) as files:
         begin = None if fork_from is None else lambda: fork.fork(parts, fork_from, data)
         loop = Loop(parts, directory, files, begin)
@@ -108,6 +110,7 @@ class Loop:
         if self.config.report_at_evaluations and processes.is_first():
             self.report = tracking.ReportProcess(files.folder, directory.name)
         self.compilations = Compilations()
+        self.alarms = RewardAlarms()
         self.idle_since = time.perf_counter()
         self.profiling = False
         self.skipped: list[str] = []  # of the latest steps without an update: what was not finite
@@ -161,6 +164,7 @@ class Loop:
             parameters += f" of LoRA, beside {size(run.state.frozen):,} frozen ones,"
         done = [f"{run.warm_start_step} warm-start"] if run.warm_start_step else []
         done += [f"{run.step} training"] if run.step else []
+        few = few_samples(config)
         origin = "the beginning" if config.init_from is None else config.init_from
         return (
             f"{parameters} on {jax.device_count()} {jax.default_backend()} device(s)"
@@ -168,6 +172,7 @@ class Loop:
             f"{config.task.name}, {len(self.parts.problems):,} training problems; "
             f"{config.estimator.name}, k = {config.estimator.k}, n = {config.samples_per_prompt}; "
             + (f"going on after {' and '.join(done)} steps" if done else f"from {origin}")
+            + (f"; {few}" if few else "")
         )
 
     def save(self) -> None:
@@ -224,6 +229,7 @@ class Loop:
             weights_PxN = processes.fetch(step.advantages_PxN).tolist()
             rows = sample_rows("train", problems, step.groups.scores, weights_PxN)
             self.writer.write_samples(self.run.step, rows)
+        self.alarms.look(self.run.step, step.scores)
         numbers = jax.tree.map(lambda x: np.asarray(x).item(), step.metrics)
         compiled = self.compilations.count - compiled
         row = {**numbers, "train/waiting_time_s": waited, "train/compilations": compiled}
@@ -266,7 +272,7 @@ class Loop:
         )
         self.writer.write_evaluation(self.run.step, self.held_out, scores.correct_PxN)
         metrics = {"eval/time_s": time.perf_counter() - start}
-        metrics["eval/scoring_errors"] = int(scores.failed_PxN.sum())
+        metrics |= {f"eval/scoring_errors/{kind}": x for kind, x in scores.error_rates().items()}
         logged = self.held_out[: config.log_samples_problems]
         self.writer.write_samples(self.run.step, sample_rows(config.split, logged, scores))
         groups = {"eval": list(range(len(self.held_out)))}
@@ -278,8 +284,10 @@ class Loop:
                 of_part.correct_PxN,
                 of_part.final_answers,
                 prefix=prefix,
+                ks=self.config.figure_ks or tracking.KS,
                 stderr=True,
             )
+            metrics |= of_part.part_means(prefix)
         self._value = self._held_out_value(metrics)
         return metrics
 
@@ -301,13 +309,12 @@ class Loop:
         if self.run.warm_start_step == steps:
             return
         # Another seed than training's, so that the two orders are not the same.
-        order = Order(parts.problems, self.config.seed + 2**32)
+        problems = parts.warm_start_problems
+        order = Order(problems, self.config.seed + 2**32)
         with tracking.Progress(steps, initial=self.run.warm_start_step, name="warm start") as bar:
             while self.run.warm_start_step < steps:
                 indices = order.batch(self.run.warm_start_step * size, size)
-                trained, metrics = parts.imitate(
-                    self.run.state, [parts.problems[i] for i in indices]
-                )
+                trained, metrics = parts.imitate(self.run.state, [problems[i] for i in indices])
                 step = self.run.warm_start_step + 1
                 row = {f"warm_start/{k}": v for k, v in jax.device_get(metrics).items()}
                 row = {"warm_start/step": step, **row}

@@ -6,8 +6,9 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from passk_jax import hub
 from passk_jax.errors import CheckpointError, ConfigError
-from passk_jax.policy import hub, params
+from passk_jax.policy import params
 from passk_jax.policy.config import MODELS, SMALL
 from passk_jax.policy.formats import config_json
 from passk_jax.policy.settings import MODEL, from_settings, to_settings

@@ -7,6 +7,7 @@ and few of their types can be None. Here what is wrong is one line that names ke
 import ast
 import contextlib
 import difflib
+import functools
 import pathlib
 import re
 import textwrap
@@ -20,6 +21,9 @@ from passk_jax.errors import ConfigError
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
 _DEFAULTS = pathlib.Path(__file__).parents[1] / "configs" / "default.py"
 _ASSIGNMENT = re.compile(r"(?:config|axes)\.([\w.]+) = ")
+# Sections that take any key: it is known to a task alone.
+FREE = ("task.options", "task.reward_weights", "warm_start.task.options")
+_TASKS = ("task", "warm_start.task")
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -51,24 +55,31 @@ def apply(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> None:
     Raises:
       ConfigError: There is no such key, or the value is not of its type.
     """
-    for key, value in sorted(pairs, key=lambda pair: pair[0] != "task.name"):
-        before = config.task.name
+    names = [f"{task}.name" for task in _TASKS]
+    for key, value in sorted(pairs, key=lambda pair: pair[0] not in names):
+        before = [_section(config, task).name for task in _TASKS]
         _set(config, key, value)
-        if config.task.name != before:
-            with config.unlocked():
-                config.task.options = ConfigDict()
+        for task, name in zip(_TASKS, before, strict=True):
+            section = _section(config, task)
+            if section.name != name:
+                with section.unlocked():
+                    section.options = ConfigDict()
+
+
+def _section(config: ConfigDict, place: str) -> ConfigDict:
+    return functools.reduce(getattr, place.split("."), config)
 
 
 def _set(config: ConfigDict, key: str, text: str) -> None:
     *place, name = key.split(".")
-    section, free = config, False  # a task's options are known to the task alone
+    section, free = config, False
     for depth, part in enumerate(place, 1):
         if part not in section and free:
             with section.unlocked():
                 section[part] = ConfigDict()
         if not isinstance(section.get(part), ConfigDict):
             raise _unknown(config, key)
-        section, free = section[part], free or place[:depth] == ["task", "options"]
+        section, free = section[part], free or ".".join(place[:depth]) in FREE
     if name not in section and not free:
         raise _unknown(config, key)
     given = f"--config.{key}={text}"

@@ -1,8 +1,10 @@
 """The parts of a run: `build` makes them from its config, and checks each before it compiles."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -11,14 +13,13 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from passk_jax import tasks
+from passk_jax import hub, tasks
 from passk_jax.errors import ConfigError
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import configured_schedule, make_optimizer
 from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import policy_gradient_updates, supervised_update
-from passk_jax.policy import hub
 from passk_jax.policy.chat import Chat
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.settings import from_settings
@@ -26,12 +27,12 @@ from passk_jax.policy.sharding import make_layout, make_mesh
 from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
 from passk_jax.rollout import stops
 from passk_jax.rollout.prompts import Prompts, check_buckets, encode_prompts, encode_responses
-from passk_jax.rollout.sampler import Rollout, SamplingConfig, trimmed, without_truncated
-from passk_jax.run import checks, record
+from passk_jax.rollout.sampler import Rollout, SamplingConfig, without_truncated
+from passk_jax.run import checks, digests
 from passk_jax.run.advantages import Transformation, make_transformation
 from passk_jax.run.checks import section
 from passk_jax.run.model import resolved
-from passk_jax.tasks import subset
+from passk_jax.tasks import rewards, subset
 from passk_jax.tasks.order import ORDERS, Order, Prioritized
 from passk_jax.tracking import services
 
@@ -52,10 +53,12 @@ class Parts:
       warm_start_optimizer: The optimizer of the warm start.
       learning_rate: From a step, counted from 0, to its learning rate.
       micro_batch: How much of a batch an update works on at once.
+      weighted_only: Whether updates leave out the samples of advantage 0.
       tokenizer: This and the following are `None` for a plan, which needs no data.
       task: What is asked, and how it is scored.
       transformation: From rewards to advantages.
       problems: The task's train split.
+      warm_start_problems: Those whose worked examples the warm start takes, if there is one.
       order: The order in which training takes these problems.
       stops: The automaton that finds `config.sampling.stop_strings`, on the devices, if any.
     """
@@ -69,10 +72,12 @@ class Parts:
     warm_start_optimizer: optax.GradientTransformation
     learning_rate: Callable[[int], jax.Array]
     micro_batch: MicroBatch
+    weighted_only: bool
     tokenizer: Tokenizer | None = None
     task: tasks.Task | None = None
     transformation: Transformation | None = None
     problems: Sequence[tasks.Problem] = ()
+    warm_start_problems: Sequence[tasks.Problem] = ()
     order: Order | Prioritized | None = None
     stops: jax.Array | None = None
 
@@ -92,21 +97,34 @@ class Parts:
         return jax.tree.map(self._put_problems, host)
 
     def transform(
-        self, rewards_PxN: np.ndarray, rollout: Rollout, key: jax.Array, step: int
+        self,
+        rewards_PxN: np.ndarray,
+        rollout: Rollout,
+        key: jax.Array,
+        step: int,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> jax.Array:
         """Returns the advantages (P, N) by the estimator of step `step`, counted from 0.
+
+        Args:
+          rewards_PxN: The rewards of the rollout's completions.
+          rollout: The completions.
+          key: A PRNG key.
+          step: The training step.
+          more: What `Transformation.beside_rewards` returned.
 
         Raises:
           ValueError: The estimator does not take these rewards.
         """
         self.transformation.check(rewards_PxN, step)
-        return self.transformation(self.decoder.layout.put(rewards_PxN), rollout, key, step)
+        rewards_PxN = self.decoder.layout.put(rewards_PxN)
+        more = jax.tree.map(self.decoder.layout.put, dict(more))
+        return self.transformation(rewards_PxN, rollout, key, step, more)
 
     def update(
         self, state: TrainState, rollout: Rollout, advantages_PxN: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """Makes the policy-gradient updates of one step; `state` is donated."""
-        rollout = trimmed(rollout, self.sampling)
         if self.config.estimator.mask_truncated:
             rollout = without_truncated(rollout)
         return policy_gradient_updates(
@@ -117,6 +135,8 @@ class Parts:
             decoder=self.decoder,
             optimizer=self.optimizer,
             objective=self.objective,
+            sampling=self.sampling,
+            weighted_only=self.weighted_only,
             chunk_tokens=self.config.logprob_chunk_tokens,
             micro_batch=self.micro_batch,
         )
@@ -147,7 +167,10 @@ class Parts:
         """Returns a digest of each problem that the run reads, by split and id."""
         held_out = self.config.evaluation.split
         splits = {held_out: self.task.split(held_out), "train": self.problems}
-        return {split: record.digests(problems) for split, problems in splits.items()}
+        if self.config.warm_start.task.name is not None:
+            splits["warm_start"] = self.warm_start_problems
+        rows = self.config.task.reward is not None
+        return {split: digests.of_problems(problems, rows) for split, problems in splits.items()}
 
 
 def build(
@@ -179,29 +202,33 @@ def build(
     with section("chat"):
         chat = Chat(tokenizer, **config.chat)
     with section("task"):
-        task = tasks.make(
-            config.task.name,
-            tokenizer=tokenizer,
-            chat=chat,
-            data_dir=config.data_dir,
-            **config.task.options.to_dict(),
-        )
+        task = _task(config.task, config, chat)
+        rewarded = _rewarded(config, task)
+        task = rewarded or task
     if config.keep_problems is not None:
         with section("keep_problems"):
             task = subset.with_ids(
                 task, subset.read_ids(config.keep_problems), config.keep_problems
             )
     if config.drop_long_problems:
-        task = _without_long(config, task, tokenizer)
+        taught = config.warm_start.steps > 0 and config.warm_start.task.name is None
+        splits = dict.fromkeys(tasks.SPLITS, False) | {"train": taught}
+        task = _without_long(config, task, tokenizer, splits)
     if transformation is not None:
         checks.check_rewards(config, task, transformation)
     problems = checks.checked_problems(config, task, tokenizer)
+    examples = ()
+    if config.warm_start.steps and (estimator or config.warm_start.task.name is None):
+        examples = _examples(config, problems, tokenizer, chat)
+    if rewarded is not None and estimator:  # else nothing is trained
+        rewarded.try_out(problems[0])
     return dataclasses.replace(
         parts,
         tokenizer=tokenizer,
         task=task,
         transformation=transformation,
         problems=problems,
+        warm_start_problems=examples,
         order=ORDERS[config.order](problems, config.seed),
         stops=_stops(config, tokenizer, parts.sampling_decoder),
     )
@@ -230,6 +257,7 @@ def build_policy(
             settings.top_p,
             tuple(settings.response_buckets or ()),
             num_tokens,
+            settings.unroll_layers,
         )
         check_buckets("prompt", settings.prompt_buckets or (), settings.max_prompt_tokens)
         objective = Objective(**config.objective.to_dict())
@@ -260,7 +288,38 @@ def build_policy(
         warm_start_optimizer=warm_start_optimizer,
         learning_rate=jax.jit(configured_schedule(config.optimizer, phases, steps=config.steps)),
         micro_batch=MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
+        weighted_only=checks.weighted_only(config, objective),
     )
+
+
+def _task(named: ConfigDict, config: ConfigDict, chat: Chat) -> tasks.Task:
+    return tasks.make(named.name, chat=chat, data_dir=config.data_dir, **named.options.to_dict())
+
+
+def _examples(
+    config: ConfigDict, problems: Sequence[tasks.Problem], tokenizer: Tokenizer, chat: Chat
+) -> Sequence[tasks.Problem]:
+    """Returns the problems of the warm start: the training problems, or another task's."""
+    if config.warm_start.task.name is not None:
+        with section("warm_start.task"):
+            task = _task(config.warm_start.task, config, chat)
+        if config.drop_long_problems:
+            task = _without_long(config, task, tokenizer, {"train": True})
+        problems = task.split("train")
+    return checks.checked_examples(config, problems, tokenizer)
+
+
+def _rewarded(config: ConfigDict, task: tasks.Task) -> rewards.Rewarded | None:
+    """Returns the task with the rewards that `config.task.reward` names, if any."""
+    own = config.task
+    if own.reward is not None:
+        limits = rewards.Limits(**own.reward_limits)
+        return rewards.Rewarded(task, own.reward, own.reward_weights.to_dict(), limits)
+    if own.reward_weights:
+        raise ConfigError(f"reward_weights = {own.reward_weights.to_dict()}: reward is None")
+    if not getattr(task, "graded", True):
+        raise ConfigError("reward = None: this task has no grader, so it needs a reward function")
+    return None
 
 
 def _stops(config: ConfigDict, tokenizer: Tokenizer, decoder: Decoder) -> jax.Array | None:
@@ -269,23 +328,30 @@ def _stops(config: ConfigDict, tokenizer: Tokenizer, decoder: Decoder) -> jax.Ar
     return decoder.layout.put(stops.automaton(strings, tokenizer.pieces())) if strings else None
 
 
-def _without_long(config: ConfigDict, task: tasks.Task, tokenizer: Tokenizer) -> tasks.Task:
-    """Leaves out the problems that the token limits have no room for, and says how many."""
+def _without_long(
+    config: ConfigDict, task: tasks.Task, tokenizer: Tokenizer, splits: Mapping[str, bool]
+) -> tasks.Task:
+    """Leaves out the problems that the token limits have no room for, and says how many.
+
+    Args:
+      config: The run's config.
+      task: The task.
+      tokenizer: The policy's tokenizer.
+      splits: For each split, whether its worked examples need room too.
+    """
     limits = config.sampling
 
-    def prompt_fits(problem: tasks.Problem) -> bool:
-        return _fits(encode_prompts, [problem.prompt], tokenizer, limits.max_prompt_tokens)
-
-    def fits(problem: tasks.Problem) -> bool:
-        example = problem.worked_example
-        return prompt_fits(problem) and (
-            not config.warm_start.steps
-            or example is None
+    def fits(problem: tasks.Problem, taught: bool) -> bool:
+        example = problem.worked_example if taught else None
+        return _fits(encode_prompts, [problem.prompt], tokenizer, limits.max_prompt_tokens) and (
+            example is None
             or _fits(encode_responses, [example], tokenizer, limits.max_response_tokens)
         )
 
-    kept = subset.Subset(task, dict.fromkeys(tasks.SPLITS, prompt_fits) | {"train": fits})
-    for split in dict.fromkeys(("train", config.evaluation.split)):
+    kept = subset.Subset(
+        task, {name: functools.partial(fits, taught=taught) for name, taught in splits.items()}
+    )
+    for split in [name for name in ("train", config.evaluation.split) if name in splits]:
         before, after = (len(each.split(split)) for each in (task, kept))
         if after < before:
             _logger.warning(

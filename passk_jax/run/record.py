@@ -10,10 +10,9 @@
 All this is data. It is read from folders of strangers too, and nothing that it names is executed.
 """
 
-import dataclasses
+import collections
 import fnmatch
 import functools
-import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -29,7 +28,8 @@ from ml_collections import ConfigDict
 from passk_jax.configs import default
 from passk_jax.errors import ConfigError
 from passk_jax.policy.settings import of_a_folder
-from passk_jax.tasks import Problem
+from passk_jax.run import bucket, digests
+from passk_jax.run.overrides import FREE
 from passk_jax.tracking import flatten
 
 SCHEMA = 1  # of these files and of the checkpoints; a folder without record.json has 0
@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "checkpoints_to_keep",
     "keep_best",
     "stop_when_flat",
+    "figure_ks",
     "log_samples_problems",
     "writers",
     "report_at_evaluations",
@@ -54,52 +55,25 @@ MAY_CHANGE = (
     "mesh.*",
     "sharding.*",
     "micro_batch.*",
+    "sampling.unroll_layers",
+    "update_weighted_only",
     "logprob_chunk_tokens",
     "policy.attention",
     "policy.remat",
     "data_dir",
     "keep_problems",
     "task.options.*workers",
+    "task.reward_limits.*",
 )
-_SHOWN = 3  # ids in a message
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _CODE = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")  # module:function
-_MISSING = object()
 
 
-def digest(value: Any) -> str:
-    """Returns a text that is the same for equal values, in every process; 64 bits, hexadecimal.
+class _Missing:
+    """The value of a key that is not there: another than any."""
 
-    >>> digest({"a": (1, 2.5), "b": {3}}) == digest({"b": {3}, "a": [1, 2.5]})
-    True
-    """
-    data = _text(value).encode(errors="surrogatepass")
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
-
-
-def _text(value: Any) -> str:
-    if dataclasses.is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return f"{{{','.join(sorted(f'{_text(k)}:{_text(v)}' for k, v in value.items()))}}}"
-    if isinstance(value, set | frozenset):
-        return f"<{','.join(sorted(map(_text, value)))}>"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_text, value))}]"
-    if hasattr(value, "tolist"):  # of numpy
-        return _text(value.tolist())
-    if value is None or isinstance(value, str | bytes | int | float):
-        return repr(value)
-    return type(value).__qualname__  # its repr may tell where in memory it is
-
-
-def digests(problems: Any) -> dict[str, str]:
-    """Returns a digest of each problem by its id: of all that a run sees of it."""
-
-    def fields(problem: Problem) -> tuple:
-        return problem.prompt, problem.reference, problem.worked_example, problem.part
-
-    return {problem.id: digest(fields(problem)) for problem in problems}
+    def __repr__(self) -> str:
+        return "missing"
 
 
 @functools.cache
@@ -176,7 +150,7 @@ def read_json(file: epath.Path) -> dict[str, Any]:
 def unknown(settings: Mapping[str, Any]) -> list[str]:
     """Returns the keys of a config that this version of the package does not have."""
     known = {key for key, _ in flatten(plain(default.get_config()))}
-    free = ("task.options.", "policy.rope_scaling.")
+    free = tuple(f"{section}." for section in (*FREE, "policy.rope_scaling"))
     return [key for key, _ in flatten(settings) if key not in known and not key.startswith(free)]
 
 
@@ -210,7 +184,8 @@ def code_in(config: Mapping[str, Any]) -> list[str]:
             return _CODE.fullmatch(value) is not None
         return key.endswith("unsafe_execution") and value not in (False, None)
 
-    settings = flatten(config["task"], "config.task.")
+    settings = [*flatten(config["task"], "config.task.")]
+    settings += flatten(config.get("warm_start", {}).get("task", {}), "config.warm_start.task.")
     return [f"{key} = {value!r}" for key, value in settings if names_code(key, value)]
 
 
@@ -222,41 +197,12 @@ def differences(
     >>> differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": None})
     {'b.c': '  config.b.c: 2 there, 3 here', 'd': '  config.d: missing there, None here'}
     """
-    one, other = dict(flatten(old)), dict(flatten(new))
-
-    def say(value):
-        return "missing" if value is _MISSING else repr(value)
-
-    lines = {}
-    for key in sorted(one.keys() | other.keys()):
-        left, right = one.get(key, _MISSING), other.get(key, _MISSING)
-        if left is _MISSING or right is _MISSING or left != right:
-            lines[key] = f"  config.{key}: {say(left)} {there}, {say(right)} {here}"
-    return lines
-
-
-def other_problems(
-    old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]
-) -> list[str]:
-    """Returns a line for each split whose problems differ: how many, and the first ids."""
-    lines = []
-    for split in sorted(old.keys() | new.keys()):
-        one, other = old.get(split, {}), new.get(split, {})
-        if list(one.items()) == list(other.items()):
-            continue
-        kinds = {
-            "are gone": [name for name in one if name not in other],
-            "are new": [name for name in other if name not in one],
-            "have another content": [n for n in one if n in other and one[n] != other[n]],
-        }
-        words = [f"{len(ids)} {kind} ({_some(ids)})" for kind, ids in kinds.items() if ids]
-        what = "; ".join(words) or "the same ones in another order"
-        lines.append(f"  {split}: {len(one)} problems there, {len(other)} here: {what}")
-    return lines
-
-
-def _some(ids: list[str]) -> str:
-    return ", ".join(map(repr, ids[:_SHOWN])) + (", ..." if len(ids) > _SHOWN else "")
+    one, other = (collections.defaultdict(_Missing, flatten(each)) for each in (old, new))
+    return {
+        key: f"  config.{key}: {one[key]!r} {there}, {other[key]!r} {here}"
+        for key in sorted(one.keys() | other.keys())
+        if one[key] != other[key]
+    }
 
 
 class Claim:
@@ -288,9 +234,10 @@ class Claim:
         self.changes: dict[str, str] = {}
         self._old: dict[str, Any] | None = None
         self._record = {"schema": SCHEMA, "fork_from": fork_from, "starts": []}
+        metrics = workdir / "metrics.jsonl"
         if not (workdir / "config.json").exists():
             self._check_free()
-        elif _has_results(workdir):
+        elif _has_checkpoint(workdir) or (metrics.exists() and metrics.stat().length > 0):
             self._check_same(fork_from)
         # Else a start failed before its first row. Nothing is lost where this run takes its place.
 
@@ -299,9 +246,8 @@ class Claim:
         begun = {".lock", "earlier", "data.json", "record.json"}
         begun |= set() if _has_checkpoint(self.workdir) else {"checkpoints"}
         there = self.workdir.iterdir() if self.workdir.exists() else ()
-        names = sorted(item.name for item in there if not item.name.endswith(".partial"))
-        others = [name for name in names if name not in begun]
-        if others:
+        names = {item.name for item in there if not item.name.endswith(".partial")}
+        if others := sorted(names - begun):
             raise ConfigError(
                 f"{self.workdir} is not empty and is no run's folder (it has no config.json, but "
                 f"{', '.join(others[:5])}): give another --workdir"
@@ -324,14 +270,14 @@ class Claim:
                 "same config to go on with it; these cannot change:\n" + "\n".join(fixed) + "\n"
                 f"These can: {', '.join(MAY_CHANGE)}"
             )
-        if self._data is not None and (self.workdir / "data.json").exists():
-            lines = other_problems(read_json(self.workdir / "data.json"), self._data)
-            if lines:
-                raise ConfigError(
-                    f"{self.workdir} holds a run on other problems than those that config.task, "
-                    "config.data_dir and config.keep_problems name now. Put back the data, or give "
-                    "another --workdir:\n" + "\n".join(lines)
-                )
+        data = self.workdir / "data.json"
+        known = self._data if self._data is None or not data.exists() else read_json(data)
+        if lines := digests.other_problems(known or {}, self._data or {}):
+            raise ConfigError(
+                f"{self.workdir} holds a run on other problems than those that config.task, "
+                "config.data_dir and config.keep_problems name now. Put back the data, or give "
+                "another --workdir:\n" + "\n".join(lines)
+            )
         if (self.workdir / "problems.csv").exists() and not _has_checkpoint(self.workdir):
             raise ConfigError(
                 f"{self.workdir} holds the results of a run, but no checkpoint to go on from: they "
@@ -360,28 +306,23 @@ class Claim:
             changed = {key: [old.get(key), new.get(key)] for key in self.changes}
             starts.append({"step": step, "versions": versions(), "changed": changed})
             _write(self.workdir / "record.json", self._record)
-        if self._data is not None and (
-            self._old is None or not (self.workdir / "data.json").exists()
-        ):
-            _write(self.workdir / "data.json", self._data)
+        data = self.workdir / "data.json"
+        if self._data is not None and (self._old is None or not data.exists()):
+            _write(data, self._data)
         if self._old != self._config:  # last: it makes a run's folder of this one
             _write(self.workdir / "config.json", self._config)
 
     def end(self, step: int, reason: str) -> None:
         """Writes down that the run ended before its last step. Where it goes on, this is past."""
-        if self._record.get("ended") != {"step": step, "reason": reason}:
-            self._record["ended"] = {"step": step, "reason": reason}
+        ended = {"step": step, "reason": reason}
+        if self._record.get("ended") != ended:
+            self._record["ended"] = ended
             _write(self.workdir / "record.json", self._record)
 
 
 def may_change(key: str) -> bool:
     """Returns whether a later start of a run may change a key, such as "mesh.data"."""
     return any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_CHANGE)
-
-
-def _has_results(workdir: epath.Path) -> bool:
-    metrics = workdir / "metrics.jsonl"
-    return _has_checkpoint(workdir) or (metrics.exists() and metrics.stat().length > 0)
 
 
 def _has_checkpoint(workdir: epath.Path) -> bool:
@@ -391,7 +332,7 @@ def _has_checkpoint(workdir: epath.Path) -> bool:
 
 def _write(path: epath.Path, content: Any) -> None:
     text = json.dumps(content, indent=2) + "\n"
-    if "://" in str(path):  # in a bucket an object is written whole or not at all
+    if bucket.is_in(path):  # an object there is written whole or not at all
         path.write_text(text)
         return
     # Renamed into place, so that a killed run leaves no half-written file.

@@ -15,6 +15,7 @@ from passk_jax.rollout.sampler import Rollout
 from passk_jax.run.groups import Scores
 from passk_jax.run.parts import Parts
 from passk_jax.tasks import Problem
+from passk_jax.tasks.base import check_scores
 
 _logger = logging.getLogger(__name__)
 
@@ -131,15 +132,14 @@ def _scorer() -> Iterator[futures.Executor]:
 def _score_own(
     parts: Parts, problems: Sequence[Problem], rollout: Rollout, num_texts: int | None
 ) -> list[list]:
-    """Scores what this process holds: [p, n, reward, correct, failed, answer, text or None]."""
+    """Scores what this process holds: [p, n, reward, correct, answer, error, parts, text]."""
     own = processes.own_rows(rollout.tokens)
     asked = [problems[p] for p, _ in own]
     strings = parts.config.sampling.stop_strings or ()
     texts = [stops.cut(parts.tokenizer.decode(ids.tolist()), strings) for ids in own.values()]
     rows, failures = [], []
-    for (p, n), problem, text, score in zip(
-        own, asked, texts, parts.task.score(asked, texts), strict=True
-    ):
+    scores = check_scores(parts.config.task.name, asked, parts.task.score(asked, texts))
+    for (p, n), problem, text, score in zip(own, asked, texts, scores, strict=True):
         if not np.isfinite(np.float32(score.reward)):
             raise ValueError(
                 f"task {parts.config.task.name!r} gave reward {score.reward} to a completion of "
@@ -149,8 +149,9 @@ def _score_own(
         if score.failed:
             failures.append(score.error)
         text = text if num_texts is None or p < num_texts else None
-        found = [float(score.reward), bool(score.correct), bool(score.failed), score.final_answer]
-        rows.append([p, n, *found, text])
+        found = [float(score.reward), bool(score.correct), score.final_answer]
+        named = None if score.parts is None else dict(score.parts)
+        rows.append([p, n, *found, (score.error_kind, score.error), named, text])
     if failures:
         _logger.warning(
             "%d of %d completions could not be scored, and count as wrong: %s",
@@ -164,7 +165,7 @@ def _merge(shape: tuple[int, int], shares: Sequence[list[list]]) -> Scores:
     rows = sorted((row for share in shares for row in share), key=lambda row: row[:2])
     if [row[:2] for row in rows] != [list(place) for place in np.ndindex(shape)]:
         raise AssertionError(f"{len(rows)} scores are not one for each of {shape} completions")
-    _, _, rewards, correct, failed, answers, texts = zip(*rows, strict=True)
+    _, _, rewards, correct, answers, errors, named, texts = zip(*rows, strict=True)
 
     def groups(values):
         return [list(values[i : i + shape[1]]) for i in range(0, len(values), shape[1])]
@@ -172,7 +173,8 @@ def _merge(shape: tuple[int, int], shares: Sequence[list[list]]) -> Scores:
     return Scores(
         rewards_PxN=np.asarray(rewards, np.float32).reshape(shape),
         correct_PxN=np.asarray(correct, bool).reshape(shape),
-        failed_PxN=np.asarray(failed, bool).reshape(shape),
         texts=groups(texts),
         final_answers=groups(answers),
+        errors=groups(errors),
+        parts=groups(named),
     )

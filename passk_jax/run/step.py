@@ -14,19 +14,21 @@ from collections.abc import Iterator, Mapping
 import jax
 import jax.numpy as jnp
 
-from passk_jax.rollout.sampler import Rollout
-from passk_jax.run.groups import Groups, joined
+from passk_jax.learner.gradient_cosine import gradient_cosine
+from passk_jax.rollout.sampler import Rollout, trimmed, without_truncated
+from passk_jax.run.groups import Groups, Scores, joined
 from passk_jax.run.parts import Parts
 from passk_jax.run.sampling import sample, score
 from passk_jax.run.state import SAMPLING, TRANSFORM, RunState
-from passk_jax.tracking import group_metrics, solve_record
+from passk_jax.tracking import KS, group_metrics, solve_record
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a step learned from, and its metrics for a row of metrics.jsonl."""
+    """What a step learned from, all that it scored, and its metrics for a row of metrics.jsonl."""
 
     groups: Groups
+    scores: Scores
     advantages_PxN: jax.Array
     metrics: dict[str, float]
 
@@ -47,6 +49,7 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
     """
     config, clock = parts.config, _Clock()
     params = parts.sampling_params(run.state.variables())
+    known = run.solve_record  # before this step's samples: an estimator's history is without them
     groups, scored, counts = None, [], collections.Counter()
     while groups is None or (
         len(scored) < (config.dynamic_sampling_batches or 1) and groups.silent().any()
@@ -68,22 +71,32 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
     del params, batch, rollout  # they would take memory during the update
 
     advantages_PxN = parts.transform(
-        groups.scores.rewards_PxN, groups.rollout, run.key(TRANSFORM), run.step
+        groups.scores.rewards_PxN,
+        groups.rollout,
+        run.key(TRANSFORM),
+        run.step,
+        parts.transformation.beside_rewards(groups, known, run.step),
     )
+    cosine = _cosine_with_pass1(parts, run, groups, advantages_PxN)
     state, learned = parts.update(run.state, groups.rollout, advantages_PxN)
 
     # The devices work on the update; meanwhile the host computes the metrics of the samples.
     scores, k = joined(scored), parts.transformation.k_at(run.step)
     metrics = {
-        # pass@k, distinct@k, majority@k for each k, wrong_answer_entropy, reward_mean,
-        # groups_all_right, groups_all_wrong: `tracking.metrics`
+        # pass@k, distinct@k, majority@k for each k, wrong_answer_entropy, unique_wrong_share,
+        # reward_mean, groups_all_right, groups_all_wrong: `tracking.metrics`
         **group_metrics(
-            scores.rewards_PxN, scores.correct_PxN, scores.final_answers, prefix="train"
+            scores.rewards_PxN,
+            scores.correct_PxN,
+            scores.final_answers,
+            prefix="train",
+            ks=config.figure_ks or KS,
         ),
+        **scores.part_means("train"),
         "train/cumulative_solve_rate": solve_record.cumulative_solve_rate(run.solve_record),
         "train/samples_drawn": solve_record.samples_drawn(run.solve_record),
         "train/response_tokens": counts["response_tokens"] / scores.rewards_PxN.size,
-        "train/scoring_errors": int(scores.failed_PxN.sum()),
+        **{f"train/scoring_errors/{kind}": each for kind, each in scores.error_rates().items()},
         "train/truncated": 1.0 - counts["ended"] / scores.rewards_PxN.size,
         "train/learning_rate": float(parts.learning_rate(run.step)),
     }
@@ -94,9 +107,36 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
         metrics["train/groups_silent"] = float(groups.silent().mean())
     # loss, gradient_norm, entropy, sampling_kl, ...: `learner.update.policy_gradient_update`
     metrics |= {f"train/{name}": value for name, value in jax.device_get(learned).items()}
+    metrics |= jax.device_get(cosine)
     metrics |= clock.metrics(counts)  # ..._tokens_per_s, ..._time_s
     run = dataclasses.replace(run, state=state, step=run.step + 1)
-    return run, Step(groups, advantages_PxN, metrics)
+    return run, Step(groups, scores, advantages_PxN, metrics)
+
+
+def _cosine_with_pass1(
+    parts: Parts, run: RunState, groups: Groups, advantages_PxN: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns, where due, the cosine of the step's policy gradient with that of the mean reward."""
+    config, rollout = parts.config, groups.rollout
+    every = config.gradient_cosine_every_steps
+    if every is None or (run.step + 1) % every:
+        return {}
+    rewards_PxN = parts.decoder.layout.put(groups.scores.rewards_PxN)
+    pass1_PxN = parts.transformation.of_pass1()(rewards_PxN, rollout, run.key(TRANSFORM), run.step)
+    if config.estimator.mask_truncated:
+        rollout = without_truncated(rollout)
+    cosine = gradient_cosine(
+        run.state,
+        trimmed(rollout, parts.sampling),
+        advantages_PxN,
+        pass1_PxN,
+        config.sampling.temperature,
+        decoder=parts.decoder,
+        chunk_tokens=config.logprob_chunk_tokens,
+        micro_batch=parts.micro_batch,
+        aggregation=config.objective.aggregation,
+    )
+    return {"train/gradient_cosine_pass1": cosine}
 
 
 @jax.jit

@@ -1,8 +1,8 @@
 """A run's folder: which run it holds, and who writes to it. It may be in a bucket.
 
-Objects in a bucket cannot grow. So the growing files are written to a local folder, and copied to
-the bucket as a whole: every minute, before each checkpoint, which holds their sizes, and at the
-end.
+Objects in a bucket cannot grow. So files are written to a local folder, and copied to the bucket:
+every minute, before each checkpoint, which holds the sizes of those that grow, and at the end. Of
+those that grow only what is new is sent, and the bucket puts it behind what it has.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from passk_jax import processes
 from passk_jax.errors import ConfigError, WorkdirError, writing
 from passk_jax.policy.sharding import MESH_AXES
-from passk_jax.run import record
+from passk_jax.run import bucket, record
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def check_reachable(workdir: epath.Path, argument: str = "--workdir=") -> None:
     Raises:
       ConfigError: There are no credentials for the bucket, or it cannot be read.
     """
-    if not _in_bucket(workdir):
+    if not bucket.is_in(workdir):
         return
     try:
         import google.auth
@@ -114,7 +114,7 @@ def hold(
         def enter():
             if not processes.is_first():
                 return Files(pathlib.Path(workdir), None)  # and writes none
-            if not _in_bucket(workdir):
+            if not bucket.is_in(workdir):
                 stack.enter_context(_made(pathlib.Path(workdir)))
                 stack.enter_context(lock(workdir))
             if restart:
@@ -142,7 +142,7 @@ def _made(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _move_aside(workdir: epath.Path) -> None:
-    if _in_bucket(workdir):
+    if bucket.is_in(workdir):
         raise ConfigError(
             f"--restart: {workdir} is in a bucket, where moving is copying: do so by `gcloud "
             "storage mv`, or give another --workdir"
@@ -207,10 +207,11 @@ class Files:
 class _Copied(Files):
     """A local folder whose files are copied to a bucket, from `begin` to `close` every minute."""
 
-    def __init__(self, folder: pathlib.Path, bucket: epath.Path, claim: record.Claim | None):
+    def __init__(self, folder: pathlib.Path, there: epath.Path, claim: record.Claim | None):
         super().__init__(folder, claim)
-        self._bucket = bucket
+        self._bucket = there
         self._published: dict[pathlib.Path, tuple[int, int]] = {}
+        self._sender = bucket.Sender()
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._copy_now_and_then, daemon=True)
         self._fetch()
@@ -241,7 +242,9 @@ class _Copied(Files):
         with self._lock:
             for name in names:
                 if (self._bucket / name).exists():
-                    (self.folder / name).write_bytes((self._bucket / name).read_bytes())
+                    data = (self._bucket / name).read_bytes()
+                    (self.folder / name).write_bytes(data)
+                    self._sender.has(self.folder / name, len(data), data)
             fetched = {self.folder / name for name in names}
             self._published |= {k: v for k, v in self._versions().items() if k in fetched}
 
@@ -255,8 +258,7 @@ class _Copied(Files):
                 continue
             target = self._bucket / path.relative_to(self.folder).as_posix()
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(path.read_bytes())
+                self._sender.send(path, target)
             except Exception as error:  # of TensorFlow's own kinds, which are no OSError
                 raise WorkdirError(f"{target} could not be written: {error}") from error
             self._published[path] = version
@@ -269,16 +271,12 @@ class _Copied(Files):
 
 @contextlib.contextmanager
 def _files(claim: record.Claim) -> Iterator[Files]:
-    if not _in_bucket(claim.workdir):
+    if not bucket.is_in(claim.workdir):
         yield Files(pathlib.Path(claim.workdir), claim)
         return
     with tempfile.TemporaryDirectory(prefix="passk_jax-") as folder:
         with contextlib.closing(_Copied(pathlib.Path(folder), claim.workdir, claim)) as files:
             yield files
-
-
-def _in_bucket(path: epath.Path) -> bool:
-    return "://" in str(path)
 
 
 def load_config(

@@ -8,33 +8,20 @@ import functools
 import hashlib
 import json
 import pathlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, data
-
-Grid = tuple[str, ...]
+from passk_jax.tasks.arc_grids import MAX_SIDE, Grid, parse_grids
 
 SUBSETS = ("training", "evaluation", "both")
 REWARDS = ("correct", "cells")
 # r: rotated clockwise by so many degrees. m: mirrored from left to right first, then rotated.
 SYMMETRIES = ("r0", "r90", "r180", "r270", "m0", "m90", "m180", "m270")
 DIGITS = "0123456789"
-MAX_SIDE = 30  # rows or columns of a grid, by the rules of ARC
 _DRAWS = 100  # random draws for each further version of a task that differs from the others
-
-# A row of digits with one kind of separator, as a line (the separator may be empty there) or as a
-# list in brackets. Possessive repeats (++) never backtrack and a list cannot contain a bracket, so
-# the search takes time proportional to the length of the text, whatever the text is.
-_LINE = re.compile(r"[0-9]++|[0-9](?:[ \t]++[0-9])++|[0-9](?:[ \t]*+,[ \t]*+[0-9])++,?")
-_LIST = re.compile(
-    r"\[\s*+(?:[0-9](?:\s++[0-9])*+|[0-9](?:\s*+,\s*+[0-9])*+\s*+,?)\s*+\]", flags=re.ASCII
-)
-_BETWEEN_LISTS = re.compile(r"\s*+,\s*+|[ \t\r]*+\n?[ \t\r]*+", flags=re.ASCII)
-_ALL_BUT_DIGITS = str.maketrans("", "", "[], \t\r\n\f\v")
 
 
 class Arc(base.Splits):
@@ -57,8 +44,8 @@ class Arc(base.Splits):
       max_cells: Leave out a task if one of its grids has more cells. None: no limit.
       max_prompt_chars: Leave out a problem if its prompt is longer. None: no limit.
       reward: "correct" gives 1.0 if every cell of every test output is right, else 0.0. "cells"
-        gives the share of right cells, averaged over the test outputs; an output of the wrong
-        shape counts 0. `binary_rewards` is then False.
+        gives what the share of right cells is above that of a copy of the test input, averaged over
+        the test outputs, see `share_above_copy`. `binary_rewards` is then False.
       augmentations: The number of further versions of each training problem, at the end of the
         train split. A version has all grids under one random symmetry of the square and one
         random permutation of the colours. It differs from the original and the other versions.
@@ -142,15 +129,18 @@ class Arc(base.Splits):
         pairs = zip(problems, completions, strict=True)
         return [self._score(problem.reference, completion) for problem, completion in pairs]
 
-    def _score(self, outputs: tuple[Grid, ...], completion: str) -> base.Score:
-        grids = parse_grids(completion)[-len(outputs) :]
-        correct = tuple(grids) == outputs
+    def _score(self, pairs: tuple[tuple[Grid, Grid], ...], completion: str) -> base.Score:
+        grids = parse_grids(completion, count=len(pairs))[-len(pairs) :]
+        correct = tuple(grids) == tuple(output for _, output in pairs)
         reward = 1.0 if correct else 0.0
         if not self.binary_rewards:  # if there are too few grids, the last outputs count 0
-            reward = sum(map(_share_of_equal_cells, grids, outputs)) / len(outputs)
+            shares = (
+                share_above_copy(grid, *pair) for grid, pair in zip(grids, pairs, strict=False)
+            )
+            reward = sum(shares) / len(pairs)
         error = None
-        if len(grids) < len(outputs):
-            error = f"{len(grids)} grids instead of {len(outputs)}"
+        if len(grids) < len(pairs):
+            error = f"{len(grids)} grids instead of {len(pairs)}"
         elif None in grids:
             error = f"a grid is ragged or has a side above {MAX_SIDE}"
         return base.Score(reward, correct, _to_json(grids), error)
@@ -178,40 +168,6 @@ class _Puzzle:
         return _Puzzle(f"{self.name}/{symmetry}-{colours}", train, test)
 
 
-def parse_grids(completion: str) -> list[Grid | None]:
-    r"""Returns the grids of a completion's answer, in order.
-
-    The answer is the text inside the last closed <answer>...</answer>. Without such tags it is the
-    text inside code fences (three backquotes) if that has a grid, and else the whole completion.
-    In the answer, a row is
-
-    - a line of digits and nothing else, all separated by blanks, or by commas, or by nothing, or
-    - a list of digits in square brackets, separated by commas or blanks as JSON and NumPy write
-      it, anywhere in the text.
-
-    A grid is a run of rows of one kind: consecutive lines, or lists with nothing between them but
-    a comma, or blanks and at most one line break. Anything else ends the grid.
-
-    Args:
-      completion: Any text.
-
-    Returns:
-      The grids, with None for a grid that is ragged or larger than ARC allows.
-
-    >>> parse_grids("Row by row:\n0 1\n2 3\n\n4,5\n6,7")
-    [('01', '23'), ('45', '67')]
-    >>> parse_grids("[[0, 1], [2, 3]] and [[4, 5], [6, 7]]")
-    [('01', '23'), ('45', '67')]
-    >>> parse_grids("It is 7.\n```\n01\n2\n```\n8")
-    [None]
-    """
-    answer = base.last_tagged(completion)
-    if answer is not None:
-        return _find_grids(answer)
-    fenced = "\n\n".join(completion.split("```")[1::2])
-    return _find_grids(fenced) or _find_grids(completion)
-
-
 def transform(grid: Grid, symmetry: str, colours: str) -> Grid:
     """Returns a grid mirrored or rotated, and recoloured.
 
@@ -232,41 +188,38 @@ def transform(grid: Grid, symmetry: str, colours: str) -> Grid:
     return tuple(row.translate(str.maketrans(DIGITS, colours)) for row in grid)
 
 
-def _find_grids(text: str) -> list[Grid | None]:
-    """Returns the grids of a text, in the order of their starts."""
-    found: list[tuple[int, list[str]]] = []  # (start, rows) of each grid
-    end = None
-    for match in _LIST.finditer(text):
-        if end is None or not _BETWEEN_LISTS.fullmatch(text, end, match.start()):
-            found.append((match.start(), []))
-        found[-1][1].append(match[0].translate(_ALL_BUT_DIGITS))
-        end = match.end()
-    start, inside = 0, False
-    # Mask the lists: the lines of a list that spans several lines must not be read as rows.
-    for line in _LIST.sub(lambda match: "#" * len(match[0]), text).split("\n"):
-        row = line.strip(" \t\r")
-        is_row = _LINE.fullmatch(row) is not None
-        if is_row:
-            if not inside:
-                found.append((start, []))
-            found[-1][1].append(row.translate(_ALL_BUT_DIGITS))
-        inside = is_row
-        start += len(line) + 1
-    return [_as_grid(rows) for _, rows in sorted(found)]
-
-
-def _as_grid(rows: list[str]) -> Grid | None:
-    width = len(rows[0])
-    if max(width, len(rows)) > MAX_SIDE or any(len(row) != width for row in rows):
-        return None
-    return tuple(rows)
-
-
 def _to_json(grids: Sequence[Grid | None]) -> str | None:
     """Returns the grids as lists of lists of integers, or None if one is invalid or all missing."""
     if not grids or None in grids:
         return None
     return json.dumps([[[*map(int, row)] for row in grid] for grid in grids], separators=(",", ":"))
+
+
+def share_above_copy(grid: Grid | None, given: Grid, output: Grid) -> float:
+    """Returns (s - c) / (1 - c), or 0.0 if that is negative.
+
+    s is the share of the output's cells that the grid has right, and c the share that a copy of the
+    input has right. A grid of another shape than the output has the share 0; so has a copy, if the
+    output has another shape than the input, and then the value is s. The output itself gives 1.0,
+    also where it is the input; there everything else gives 0.0.
+
+    Args:
+      grid: The answer, or None for an invalid one.
+      given: The test input.
+      output: The test output.
+
+    >>> share_above_copy(("19",), ("11",), ("19",)), share_above_copy(("11",), ("11",), ("19",))
+    (1.0, 0.0)
+    >>> (
+    ...     share_above_copy(("1192",), ("1111",), ("1199",)),
+    ...     share_above_copy(("18",), ("1",), ("19",)),
+    ... )
+    (0.5, 0.5)
+    """
+    if grid == output:
+        return 1.0
+    share, copied = (_share_of_equal_cells(each, output) for each in (grid, given))
+    return max(0.0, (share - copied) / (1 - copied)) if copied < 1 else 0.0
 
 
 def _share_of_equal_cells(grid: Grid | None, output: Grid) -> float:
@@ -292,7 +245,7 @@ def _make_problem(puzzle: _Puzzle, template: str | None) -> base.Problem:
     return base.Problem(
         id=f"arc/{puzzle.name}",
         prompt=base.render(template, "\n".join(lines)),
-        reference=outputs,
+        reference=puzzle.test,
         worked_example=f"<answer>\n{answer}\n</answer>",
     )
 

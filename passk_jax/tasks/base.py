@@ -13,8 +13,20 @@ TEMPLATES = {
 }
 
 
+# Why a completion has no reward, if not because its answer is wrong.
+ERROR_KINDS = ("timed_out", "died", "not_python", "no_answer", "other")
+
+
 class KilledError(Exception):
-    """What was scoring an item was killed from outside: this says nothing about the item."""
+    """What was scoring an item was killed from outside: this says nothing about the item.
+
+    Attributes:
+      kind: One of `ERROR_KINDS`.
+    """
+
+    def __init__(self, message: str, kind: str = "died"):
+        super().__init__(message)
+        self.kind = kind
 
 
 class Part(NamedTuple):
@@ -39,6 +51,8 @@ class Problem:
       reference: What the task needs to score an answer. Not in the repr, to keep it out of logs.
       worked_example: A correct completion, for the supervised warm start, or None.
       part: The part of a mixture that the problem belongs to, or None.
+      row: What an own reward function is given: the row of the data file, by column. None: only
+        the id and the reference.
     """
 
     id: str
@@ -46,6 +60,7 @@ class Problem:
     reference: object = dataclasses.field(repr=False)
     worked_example: str | None = None
     part: Part | None = dataclasses.field(default=None, repr=False)
+    row: Mapping[str, object] | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +74,8 @@ class Score:
       error: Why the completion earns less than the full reward, if there is more to say, or None.
       failed: Whether the scoring failed (a time limit, a worker that died): the reward then says
         nothing about the completion.
+      kind: One of `ERROR_KINDS`, or None; see `error_kind`.
+      parts: The named rewards whose weighted sum is the reward, or None.
     """
 
     reward: float
@@ -66,6 +83,20 @@ class Score:
     final_answer: str | None
     error: str | None = None
     failed: bool = dataclasses.field(default=False, repr=False)
+    kind: str | None = dataclasses.field(default=None, repr=False)
+    parts: Mapping[str, float] | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def error_kind(self) -> str | None:
+        """One of `ERROR_KINDS` if the reward is 0 for such a reason, else None.
+
+        >>> [Score(0.0, False, None).error_kind, Score(0.0, False, "7").error_kind]
+        ['no_answer', None]
+        """
+        if self.correct or self.reward:
+            return None
+        none = "no_answer" if self.final_answer is None else None
+        return self.kind or ("other" if self.failed else none)
 
 
 @runtime_checkable
@@ -178,3 +209,25 @@ def check_same_length(problems: Sequence[Problem], completions: Sequence[str]) -
             f"score needs one completion for each problem, got {len(problems)} problems and "
             f"{len(completions)} completions"
         )
+
+
+def check_scores(name: str, problems: Sequence[Problem], scores: object) -> list[Score]:
+    """Returns what a task's `score` gave, once it was found to be a score for each problem.
+
+    Raises:
+      TypeError: It is not a sequence, or one of them is no `Score`.
+      ValueError: There are more or fewer scores than problems.
+    """
+    if not isinstance(scores, Sequence):
+        raise TypeError(f"task {name!r}: score gave {type(scores).__name__}, not a list of Score")
+    if len(scores) != len(problems):
+        raise ValueError(
+            f"task {name!r}: score gave {len(scores)} scores to {len(problems)} completions"
+        )
+    for problem, score in zip(problems, scores, strict=True):
+        if not isinstance(score, Score):
+            raise TypeError(
+                f"task {name!r}: score gave {score!r} to a completion of problem {problem.id!r}: "
+                "a tasks.Score is wanted"
+            )
+    return list(scores)

@@ -2,30 +2,20 @@
 
 import ast
 import dataclasses
-import itertools
-import os
+import math
 import re
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, pool
+from passk_jax.tasks.program_text import extract_program, parse
 from passk_jax.tasks.sandbox import isolation, unit_tests
 
 MAX_PROGRAM_CHARS = 100_000
 REWARDS = ("share", "all")
 PINNED = ("bubblewrap", "seccomp", "container")
-_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.S | re.M)
-# A line's fence with the language, if there is one: code may follow it at once.
-_FENCE_LINE = re.compile(
-    r"^[ \t]*```(?:[ \t]*(?:python3?|py)?[ \t]*(?:\n|$)|(?:python3?|py)[ \t])?", re.M
-)
-_FIRST_LINE = re.compile(r"(?:def|class|import|from|async def)\s|@\w|\w+\s*=[^=]")
-_END = re.compile(
-    r"<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<eos>|</s>|^\[DONE\]", re.M
-)
 
 
 class Tests(NamedTuple):
@@ -48,86 +38,11 @@ class Tests(NamedTuple):
     stub: str = ""
 
 
-def extract_program(completion: str, names: Sequence[str] = ()) -> str:
-    r"""Returns the program of a completion.
-
-    It is the last fenced block that defines one of the `names`, else the completion's lines that
-    do, without the prose around them. Where nothing defines one: the last fenced block, or else
-    the whole completion. Without any closed block, a block that is opened and never closed extends
-    to the end. The text ends at the first token that ends a turn.
-
-    >>> extract_program("Here:\n```python\ndef f():\n    return 1\n```\nDone.")
-    'def f():\n    return 1\n'
-    >>> extract_program("    return 1")
-    '    return 1'
-    >>> extract_program("It is\ndef f():\n    return 1\nas you see.", ["f"])
-    'def f():\n    return 1'
-    """
-    text = _END.split(completion.removeprefix("\ufeff"), maxsplit=1)[0]
-    for program in itertools.islice(_programs(text), 20) if names else ():
-        if not _defined(program).isdisjoint(names):
-            return program
-    blocks = _FENCE.findall(text)
-    if blocks:
-        return blocks[-1]
-    before, fence, after = text.rpartition("```")
-    if fence and "\n" in after:
-        return after.partition("\n")[2]
-    return text
-
-
-def _programs(text: str) -> Iterator[str]:
-    """Yields the texts that may be the program, the likely ones first."""
-    fences = list(_FENCE_LINE.finditer(text))[-8:]
-    for first in reversed(range(len(fences))):
-        # A docstring may hold fences, so a block may end at any later one, or never.
-        for last in range(first + 1, len(fences)):
-            yield text[fences[first].end() : fences[last].start()]
-        if first == len(fences) - 1:
-            yield text[fences[first].end() :]
-    lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines) if _FIRST_LINE.match(line)), None)
-    while start is not None and len(lines) > start:
-        program = "\n".join(lines[start:])
-        yield program
-        error = _syntax_error(program)
-        if error is None:
-            return
-        lines = lines[: start + min(max(error, 1), len(lines) - start) - 1]
-
-
-def _syntax_error(program: str) -> int | None:
-    """Returns the line at which a text stops to be Python, or None."""
-    try:
-        _parse(program)
-    except SyntaxError as error:
-        return error.lineno or 1
-    except (ValueError, RecursionError, MemoryError):
-        return 1
-    return None
-
-
-def _defined(program: str) -> set[str]:
-    """Returns the names that a text defines at its top level, none if it is not Python."""
-    try:
-        return {*definitions(program)[0]}
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
-
-
-def _parse(source: str) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the program's warnings, such as invalid escapes
-        return ast.parse(source)
-
-
 def _source(tests: Tests, completion: str) -> str:
-    """Returns the program to run; it continues the stub unless it defines the function itself."""
-    used = [name for name in tests.called if re.search(rf"\b{name}\b", "\n".join(tests.sources))]
-    program = extract_program(completion, used)
-    if tests.stub and not re.search(rf"^\s*(?:def|class)\s+{tests.called[0]}\b", program, re.M):
-        return tests.stub + program
-    return tests.preamble + program
+    """Returns the program to run."""
+    checks = "\n".join(tests.sources)
+    used = [name for name in tests.called if re.search(rf"\b{re.escape(name)}\b", checks)]
+    return extract_program(completion, used, preamble=tests.preamble, stub=tests.stub)
 
 
 def judge(
@@ -144,9 +59,10 @@ def judge(
         error = f"a program of {len(source)} characters; at most {MAX_PROGRAM_CHARS} are run"
         return base.Score(0.0, False, None, error)
     try:
-        _parse(source)
+        parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return base.Score(0.0, False, None, f"not Python: {type(error).__name__}: {error}"[:500])
+        reason = f"not Python: {type(error).__name__}: {error}"[:500]
+        return base.Score(0.0, False, None, reason, kind="not_python")
     result = unit_tests.run(
         source,
         tests.sources,
@@ -157,12 +73,13 @@ def judge(
         mode=mode,
         container=container,
     )
-    if (result.error or "").endswith(isolation.KILLED):
-        raise base.KilledError(result.error)
+    if result.stopped and result.stopped.again:
+        raise base.KilledError(result.error, result.stopped.kind)
     correct = result.total > 0 and result.passed == result.total
     share = result.passed / max(result.total, 1)
     value = share if reward == "share" else float(correct)
-    return base.Score(value, correct, source.strip(), result.error)
+    kind = result.stopped.kind if result.stopped else None
+    return base.Score(value, correct, source.strip(), result.error, kind=kind)
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -174,7 +91,8 @@ class CodingTask(base.Splits):
     Attributes:
       data_dir: The data folder, see `data.path`.
       reward: "share" gives the share of the tests that pass; "all" gives 1 if all pass, else 0.
-      time_limit_s: Wall-clock seconds for one program with all its tests.
+      time_limit_s: Seconds for one program with all its tests, of processor time, in whole seconds.
+        By the clock it may take ten times as many, but no longer than this without working.
       memory_limit_mb: The address space of one program, in MiB.
       template: The chat template of the prompt, see `base.render`.
       sandbox: What isolates programs: "bubblewrap", "seccomp" or "container", see SECURITY.md. None
@@ -209,7 +127,7 @@ class CodingTask(base.Splits):
         base.render(self.template, "")
         self.binary_rewards = self.reward == "all"
         self.limits = isolation.Limits(
-            self.time_limit_s, max(1, round(self.time_limit_s + 0.5)), self.memory_limit_mb
+            self.time_limit_s, math.ceil(self.time_limit_s), self.memory_limit_mb
         )
         self.container = tuple(self.sandbox_command)
         self.mode = self._mode()
@@ -238,13 +156,12 @@ class CodingTask(base.Splits):
             (problem.reference, completion, self.reward, self.limits, self.mode, self.container)
             for problem, completion in zip(problems, completions, strict=True)
         ]
-        # The program's own time limit strikes first; the pool's is for a harness that is stuck.
-        # With more workers, a program that computes for seconds would not get its share of the CPU.
+        # The program has its own limits; the pool's are for a judge that is stuck.
         return pool.score(
             "passk_jax.tasks.coding:judge",
             items,
-            time_limit_s=2 * self.limits.wall_s + 5,
-            num_workers=2 * (os.cpu_count() or 1),
+            time_limit_s=self.limits.wall_s + 5,
+            idle_limit_s=10 * self.limits.wall_s + 300,
         )
 
 
@@ -260,7 +177,7 @@ def definitions(source: str) -> tuple[tuple[str, ...], str]:
     (('area',), 'import math')
     """
     names, imports = [], []
-    for node in _parse(source).body:
+    for node in parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names.append(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):

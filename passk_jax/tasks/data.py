@@ -67,6 +67,11 @@ def read_jsonl(file: pathlib.Path) -> list[dict]:
     return rows
 
 
+def digest(text: str) -> str:
+    """Returns the hexadecimal sha256 of a text."""
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
 def sha256(file: pathlib.Path) -> str:
     """Returns the hexadecimal sha256 of a file."""
     with file.open("rb") as stream:

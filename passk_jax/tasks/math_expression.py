@@ -1,22 +1,15 @@
-r"""Compares two single expressions or two equations: exactly first, then by math_verify.
+r"""Compares two single expressions: as words, as numbers with units, or by an algebra system.
 
 Most answers are rational numbers. These are compared as fractions, without algebra. The rest goes
-to sympy, but only if it is written in what an answer may contain: roots, powers, fractions, and
+to algebra, but only if it is written in what an answer may contain: roots, powers, fractions, and
 the functions that the reference itself uses. Otherwise a copy of the question ("\sin 60^\circ",
 "\sum_{k=1}^{100} k") would be as good as its answer.
 """
 
-import functools
-import logging
-import math
 import re
 from fractions import Fraction
+from typing import NamedTuple, Protocol
 
-import math_verify
-import sympy
-
-# Silences the warning that its own time limit, which needs signals, is off: the pool has one.
-logging.getLogger("math_verify").setLevel(logging.ERROR)
 # For a number without a finite decimal, such as 1/3 or \pi: more digits than anyone guesses.
 _MIN_ROUNDED_DIGITS = 6
 _MAX_BITS = 20_000  # the largest size of a power that is multiplied out
@@ -26,11 +19,29 @@ class RefusedError(Exception):
     """The answer is not compared. The message says why."""
 
 
-def same(wanted: str, answer: str) -> bool:
-    r"""Returns whether two expressions in the normal form of `math_answer.normalise` are equal.
+class Algebra(Protocol):
+    """What `math_algebra` offers. Where it is not at hand, its stand-in raises."""
 
-    >>> same("0.75", r"\frac{3}{4}"), same(r"30^{\circ}", "30"), same(r"\text{(C)}", "C")
-    (True, True, True)
+    def equal(self, wanted: str, answer: str) -> bool:
+        """Returns whether two expressions are equal."""
+        ...
+
+    def same_equation(self, wanted: str, answer: str) -> bool:
+        """Returns whether two equations are equivalent: one is a nonzero multiple of the other."""
+        ...
+
+    def value(self, text: str) -> Fraction | None:
+        """Returns the value of a real number to 60 digits, or None for others."""
+        ...
+
+
+def same(wanted: str, answer: str, algebra: Algebra) -> bool:
+    r"""Returns whether two expressions in the normal form of `math_normal.normalise` are equal.
+
+    >>> same("0.75", r"\frac{3}{4}", None), same(r"30^{\circ}", "30", None)
+    (True, True)
+    >>> same(r"\text{(C)}", "C", None), same("7200000", r"7.2\text{million dollars}", None)
+    (True, True)
 
     Raises:
       RefusedError: The answer contains something that an answer may not contain.
@@ -41,45 +52,92 @@ def same(wanted: str, answer: str) -> bool:
     if words is not None:
         return words == _words(answer, needs_text=False)
     (wanted, unit), (answer, answers_unit) = _without_unit(wanted), _without_unit(answer)
-    if unit and answers_unit and unit != answers_unit:
+    if not unit.may_be(answers_unit):
         return False
     if wanted == answer:
         return True
     if re.search(r"[0-9)]_\{", wanted):  # a number in another base is compared only as text
         return False
-    exact, number = _rational(wanted), _rational(answer)
+    exact, number = rational(wanted), rational(answer)
     if exact is not None:
         if number is None:
             raise RefusedError("not a plain number, as the reference is")
         return number == exact or (not _is_finite_decimal(exact) and _rounds(exact, answer))
     if number is not None and "." in answer and "." not in wanted:
-        value = _decimals(wanted)
+        value = algebra.value(wanted)
         return value is not None and _rounds(value, answer)
-    return _algebraically_equal(wanted, answer)
+    check_language(wanted, answer)
+    return algebra.equal(wanted, answer)
 
 
-def same_equation(wanted: str, answer: str) -> bool:
-    """Returns whether two equations are equivalent: one is a nonzero multiple of the other."""
-    sides = wanted.split("="), answer.split("=")
-    if len(sides[0]) != 2 or len(sides[1]) != 2:
+def near(exact: str, rounded: str, algebra: Algebra) -> bool:
+    r"""Returns whether `rounded` is a decimal that `exact` is about: 6\sqrt{5} is about 13.42."""
+    rounded = _without_unit(rounded)[0]
+    number = rational(rounded)
+    if number is None or not re.fullmatch(r"-?[0-9]*\.?[0-9]+", rounded):
         return False
-    _check_language(wanted.replace("=", "-"), answer.replace("=", "-"))
-    (left, right), (answers_left, answers_right) = (
-        [_parse(side) for side in pair] for pair in sides
+    exact = _without_unit(exact)[0]
+    value = rational(exact)
+    if value is None:
+        check_language(r"\pi", exact)
+        value = algebra.value(exact)
+    return value is not None and abs(value - number) < Fraction(
+        1, 10 ** len(rounded.partition(".")[2])
     )
-    ratio = sympy.simplify((answers_left - answers_right) / (left - right))
-    return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
 
 
 # Words and units.
 
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
+# (D), D., D) with or without the text of the choice; and the words after which it is none.
+_CHOICE = re.compile(r"\(?([A-Za-z])(?:[).:]+((?:(?:[ 0-9\\(-]|[A-Za-z]{2}).*)?))?")
+_OTHERS = re.compile(r"\([A-Za-z]\)|\b(?:or|and|not|maybe|wrong|[B-E])\b")
+_ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{3})")
+
+
+def same_choice(wanted: str, answer: str) -> bool:
+    r"""Returns whether two answers are the same choice, with or without its text.
+
+    >>> same_choice(r"\text{(C)}", r"\text{(C)}12"), same_choice(r"\text{(C)}", "(C) or (D)")
+    (True, False)
+    """
+    plain = _plain(wanted)
+    is_choice = plain != wanted or re.fullmatch(r"[A-H]|\([A-H]\).*", wanted)
+    matches = _CHOICE.fullmatch(plain), _CHOICE.fullmatch(_plain(answer))
+    return bool(is_choice) and all(
+        match and match[1] == matches[0][1] and not _OTHERS.search(match[2] or "")
+        for match in matches
+    )
+
+
+def _plain(text: str) -> str:
+    return _TEXT.sub(lambda match: f"{match[1]} ", text).strip()
+
+
+def _words(text: str, *, needs_text: bool) -> str | None:
+    r"""Returns an answer that is words, such as \text{even} or \text{(C)}, or None for others.
+
+    Without `\text`, a word needs three letters or more: `xy` is a product. An article at the
+    beginning is left out.
+    """
+    plain = _plain(text)
+    if plain == text and needs_text and re.fullmatch("[A-Za-z]{3,}", plain) is None:
+        return None
+    plain = plain.casefold().rstrip(".,;:")
+    if choice := re.fullmatch(r"\(?([a-z])\)?", plain):
+        return choice[1]
+    plain = _ARTICLE.sub("", plain, count=1)
+    return plain if re.fullmatch(r"[a-z][a-z '\-]*", plain) else None
+
+
+_PIECE = r"(?:\\text\{\(?[A-Za-z][A-Za-z ./\-]*\)?\}|\\?%|\^\{\\circ\}[CF]?)(?:\^\{-?[1-4]\})?"
 _UNIT = re.compile(
-    r"(?<=[0-9})\]])(?:\^\{\\circ\}[CF]?|\\?%| ?\\text\{([A-Za-z .]+)\}| ?([A-Za-z][A-Za-z ]+))"
-    r"(?:\^\{[23]\})?"
+    rf"(?:(?P<text>{_PIECE}(?:(?:/|\\cdot ?)?{_PIECE})*)"
+    # Outside \text, letters may just as well be variables.
+    r"|(?:(?<=[0-9})\]]) ?|(?<=\\pi) )(?P<words>[A-Za-z][A-Za-z ]+(?:\^\{[1-4]\})?))$"
 )
 _SYNONYMS = {
-    "degree": "degrees degree deg",
+    "degree": "degrees degree deg circ",
     "percent": "percent",
     "cent": "cents cent",
     "dollar": "dollars dollar",
@@ -93,95 +151,115 @@ _SYNONYMS = {
     "mm": "millimeters mm",
     "second": "seconds second sec s",
     "minute": "minutes minute min",
-    "hour": "hours hour hr",
+    "hour": "hours hour hr h",
     "day": "days day",
     "year": "years year",
     "gram": "grams gram g",
     "kg": "kilograms kg",
     "pound": "pounds pound",
-    "mph": "mph",
+    "mile per hour": "mph",
     "unit": "units unit",
-    "": "square sq cubic",
+    "": "square sq cubic squared cubed",
 }
 _UNITS = {word: unit for unit, words in _SYNONYMS.items() for word in words.split()}
+_DIMENSIONS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cubed": "3"}
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+# These words change a number: it is then another one, and they are no unit of it.
+_CHANGES = frozenset(
+    "and or not no plus minus times over less fewer more factorial base mod modulo half halves "
+    "third thirds quarters fifths tenths hundredths dozen maybe perhaps about".split()
+)
 
 
-def _words(text: str, *, needs_text: bool) -> str | None:
-    r"""Returns an answer that is words, such as \text{even} or \text{(C)}, or None for others.
+class _Unit(NamedTuple):
+    """A unit or a noun, and its dimension: ("cm", "2")."""
 
-    Without `\text`, a word needs three letters or more: `xy` is a product.
-    """
-    plain = _TEXT.sub(lambda match: match[1], text).strip()
-    if plain == text and needs_text and re.fullmatch("[A-Za-z]{3,}", plain) is None:
-        return None
-    if choice := re.fullmatch(r"\(?([A-Za-z])\)?", plain):
-        return choice[1].casefold()
-    return plain.casefold() if re.fullmatch(r"[A-Za-z][A-Za-z '\-]*", plain) else None
+    name: str
+    dimension: str
+
+    def may_be(self, other: "_Unit") -> bool:
+        """Returns whether two units are the same, as far as both are there."""
+        return (not self.name or not other.name or self.name == other.name) and (
+            not self.dimension or not other.dimension or self.dimension == other.dimension
+        )
 
 
-def _without_unit(text: str) -> tuple[str, str]:
+def _without_unit(text: str) -> tuple[str, _Unit]:
     r"""Splits an expression into the expression and its unit, or its noun in `\text`."""
-    match = None
-    for match in _UNIT.finditer(text):
-        if match.end() == len(text):
-            break
-    else:
-        return text, ""
-    words = (match[1] or match[2] or "").replace(".", " ").lower().split()
-    # Outside \text, letters may just as well be variables.
-    if match[2] and (len(match[2]) < 2 or any(word not in _UNITS for word in words)):
-        return text, ""
-    if {"and", "or", "not"} & set(words):
-        return text, ""
-    if words:
-        return text[: match.start()], " ".join(filter(None, (_UNITS.get(w, w) for w in words)))
-    return text[: match.start()], "percent" if "%" in match[0] else "degree"
+    if money := re.match(r"(-?)\\\$ ?", text):
+        rest, unit = _without_unit(money[1] + text[money.end() :])
+        return rest, unit if unit.name else _Unit("dollar", "")
+    match = _UNIT.search(text)
+    if match is None or not match.start():
+        return text, _Unit("", "")
+    spelled = re.sub(r"\^\{\\circ\}[CF]?", " degree ", match[0]).replace("%", " percent ")
+    spelled = re.sub(r"\\text|\\cdot", " ", spelled.replace("/", " per "))
+    words = re.findall("[a-z]+", spelled.lower())
+    dimension = re.search(r"\^\{(-?[1-4])\}", spelled)
+    scale = words.pop(0) if words[:1] and words[0] in _SCALES else ""
+    if (match["words"] and (len(match[0].strip()) < 2 or not set(words) <= set(_UNITS))) or (
+        _CHANGES & set(words) or words[:1] in (["squared"], ["cubed"])
+    ):
+        return text, _Unit("", "")
+    named = [_DIMENSIONS[word] for word in words if word in _DIMENSIONS]
+    number = text[: match.start()] + (rf"\text{{{scale}}}" if scale else "")
+    return number, _Unit(
+        " ".join(filter(None, (_UNITS.get(word, word) for word in words))),
+        dimension[1] if dimension else "".join(named[:1]),
+    )
 
 
 # Numbers.
 
 _N = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _NUMBER = re.compile(
-    rf"(?P<sign>-?)(?:(?P<plain>{_N})"
-    rf"|(?P<above>-?{_N})/(?P<below>{_N})"
+    rf"(?P<plain>{_N})(?:(?:\\text\{{| )(?P<scale>{'|'.join(_SCALES)})\}}?)?"
+    r"|(?P<start>[0-9]*)\.(?P<once>[0-9]*)\\overline\{(?P<again>[0-9]+)\}"
+    rf"|(?:(?P<wholes>[0-9]+) )?(?P<above>-?{_N})/(?P<below>-?{_N})"
     rf"|(?P<whole>[0-9]+)? ?\\frac\{{(?P<top>-?{_N})\}}\{{(?P<bottom>-?{_N})\}}"
-    rf"|(?:(?P<factor>{_N})(?:\\times|\\cdot|\*) ?)?(?P<base>{_N})\^\{{(?P<power>-?[0-9]+)\}})"
+    rf"|(?:(?P<factor>{_N})(?:\\times|\\cdot|\*) ?)?(?P<base>{_N})\^\{{(?P<power>-?[0-9]+)\}}"
+    rf"|(?P<mantissa>{_N})[eE](?P<exponent>[-+]?[0-9]+)"
 )
+# 0.2777... is 0.2 and a repeating 7: one digit three times, or several digits twice.
+_ELLIPSIS = re.compile(r"([0-9]*\.[0-9]*?)(?:([0-9])\2\2+|([0-9]{2,12}?)\3+)(?:\\ldots|\.\.\.)")
 
 
-def _rational(text: str) -> Fraction | None:
-    r"""Reads one number: 3, -.5, 1/2, \frac{1}{2}, 1\frac{1}{2}, 2^{10}, 1.5\times 10^{3}.
+def rational(text: str) -> Fraction | None:
+    r"""Reads one number: 3, -.5, 1/2, \frac{1}{2}, 1\frac{1}{2}, 0.\overline{3}, 1.5\times 10^{3}.
 
     Sums and products are not accepted: "12*34" must not answer the question what 12 times 34 is.
     """
+    sign = -1 if text.startswith("-") else 1
+    text = text.removeprefix("-") if sign < 0 else text.removeprefix("+")
+    if text.startswith("(") and text.endswith(")"):
+        inside = None if "(" in text[1:] else rational(text[1:-1])
+        return inside if inside is None else sign * inside
+    text = _ELLIPSIS.sub(lambda match: rf"{match[1]}\overline{{{match[2] or match[3]}}}", text)
     match = _NUMBER.fullmatch(text)
     if match is None:
         return None
     part = match.groupdict()
     if part["plain"]:
-        value = Fraction(part["plain"])
-    elif part["below"] or part["bottom"]:
-        above, below = (
-            (part["above"], part["below"]) if part["below"] else (part["top"], part["bottom"])
+        value = Fraction(part["plain"]) * 10 ** _SCALES.get(part["scale"], 0)
+    elif part["again"]:
+        value = Fraction(f"{part['start'] or 0}.{part['once'] or 0}") + Fraction(
+            int(part["again"]), 10 ** len(part["once"]) * (10 ** len(part["again"]) - 1)
         )
-        if not Fraction(below):
+    elif part["below"] or part["bottom"]:
+        above, below = part["above"] or part["top"], part["below"] or part["bottom"]
+        whole = part["wholes"] or part["whole"]
+        if not Fraction(below) or (whole and "-" in above + below):
             return None
-        value = Fraction(above) / Fraction(below)
-        if part["whole"]:
-            if "-" in above + below:
-                return None
-            value += int(part["whole"])
+        value = Fraction(above) / Fraction(below) + int(whole or 0)
     else:
-        base, power = Fraction(part["base"]), int(part["power"])
+        base = Fraction(part["base"] or 10)
+        factor = part["factor"] or part["mantissa"]
+        power = int(part["power"] or part["exponent"])
         size = max(base.numerator.bit_length(), base.denominator.bit_length())
-        if (
-            abs(power) * size > _MAX_BITS
-            or (part["factor"] and base != 10)
-            or (not base and power < 0)
-        ):
+        if abs(power) * size > _MAX_BITS or (factor and base != 10) or (not base and power < 0):
             return None
-        value = Fraction(part["factor"] or 1) * base**power
-    return -value if part["sign"] else value
+        value = Fraction(factor or 1) * base**power
+    return sign * value
 
 
 def _is_finite_decimal(value: Fraction) -> bool:
@@ -200,7 +278,7 @@ def _rounds(value: Fraction, answer: str) -> bool:
     return abs(Fraction(answer) - value) < Fraction(1, 10 ** len(answer.partition(".")[2]))
 
 
-# Algebra.
+# What an expression may contain before it is given to the algebra.
 
 _GROUPS = (
     *("sin cos tan cot sec csc arcsin arccos arctan", "sinh cosh tanh", "log ln exp"),
@@ -216,8 +294,12 @@ _TWO_NUMBERS = re.compile(r"[0-9.] +[0-9.\\]")
 _PRODUCT_OF_SUMS = re.compile(r"\)(?:\\cdot|\\times|\*)? ?\(|\)\^")
 
 
-def _check_language(wanted: str, answer: str) -> None:
-    """Refuses an answer that uses commands, letters or forms that the reference does not need."""
+def check_language(wanted: str, answer: str) -> None:
+    """Refuses an answer that uses commands, letters or forms that the reference does not need.
+
+    Raises:
+      RefusedError: It does.
+    """
     used = set(_COMMAND.findall(wanted))
     allowed = _ALWAYS | used
     for group in _GROUPS:
@@ -241,42 +323,3 @@ def _check_language(wanted: str, answer: str) -> None:
         _PRODUCT_OF_SUMS.search(answer)
     ):
         raise RefusedError("one of answer and reference is factored, the other is expanded")
-
-
-def _algebraically_equal(wanted: str, answer: str) -> bool:
-    _check_language(wanted, answer)
-    return math_verify.verify(_parse(wanted), _parse_answer(answer), timeout_seconds=None)
-
-
-def _parse_answer(text: str) -> object:
-    # boxed_match_priority=-1, because the text has no boxes left.
-    config = math_verify.LatexExtractionConfig(boxed_match_priority=-1)
-    parsed = math_verify.parse(
-        f"${text}$",
-        [config],
-        fallback_mode="no_fallback",
-        extraction_mode="first_match",
-        parsing_timeout=None,
-    )
-    if len(parsed) != 1 or not isinstance(parsed[0], sympy.Expr):
-        raise RefusedError(f"cannot be read as one expression: {text[:80]}")
-    return parsed[0]
-
-
-# Cached, because a reference is compared with every completion of its group.
-_parse = functools.lru_cache(maxsize=4096)(_parse_answer)
-
-
-def _decimals(text: str) -> Fraction | None:
-    """Returns the value of a real number to 60 digits, or None if it has free symbols."""
-    value = _parse(text)
-    if value.free_symbols or not math.isfinite(float(value)):
-        return None
-    return Fraction(str(sympy.N(value, 60)))
-
-
-# sympy and the parser build their tables on first use, most of all for `simplify`, which unequal
-# answers reach. Workers are forked from a process that has imported this module. Without these
-# lines each worker would spend a good part of its first item's time limit on the tables.
-_algebraically_equal(r"3\sqrt{13}", r"\frac{4}{3}\sqrt{5}\pi")
-_algebraically_equal(r"(x+1)^{2}\cos x", r"(x+2)^{2}\sin x")

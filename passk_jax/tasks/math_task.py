@@ -2,7 +2,6 @@ r"""MATH (Hendrycks et al. 2021, arXiv 2103.03874): competition problems with on
 
 import collections
 import dataclasses
-import hashlib
 import json
 import logging
 import pathlib
@@ -10,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from passk_jax.errors import ConfigError
-from passk_jax.tasks import base, data, math_answer
+from passk_jax.tasks import base, data, math_answer, math_compare, math_normal
 
 _INSTRUCTION = (
     "{problem}\n\nSolve this problem step by step. Give the final answer in \\boxed{{}}, and "
@@ -34,8 +33,8 @@ class _Row:
 class Math:
     r"""MATH, or any other set of problems whose final answers can be compared.
 
-    The reward is 1.0 if the completion's final answer equals the reference, else 0.0. Worker
-    processes compute it with `math_grading.grade`. The default splits are PRM800K's: 12,000
+    The reward is 1.0 if the completion's final answer equals the reference, else 0.0. See `score`.
+    The default splits are PRM800K's: 12,000
     problems for training, and the 500 problems of MATH-500 for test.
 
     These rows are dropped: rows without an answer, repeated problems (the same unique_id or the
@@ -52,7 +51,10 @@ class Math:
       seed: The seed of that choice. It ranks each problem independently of the others.
       subjects: The subjects to keep, such as ("Algebra", "Number Theory"). None: all.
       levels: The levels to keep, from 1 to 5. None: all.
-      time_limit_s: Wall-clock seconds for grading one completion.
+      require_box: Whether an answer counts only in a box. If not, the grader looks for the last
+        formula or number of a completion without a box, and a completion that was cut before its
+        end may earn a reward.
+      time_limit_s: Seconds for grading one completion, as `pool.score` counts them.
       template: The chat template of the prompt, see `base.render`.
 
     Attributes:
@@ -75,14 +77,14 @@ class Math:
         seed: int = 0,
         subjects: tuple[str, ...] | None = None,
         levels: tuple[int, ...] | None = None,
+        require_box: bool = False,
         time_limit_s: float = 5.0,
         template: str | None = None,
     ) -> None:
-        _check_counts(num_validation=num_validation, seed=seed)
-        if not time_limit_s > 0:
-            raise ConfigError(f"time_limit_s must be positive, got {time_limit_s!r}")
+        check_counts(num_validation=num_validation, seed=seed)
+        check_grading(require_box=require_box, time_limit_s=time_limit_s)
         base.render(template, "")  # raises for an unknown template before the files are read
-        self._time_limit_s = time_limit_s
+        self._time_limit_s, self._require_box = time_limit_s, require_box
         self._missing: data.DataError | None = None
 
         dropped: collections.Counter[str] = collections.Counter()
@@ -113,7 +115,7 @@ class Math:
                 f"num_validation = {num_validation}, but there are only {len(train)} training "
                 "problems; at most so many can be moved to validation"
             )
-        by_hash = sorted(train, key=lambda problem: _sha(f"{seed}/{problem.id}"))
+        by_hash = sorted(train, key=lambda problem: data.digest(f"{seed}/{problem.id}"))
         held_out = {problem.id for problem in by_hash[:num_validation]}
         self._splits = {
             "train": tuple(problem for problem in train if problem.id not in held_out),
@@ -138,19 +140,61 @@ class Math:
     ) -> list[base.Score]:
         """Rewards each completion with 1.0 if its final answer is the reference, else with 0.0."""
         base.check_same_length(problems, completions)
-        from passk_jax.tasks import pool
-
-        # Only the tail is read, so only the tail is sent to the workers.
-        items = [
-            (problem.reference, completion[-math_answer.TAIL_CHARACTERS :])
+        pairs = [
+            (problem.reference, completion)
             for problem, completion in zip(problems, completions, strict=True)
         ]
-        return pool.score(
-            "passk_jax.tasks.math_grading:grade", items, time_limit_s=self._time_limit_s
+        return score(pairs, require_box=self._require_box, time_limit_s=self._time_limit_s)
+
+
+def score(
+    pairs: Sequence[tuple[str, str]], *, require_box: bool, time_limit_s: float
+) -> list[base.Score]:
+    """Grades completions against their references.
+
+    Text and fractions decide about most answers: this process compares those. The others need an
+    algebra system, which takes long to load and may hang: worker processes compare them.
+
+    Args:
+      pairs: (reference, completion) of each item.
+      require_box: Whether an answer outside a box counts as none.
+      time_limit_s: Seconds for one item in a worker, as `pool.score` counts them.
+    """
+    scores = [_score_as_text(*pair, require_box) for pair in pairs]
+    # Only the tail is read, so only the tail is sent to the workers.
+    left = [
+        (reference, math_answer.tail(completion))
+        for (reference, completion), each in zip(pairs, scores, strict=True)
+        if each is None
+    ]
+    from passk_jax.tasks import pool
+
+    compared = iter(
+        pool.score("passk_jax.tasks.math_grading:grade", left, time_limit_s=time_limit_s)
+    )
+    return [next(compared) if each is None else each for each in scores]
+
+
+def _score_as_text(reference: str, completion: str, require_box: bool) -> base.Score | None:
+    """Returns the score, or None if it needs algebra."""
+    try:
+        return math_compare.grade(
+            reference, completion, math_compare.NoAlgebra(), require_box=require_box
         )
+    except math_compare.NeedsAlgebraError:
+        return None
 
 
-def _check_counts(**options: int) -> None:
+def check_grading(*, require_box: bool, time_limit_s: float) -> None:
+    """Raises a ConfigError unless `score` can take these."""
+    if not time_limit_s > 0:
+        raise ConfigError(f"time_limit_s must be positive, got {time_limit_s!r}")
+    if not isinstance(require_box, bool):
+        raise ConfigError(f"require_box must be True or False, got {require_box!r}")
+
+
+def check_counts(**options: int) -> None:
+    """Raises a ConfigError unless the options are integers of at least 0."""
     for option, value in options.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ConfigError(f"{option} must be an integer >= 0, got {value!r}")
@@ -199,15 +243,20 @@ def _row(row: object, where: str) -> _Row:
     if not isinstance(answer, str | int | float | None) or isinstance(answer, bool):
         raise data.DataError(f"{where}: the answer is of type {type(answer).__name__}, not text")
     answer = "" if answer in (None, "None") else str(answer).strip()
+    if "####" in answer or math_answer.boxes(answer):  # as GSM8K's own file has it
+        raise data.DataError(
+            f"{where}: the answer is a whole solution: {answer[:300]!r}. The task qa reads such "
+            "files: config.task.name = 'qa/gsm8k', or 'qa' with its option answer_after"
+        )
     subject = row.get("subject", row.get("type"))
     level = re.search("[0-9]+", str(row.get("level", "")))
     return _Row(
         problem=problem.strip(),
-        answer=answer if math_answer.normalise(answer) else "",
+        answer=answer if math_normal.normalise(answer) else "",
         solution=solution,
         subject=subject if isinstance(subject, str) else None,
         level=int(level[0]) if level else None,
-        unique_id=str(row.get("unique_id") or _sha(problem.strip())[:16]),
+        unique_id=str(row.get("unique_id") or data.digest(problem.strip())[:16]),
     )
 
 
@@ -256,7 +305,3 @@ def _problem(row: _Row, template: str | None) -> base.Problem:
             row.solution if math_answer.boxes(row.solution) else f"\\boxed{{{row.answer}}}"
         ),
     )
-
-
-def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()

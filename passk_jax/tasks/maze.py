@@ -2,13 +2,14 @@
 
 import hashlib
 import itertools
+import re
 from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 
 from passk_jax.errors import ConfigError
-from passk_jax.tasks import base
+from passk_jax.tasks import base, math_answer
 
 PROMPTS = ("full", "short")
 STEPS = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
@@ -23,6 +24,8 @@ Find a path from S to E. A move goes to a neighbouring character: U is up, D is 
 and R is right. The path must not leave the maze and must not enter a wall.
 Give the moves in order, as letters inside tags, such as <answer>RRDL</answer>.
 """
+_WORDS = {"up": "U", "down": "D", "left": "L", "right": "R"}
+_ARROWS = {"↑": "U", "↓": "D", "←": "L", "→": "R"}
 # Removes the separators that may stand between two moves, and turns letters into capitals.
 _NORMAL_FORM = str.maketrans(
     dict.fromkeys(" \t\r\n\f\v,->→", "") | {step.lower(): step for step in STEPS}
@@ -175,8 +178,10 @@ def parse_moves(completion: str, *, tags_required: bool) -> tuple[str | None, st
 
     The answer is the text inside the last closed <answer>...</answer>, or inside the last
     \boxed{...} in it, if there is one. Without tags it is the whole completion; if tags are
-    required, it is invalid, because letters of prose are not moves. It must consist of U, D, L and
-    R in either case, and of white space, commas and arrows (-, > and →), which are ignored.
+    required, it is invalid, because letters of prose are not moves. Fences, `**`, `$` and \text{}
+    around it, and a full stop after it, do not count. It must consist of U, D, L and R or the words
+    up, down, left and right, in either case, and of white space, commas and arrows (-, > and →),
+    which are ignored. Or it consists of the arrows ↑ ↓ ← → alone, white space and commas.
 
     Args:
       completion: Any text.
@@ -191,8 +196,10 @@ def parse_moves(completion: str, *, tags_required: bool) -> tuple[str | None, st
     ('RD', None)
     >>> parse_moves("R, D", tags_required=True)
     (None, 'no <answer>...</answer> in the completion')
-    >>> parse_moves("right", tags_required=False)
-    (None, "'i' is not a move; moves are U, D, L and R")
+    >>> parse_moves("Right, down", tags_required=False), parse_moves("→↓", tags_required=False)
+    (('RD', None), ('RD', None))
+    >>> parse_moves("go right", tags_required=False)
+    (None, "'g' is not a move; moves are U, D, L and R")
     """
     answer = base.last_tagged(completion)
     if answer is None:
@@ -201,8 +208,12 @@ def parse_moves(completion: str, *, tags_required: bool) -> tuple[str | None, st
         answer = completion
     else:
         _, found, boxed = answer.rpartition("\\boxed{")
-        boxed, closed, _ = boxed.partition("}")
-        answer = boxed if found and closed else answer
+        end = boxed.rfind("}")
+        answer = boxed[:end] if found and end >= 0 else answer
+    answer = math_answer.unwrapped(answer.strip().removesuffix(".")).removesuffix(".")
+    if re.fullmatch(r"[↑↓←→\s,]+", answer):
+        answer = answer.translate(str.maketrans(_ARROWS))
+    answer = re.sub("up|down|left|right", lambda word: _WORDS[word[0].lower()], answer, flags=re.I)
     moves = answer.translate(_NORMAL_FORM)
     if other := moves.lstrip("UDLR"):
         return None, f"{other[0]!a} is not a move; moves are U, D, L and R"

@@ -20,8 +20,9 @@ class MBPP(coding.CodingTask):
     Attributes:
       held_out: "mbpp" or "humaneval".
       shown_tests: How many of a problem's tests its prompt shows. The first test shows the
-        function's name and types. Other work usually shows all 3, but a policy can then earn a
-        share of the reward by repeating the tests that it was shown.
+        function's name and types. Other work usually shows all 3.
+      grade_shown: Whether the tests that the prompt shows are graded too. A policy can then earn a
+        share of the reward by repeating what it was shown: 0.4 on average with one test.
 
     Raises:
       ConfigError: An option is out of range.
@@ -30,6 +31,7 @@ class MBPP(coding.CodingTask):
 
     held_out: str = "mbpp"
     shown_tests: int = 1
+    grade_shown: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,7 +39,12 @@ class MBPP(coding.CodingTask):
             raise ConfigError(f"unknown held_out {self.held_out!r}; allowed: {', '.join(HELD_OUT)}")
         if not 0 <= self.shown_tests <= 3:
             raise ConfigError(f"shown_tests must be in 0..3, got {self.shown_tests!r}")
-        problems = load(self.data_dir, self.template, self.shown_tests)
+        if self.shown_tests == 3 and not self.grade_shown:
+            raise ConfigError(
+                "shown_tests=3 shows every test, and only tests that the prompt does not show are "
+                "graded: set grade_shown=True to grade them all the same"
+            )
+        problems = load(self.data_dir, self.template, self.shown_tests, self.grade_shown)
         if self.held_out == "humaneval":
             others = humaneval.load(self.data_dir, self.template)
             train = tuple(problems.values())
@@ -50,8 +57,10 @@ class MBPP(coding.CodingTask):
             }
 
 
-def load(data_dir: str | None, template: str | None, shown_tests: int) -> dict[int, base.Problem]:
-    """Returns the problems by task id.
+def load(
+    data_dir: str | None, template: str | None, shown_tests: int, grade_shown: bool
+) -> dict[int, base.Problem]:
+    """Returns the problems by task id. `MBPP` documents the arguments.
 
     Raises:
       DataError: The file is missing or damaged.
@@ -70,7 +79,7 @@ def load(data_dir: str | None, template: str | None, shown_tests: int) -> dict[i
                 id=f"mbpp/{row['task_id']}",
                 prompt=base.render(template, instruction),
                 reference=coding.Tests(
-                    sources=tuple(row["test_list"]),
+                    sources=tuple(row["test_list"][0 if grade_shown else shown_tests :]),
                     called=called,
                     before=imports,
                     setup=row["test_setup_code"].replace("\r\n", "\n"),

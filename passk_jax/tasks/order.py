@@ -34,6 +34,7 @@ class Order:
     def __init__(self, problems: Sequence[base.Problem], seed: int) -> None:
         self._members, rates = _by_part(problems)
         self._seed = seed
+        self._latest: dict[int, tuple[int, np.ndarray]] = {}  # each part's last epoch, permuted
         if not (np.isfinite(rates) & (rates > 0)).all() or rates.min() * _CYCLE < rates.sum():
             raise ConfigError(
                 f"the rates {rates.tolist()} of a mixture's parts must be positive, and none less "
@@ -75,17 +76,19 @@ class Order:
         """Returns the indices of the problems at some places of a part's own endless sequence."""
         members = self._members[part]
         epochs, offsets = np.divmod(places, len(members))
-        # A mixture with a single part has the same order as its task alone.
-        seed = (self._seed,) if len(self._members) == 1 else (self._seed, part)
-        permutations = {
-            epoch: np.random.default_rng((*seed, epoch)).permutation(len(members))
-            for epoch in np.unique(epochs).tolist()
-        }
-        chosen = [
-            permutations[epoch][offset]
-            for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
-        ]
+        chosen = np.empty(len(places), np.int64)
+        for epoch in np.unique(epochs).tolist():
+            chosen[epochs == epoch] = self._permutation(part, epoch)[offsets[epochs == epoch]]
         return members[chosen]
+
+    def _permutation(self, part: int, epoch: int) -> np.ndarray:
+        """Returns a part's order in an epoch. The last one is kept: the next draws need it too."""
+        if self._latest.get(part, (None,))[0] != epoch:
+            # A mixture with a single part has the same order as its task alone.
+            seed = (self._seed,) if len(self._members) == 1 else (self._seed, part)
+            permuted = np.random.default_rng((*seed, epoch)).permutation(len(self._members[part]))
+            self._latest[part] = epoch, permuted
+        return self._latest[part][1]
 
 
 class Prioritized:
@@ -113,7 +116,10 @@ class Prioritized:
     """
 
     def __init__(self, problems: Sequence[base.Problem], seed: int) -> None:
-        self._members, self._rates = _by_part(problems)
+        members, self._rates = _by_part(problems)
+        self._owner = np.empty(len(problems), np.int64)
+        for part, indices in enumerate(members):
+            self._owner[indices] = part
         self._seed = seed
 
     def batch(self, position: int, size: int, solve_rates: np.ndarray) -> np.ndarray:
@@ -124,22 +130,35 @@ class Prioritized:
           size: The number of problems to draw.
           solve_rates: The last solve rate of each problem, (number of problems,), or nan.
         """
-        weights = 1.0 - np.nan_to_num(np.asarray(solve_rates, np.float64), nan=0.0)
-        for members, rate in zip(self._members, self._rates, strict=True):
-            weights[members] *= rate / max(weights[members].sum(), np.finfo(np.float64).tiny)
+        weights = np.fmin(1.0 - np.asarray(solve_rates, np.float64), 1.0)  # 1 for a nan
+        if len(self._rates) > 1:  # the scale of all weights together changes nothing
+            sums = np.bincount(self._owner, weights, len(self._rates))
+            weights *= (self._rates / np.maximum(sums, np.finfo(np.float64).tiny))[self._owner]
         rng = np.random.default_rng((self._seed, 2**33, position))
-        draws = [self._permutation(rng, weights) for _ in range(-(-size // len(weights)))]
-        return np.concatenate(draws)[:size]
+        whole, rest = divmod(size, len(weights))
+        sizes = [len(weights)] * whole + [rest]
+        return np.concatenate([_weighted_draws(rng, weights, each) for each in sizes])
 
-    @staticmethod
-    def _permutation(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
-        """Returns all problems in the order of weighted draws without replacement.
 
-        Sorting log-weights plus Gumbel noise gives this order. Problems of weight 0 come last, in
-        random order.
-        """
-        noisy = rng.gumbel(size=len(weights)) + np.log(np.where(weights > 0, weights, 1.0))
-        return np.lexsort((-noisy, weights <= 0))
+def _weighted_draws(rng: np.random.Generator, weights: np.ndarray, size: int) -> np.ndarray:
+    """Returns the first problems in the order of weighted draws without replacement.
+
+    Each problem waits for an exponential time, divided by its weight, and the shortest come first
+    (Efraimidis and Spirakis 2006). Problems of weight 0 come last, in random order.
+
+    The time of a uniform number u is -log(1 - u), which is at least u. So whoever waits for no
+    longer than a bound has a small u, and only the few of those need a logarithm and sorting.
+    """
+    uniform_P = rng.random(len(weights))
+    total = weights.sum()
+    bound = 2 * (size + 10) / total if total > 0 else 0.0  # twice as many as needed, on average
+    for near in (np.flatnonzero(uniform_P <= bound * weights.max()), np.arange(len(weights))):
+        of_near = weights[near]
+        waits = -np.log1p(-uniform_P[near]) / np.where(of_near > 0, of_near, 1.0)
+        order = np.lexsort((waits, of_near <= 0))[:size]
+        if len(order) == size and np.all(waits[order] <= bound) and np.all(of_near[order] > 0):
+            break
+    return near[order]
 
 
 def _by_part(problems: Sequence[base.Problem]) -> tuple[list[np.ndarray], np.ndarray]:

@@ -4,7 +4,8 @@
 
 Each function has its own server process, which starts with the first batch. The server imports only
 that function's module, never JAX, and forks its workers, so they start in milliseconds. There are
-many more workers than cores, because workers that hang must not delay the other items.
+as many workers as cores. An item's limit is processor time, so that no score depends on what else
+the machine does.
 
 Whatever is killed or stopped, `score` returns: the server ends a worker that is late, and this
 process ends a server that is silent. When this process ends, the kernel ends the server, and with
@@ -24,20 +25,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from passk_jax.errors import ConfigError
 from passk_jax.tasks import child
 from passk_jax.tasks.base import KilledError, Score
 
-NUM_WORKERS = 32
 # The time in which a server must have imported its function before the first batch, and for how
 # long it may be silent meanwhile: on a busy machine Python itself takes a while to start.
 _START_S = 120.0
 _START_SILENT_S = 30.0
 # A server says every second that it lives. One that is silent for so long is ended.
-_SILENT_S = 3.0
+_SILENT_S = 30.0
+# An item that works gets more than this share of a processor, however busy the machine is. It may
+# take so many times its limit.
+_WORKING = 0.01
+_PATIENCE = 10
 # A worker is ended from outside by these: the kernel's want of memory, an operator, a test.
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+_LATE = "took longer than {:g} s of processor time"
 # A worker's answer begins with this byte if the item should be tried again.
 _AGAIN = b"!"
 
@@ -47,24 +53,29 @@ def score(
     items: Sequence[tuple],
     *,
     time_limit_s: float,
+    idle_limit_s: float | None = None,
     memory_limit_mb: int = 2048,
-    num_workers: int = NUM_WORKERS,
+    num_workers: int | None = None,
 ) -> list[Score]:
     """Scores items in parallel.
 
     Args:
       function: "package.module:name" of a function, which is called as function(*item) -> Score.
       items: One tuple of arguments for each call. Arguments and scores must be picklable.
-      time_limit_s: Wall-clock seconds for each item, from the item's own start.
+      time_limit_s: Seconds of processor time for each item; by the clock it may take ten times as
+        many.
+      idle_limit_s: Seconds by the clock that an item may pass without working, because it waits;
+        None for `time_limit_s`.
       memory_limit_mb: The address space of a worker, in MiB.
-      num_workers: The number of items scored at once. Choose fewer if each item needs a core.
+      num_workers: The number of items scored at once; None for the number of processors.
 
     Returns:
       The scores in the order of the items. An item that hangs, dies, raises or runs out of memory
-      has the reward 0, the reason as its error, and `failed`. An item whose worker was killed from
-      outside, or that raises a `KilledError`, is first tried once more, with no other beside it.
-      A server that was killed or stopped is replaced. If two were stopped, or two in a row gave no
-      result, the items that are left have failed.
+      has the reward 0, the reason as its error, its kind, and `failed`. An item that ran out of
+      time by the clock alone, whose worker was killed from outside, or that raises a `KilledError`,
+      is first tried once more, with no other beside it. A server that was killed or stopped is
+      replaced. If two were stopped, or two in a row gave no result, the items that are left have
+      failed.
 
     Raises:
       ConfigError: The function cannot be imported.
@@ -72,7 +83,21 @@ def score(
     """
     if not items:
         return []
-    return _server((function, memory_limit_mb, num_workers)).run(items, time_limit_s)
+    limits = _Limits(time_limit_s, time_limit_s if idle_limit_s is None else idle_limit_s)
+    return _server((function, memory_limit_mb, num_workers or _processors())).run(items, limits)
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Limits(NamedTuple):
+    """An item's limits in seconds, see `score`."""
+
+    time_s: float
+    idle_s: float
 
 
 class _Server:
@@ -83,7 +108,7 @@ class _Server:
         self.lock = threading.Lock()
         self.child: child.Child | None = None
 
-    def run(self, items: Sequence[tuple], time_limit_s: float) -> list[Score]:
+    def run(self, items: Sequence[tuple], limits: _Limits) -> list[Score]:
         """Returns the scores of a batch."""
         left = {number: pickle.dumps(item) for number, item in enumerate(items)}
         scores: dict[int, Score] = {}
@@ -95,7 +120,7 @@ class _Server:
                     if self.child is None:
                         self._start()
                     heard = time.monotonic()
-                    self.child.send((left, time_limit_s), _SILENT_S)
+                    self.child.send((left, limits), _SILENT_S)
                     while left:
                         for number, result in self.child.receive(_SILENT_S):
                             scores[number] = pickle.loads(result)
@@ -111,7 +136,7 @@ class _Server:
                 f"the scoring server of {self.key[0]} died, or was stopped, twice while it started"
             )
         for number in left:
-            scores[number] = _failure("the scoring server died, or was stopped, twice")
+            scores[number] = _failure("the scoring server died, or was stopped, twice", "died")
         return [scores[number] for number in range(len(items))]
 
     def _start(self) -> None:
@@ -153,8 +178,8 @@ def stop() -> None:
             server.stop()
 
 
-def _failure(reason: str) -> Score:
-    return Score(0.0, False, None, reason, failed=True)
+def _failure(reason: str, kind: str) -> Score:
+    return Score(0.0, False, None, reason, failed=True, kind=kind)
 
 
 # --- the server's side ---
@@ -165,8 +190,8 @@ class _Worker:
 
     Attributes:
       number: The item that it works on.
-      deadline: The time at which it must be done with it.
-      alone: Whether no other item is worked on, because this one's first worker was killed.
+      alone: Whether no other item is worked on, because this one is tried again.
+      deadline: The time at which to look whether it is late.
     """
 
     def __init__(self, function: Callable, memory_limit_mb: int, inherited: list):
@@ -178,11 +203,40 @@ class _Worker:
         self.process.start()
         theirs.close()
 
-    def begin(self, number: int, item: bytes, time_limit_s: float, alone: bool) -> None:
+    def begin(self, number: int, item: bytes, limits: _Limits, alone: bool) -> None:
         """Gives it an item. Raises an OSError if it is dead."""
         self.connection.send_bytes(item)
-        self.number, self.alone = number, alone
-        self.deadline = time.monotonic() + time_limit_s
+        self.number, self.alone, self._limits = number, alone, limits
+        self._began = self._worked = time.monotonic()
+        self._used_before = self._seen = self._used()
+        self.deadline = self._began + min(limits)
+
+    def late(self) -> str | None:
+        """Returns why it must be ended now, or None, and sets the next deadline."""
+        now, used, limits = time.monotonic(), self._used(), self._limits
+        work = used - self._used_before
+        if work >= limits.time_s:
+            return _LATE.format(limits.time_s)
+        if used - self._seen > _WORKING * (now - self._worked):
+            self._seen, self._worked = used, now
+        idle = now - self._worked
+        if idle >= limits.idle_s or now - self._began >= max(_PATIENCE * limits.time_s, *limits):
+            return f"took longer than {now - self._began:.3g} s by the clock"
+        self.deadline = now + max(min(limits.time_s - work, limits.idle_s - idle), 0.05)
+        return None
+
+    def pause(self, seconds: float) -> None:
+        """Does not count some seconds, in which the whole machine was frozen."""
+        self.deadline += seconds
+        self._began += seconds
+        self._worked += seconds
+
+    def _used(self) -> float:
+        """Returns the processor time of the process in seconds; without Linux, of the clock."""
+        try:
+            return time.clock_gettime(~self.process.pid << 3 | 2)
+        except OSError:
+            return 0.0 if sys.platform == "linux" else time.monotonic()  # 0.0: it is dead
 
     def end(self) -> None:
         """Ends the process, even if it is stopped. Does not wait: it may be frozen."""
@@ -199,34 +253,34 @@ class _Pool:
         self.idle: list[_Worker] = []
         self.busy: list[_Worker] = []
 
-    def run(self, items: Mapping[int, bytes], time_limit_s: float) -> None:
+    def run(self, items: Mapping[int, bytes], limits: _Limits) -> None:
         """Sends the client [(number, pickled score), ...], at least once a second."""
         fresh, killed = collections.deque(items), collections.deque()
         left = len(items)
         while left:
             while fresh and len(self.busy) < self.num_workers:
                 number = fresh.popleft()
-                self._begin(number, items[number], time_limit_s)
+                self._begin(number, items[number], limits)
             if killed and not self.busy:
                 number = killed.popleft()
-                self._begin(number, items[number], time_limit_s, alone=True)
+                self._begin(number, items[number], limits, alone=True)
             done = []
             for worker in self._ready():
-                result = self._result(worker, time_limit_s)
+                result = self._result(worker)
                 if result is None:
                     killed.append(worker.number)
-                else:
+                elif result:
                     done.append((worker.number, result))
             # Of a worker that was killed, what it had started may live on.
             child.end_orphans({process.pid for process in multiprocessing.active_children()})
             self.client.send(done)
             left -= len(done)
 
-    def _begin(self, number: int, item: bytes, time_limit_s: float, alone: bool = False) -> None:
+    def _begin(self, number: int, item: bytes, limits: _Limits, alone: bool = False) -> None:
         while True:
             worker = self.idle.pop() if self.idle else self._new()
             try:
-                worker.begin(number, item, time_limit_s, alone)
+                worker.begin(number, item, limits, alone)
             except OSError:  # it was killed while it had nothing to do
                 worker.end()
             else:
@@ -247,16 +301,21 @@ class _Pool:
             raise EOFError
         paused_s = time.monotonic() - start - wait_s
         for worker in self.busy if paused_s > 1 else ():
-            worker.deadline += paused_s  # the whole machine was frozen, and the workers with it
+            worker.pause(paused_s)  # the whole machine was frozen, and the workers with it
         now = time.monotonic()
         return [each for each in self.busy if each.connection in ready or each.deadline <= now]
 
-    def _result(self, worker: _Worker, time_limit_s: float) -> bytes | None:
-        """Returns the pickled score of a worker that is ready, or None: it was killed."""
-        self.busy.remove(worker)
+    def _result(self, worker: _Worker) -> bytes | bool | None:
+        """Returns the pickled score of a worker that is ready; None: again; False: it is not."""
         if not worker.connection.poll():
+            reason = worker.late()
+            if reason is None:
+                return False
+            self.busy.remove(worker)
             worker.end()
-            return pickle.dumps(_failure(f"took longer than {time_limit_s:g} s"))
+            again, result = "clock" in reason, pickle.dumps(_failure(reason, "timed_out"))
+            return None if again and not worker.alone else result
+        self.busy.remove(worker)
         try:
             result = worker.connection.recv_bytes()
         except (EOFError, OSError):
@@ -264,7 +323,7 @@ class _Pool:
             status = worker.process.exitcode
             worker.end()
             again = status in _FROM_OUTSIDE
-            result = pickle.dumps(_failure(f"the worker died, with status {status}"))
+            result = pickle.dumps(_failure(f"the worker died, with status {status}", "died"))
         else:
             self.idle.append(worker)
             again, result = result[:1] == _AGAIN, result[1:]
@@ -290,11 +349,12 @@ def _work(connection, inherited, server: int, function: Callable, memory_limit_m
         try:
             result = pickle.dumps(function(*pickle.loads(item)))
         except KilledError as error:
-            again, result = _AGAIN, pickle.dumps(_failure(str(error)))
+            again, result = _AGAIN, pickle.dumps(_failure(str(error), error.kind))
         except MemoryError:
-            result = pickle.dumps(_failure("needed more memory than its limit"))
+            result = pickle.dumps(_failure("needed more memory than its limit", "other"))
         except BaseException as error:
-            result = pickle.dumps(_failure(f"{type(error).__name__}: {error}"[:500]))
+            reason = f"{type(error).__name__}: {error}"[:500]
+            result = pickle.dumps(_failure(reason, "other"))
         connection.send_bytes(again + result)
 
 

@@ -6,7 +6,6 @@ fixed and no other module's random numbers change. The trainer also need not imp
 """
 
 import atexit
-import difflib
 import functools
 import json
 import pickle
@@ -14,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from passk_jax.errors import ConfigError
+from passk_jax.errors import ConfigError, did_you_mean
 from passk_jax.tasks import child
 
 # The slowest datasets draw a batch in some seconds.
@@ -153,8 +152,7 @@ def _answer(dataset: str, parameters: bytes, entry: Mapping) -> str | None:
 
 def _check_known(what: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(name, known)
         raise ConfigError(f"unknown {what}: {name!r}{hint}; known: {', '.join(known) or 'none'}")
 
 

@@ -13,6 +13,16 @@ try:  # imported here, so that a server of `pool` has it before it forks its wor
 except ImportError:  # `puzzles.Puzzles` reports it when a task is made
     factory = None
 
+# Of each of PKT's categories, the datasets whose generators and verifiers were read and tested.
+SUPPORTED = {
+    "crypto": ("caesar_cipher", "cryptarithm"),
+    "arithmetic": ("countdown", "puzzle24", "chain_sum"),
+    "logic": ("knights_knaves", "zebra_puzzles"),
+    "grid": ("mini_sudoku", "sudoku"),
+    "graph": ("family_relationships", "shortest_path"),
+    "search": ("sokoban", "word_ladder"),
+    "sequential": ("number_sequence", "string_manipulation"),
+}
 # Datasets of the library that are not tasks, and why.
 REFUSED = {
     "codeio": "it makes its problems by running 3,002 programs that a language model wrote, which "

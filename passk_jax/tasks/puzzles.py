@@ -1,4 +1,4 @@
-"""The puzzles of reasoning-gym: 104 generators with verifiers, each one a task."""
+"""The puzzles of reasoning-gym: generators with verifiers, each one a task."""
 
 import hashlib
 import importlib.metadata
@@ -9,7 +9,7 @@ from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, puzzle_generation
 
 REWARDS = ("all", "share")
-# All verifiers of this version were read. Another version may draw other puzzles.
+# The supported verifiers of this version were read. Another version may draw other puzzles.
 VERSION = "0.1.25"
 MAX_ANSWER_CHARACTERS = 50_000
 
@@ -43,7 +43,7 @@ class Puzzles:
       seed: The seed of the draw.
       reward: "all", or "share": a wrong answer earns the library's partial score, which is below
         1.0. In some datasets any answer of the right form earns a little.
-      time_limit_s: Wall-clock seconds for grading one completion.
+      time_limit_s: Seconds of processor time for grading one completion.
       template: The chat template of the prompt, see `base.render`. None: the plain text.
       **parameters: The dataset's parameters, as the library's configuration names them.
 

@@ -1,4 +1,4 @@
-"""seqio tasks and mixtures: sets of problems combined at given rates.
+"""seqio tasks and mixtures, for those who have some: a mixture of our tasks is `mixture.Mixture`.
 
     mixture = seqio_tasks.mix(
         "math_mbpp",
@@ -13,7 +13,6 @@ module imports seqio, and with it TensorFlow, which it keeps off the accelerator
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -22,6 +21,7 @@ import tensorflow as tf
 
 from passk_jax.errors import ConfigError
 from passk_jax.tasks import base
+from passk_jax.tasks.mixture import Mixture, check_rates
 
 # Nothing here needs an accelerator, and memory that TensorFlow reserves would be missing for JAX.
 for _kind in ("GPU", "TPU"):
@@ -168,11 +168,7 @@ def mix(
     Raises:
       ConfigError: The names of `parts` and `rates` differ, or a rate is not positive.
     """
-    if set(parts) != set(rates):
-        raise ConfigError(f"the rates are for {sorted(rates)}, but the parts are {sorted(parts)}")
-    for part, rate in rates.items():
-        if not (isinstance(rate, int | float) and 0 < rate < float("inf")):
-            raise ConfigError(f"the rate of {part!r} must be a positive number, got {rate!r}")
+    check_rates(parts, rates)
     return seqio.Mixture(
         name.replace("/", ":"), [(part, float(rates[key])) for key, part in parts.items()]
     )
@@ -196,12 +192,11 @@ def registered(name: str) -> "SeqioTask":
     return SeqioTask(seqio.get_mixture_or_task(name))
 
 
-class SeqioTask:
+class SeqioTask(Mixture):
     """A seqio task or mixture as a task for the training loop.
 
-    A split has the problems of all parts. Each problem keeps its id and its reference, and has the
-    prompt that the seqio preprocessors return. In held-out splits the parts alternate in proportion
-    to their sizes, so that any first problems hold a fair share of each part.
+    Each problem keeps its id and its reference, and has the prompt that the seqio preprocessors
+    return. The order of the problems is that of `Mixture`.
 
     Args:
       provider: The task or mixture. Every task in it must have been made by `make`.
@@ -221,46 +216,14 @@ class SeqioTask:
                 )
             rate = mixture.get_rate(task) if mixture else 1.0
             self._parts[base.Part(task.name.replace(":", "/"), rate)] = task
-        self._tasks = {part: task.source.task for part, task in self._parts.items()}
-        self.binary_rewards = all(task.binary_rewards for task in self._tasks.values())
-        self._split = functools.cache(self._load)
-
-    def split(self, name: str) -> Sequence[base.Problem]:
-        """Returns the problems of one split.
-
-        Raises:
-          ConfigError: There is no such split, two problems have the same id, or a preprocessor
-            changed the tokens or an id.
-        """
-        base.check_split(name)
-        return self._split(name)
-
-    def score(
-        self, problems: Sequence[base.Problem], completions: Sequence[str]
-    ) -> list[base.Score]:
-        """Scores each answer with the task of its problem's part."""
-        base.check_same_length(problems, completions)
-        scores: list[base.Score | None] = [None] * len(problems)
-        for part, task in self._tasks.items():
-            places = [i for i, problem in enumerate(problems) if problem.part == part]
-            if places:
-                scored = task.score([problems[i] for i in places], [completions[i] for i in places])
-                for i, score in zip(places, scored, strict=True):
-                    scores[i] = score
-        return scores
-
-    def _load(self, split: str) -> tuple[base.Problem, ...]:
-        by_part = [self._problems(part, split) for part in self._parts]
-        problems = [problem for part in by_part for problem in part]
-        ids = set()
-        for problem in problems:
-            if problem.id in ids:
-                raise ConfigError(f"two problems of the {split} split have the id {problem.id!r}")
-            ids.add(problem.id)
-        return tuple(problems) if split == "train" else base.take_turns(by_part)
+        self._begin({part: task.source.task for part, task in self._parts.items()})
 
     def _problems(self, part: base.Part, split: str) -> list[base.Problem]:
-        """Returns the problems of one part, with the prompts that its preprocessors return."""
+        """Returns the problems of one part, with the prompts that its preprocessors return.
+
+        Raises:
+          ConfigError: A preprocessor changed the tokens or an id.
+        """
         known = {problem.id: problem for problem in self._tasks[part].split(split)}
         examples = self._parts[part].get_dataset(
             sequence_length=None, split=split, shuffle=False, num_epochs=1

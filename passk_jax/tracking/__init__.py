@@ -11,10 +11,11 @@ from passk_jax.tracking.metrics import (
 )
 from passk_jax.tracking.progress import Progress
 from passk_jax.tracking.report import ReportProcess, write_report
+from passk_jax.tracking.rows import read_rows
 from passk_jax.tracking.runs import Arm, Run, RunError, differences, flatten, read_arms
 from passk_jax.tracking.solve_record import SolveRecord
 from passk_jax.tracking.summary import summary_table
-from passk_jax.tracking.writers import NoWriter, Writer, read_rows
+from passk_jax.tracking.writers import NoWriter, Writer
 
 __all__ = [
     "KS",

@@ -56,11 +56,34 @@ def wrong_answer_entropy(answers: Sequence[str | None], correct: Sequence[bool])
     >>> round(wrong_answer_entropy(["4", "5", None, "42"], [False, False, False, True]), 3)  # log 3
     1.099
     """
-    wrong = [answer for answer, right in zip(answers, correct, strict=True) if not right]
+    wrong = _wrong(answers, correct)
     if not wrong:
         return math.nan
     counts = collections.Counter(wrong).values()
     return sum(count / len(wrong) * math.log(len(wrong) / count) for count in counts)
+
+
+def unique_wrong_share(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+    """Share of different answers among a group's wrong ones (PKT, Figure 7a).
+
+    None counts as one answer. Of m wrong samples the share is at least 1/m, so that it tends to be
+    higher where few are wrong; compare only groups of the same size.
+
+    Args:
+      answers: The n answers of a group.
+      correct: Whether each is right. An answer may be right in one completion and wrong in another.
+
+    Returns:
+      The number of different wrong answers over that of wrong samples; nan if none is wrong.
+
+    Raises:
+      ValueError: The lengths differ.
+
+    >>> unique_wrong_share(["4", "5", "5", "5", "42"], [False] * 4 + [True])  # 4 and 5, of four
+    0.5
+    """
+    wrong = _wrong(answers, correct)
+    return len(set(wrong)) / len(wrong) if wrong else math.nan
 
 
 def majority_at_k(
@@ -101,6 +124,10 @@ def majority_at_k(
         for i, chance in enumerate(chances):
             probabilities[i] += chance * times_right / own
     return probabilities
+
+
+def _wrong(answers: Sequence[str | None], correct: Sequence[bool]) -> list[str | None]:
+    return [answer for answer, right in zip(answers, correct, strict=True) if not right]
 
 
 def _check_ks(ks: Sequence[int], n: int) -> None:

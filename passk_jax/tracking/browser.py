@@ -14,7 +14,7 @@ _LONGEST_TEXT = 20_000
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 
 
-def samples(arms: Sequence[Arm], most: int = _MOST_CHARACTERS) -> str:
+def samples(arms: Sequence[Arm], most: int = _MOST_CHARACTERS) -> tuple[str, dict[str, int]]:
     """Returns the samples of all runs as JSON that may stand in a page's script element.
 
     Args:
@@ -25,23 +25,26 @@ def samples(arms: Sequence[Arm], most: int = _MOST_CHARACTERS) -> str:
     Returns:
       [{"run": name, "left_out": number of groups, "groups": [[step, split, problem, prompt,
       reference, [[text, times, reward, right, weight], ...]], ...]}, ...]. Equal samples of a group
-      are one. The text has no "<": nothing in it can end the element or begin another.
+      are one. The text has no "<": nothing in it can end the element or begin another. And the
+      number of groups that are left out of each run, where there are any.
     """
     every = [(arm, run) for arm in arms for run in arm.runs]
-    chosen = []
+    chosen, left_out = [], {}
     for arm, run in every:
         name = arm.label + (f", seed {run.config['seed']}" if len(every) > 1 else "")
-        groups: list[list] = []
+        groups: list[str] = []  # each as JSON: the objects would take ten times the room
         room = most // len(every)
         for row in reversed(run.samples):
-            groups.append(_group(row))
-            room -= len(json.dumps(groups[-1]))
+            group = json.dumps(_group(row))
+            room -= len(group)
             if room < 0:
-                groups.pop()
                 break
-        left_out = len(run.samples) - len(groups)
-        chosen.append({"run": name, "left_out": left_out, "groups": groups})
-    return json.dumps(chosen).replace("<", "\\u003c")
+            groups.append(group)
+        left_out[name] = len(run.samples) - len(groups)
+        head = json.dumps({"run": name, "left_out": left_out[name]})
+        chosen.append(f'{head[:-1]}, "groups": [{", ".join(groups)}]}}')
+    text = f"[{', '.join(chosen)}]".replace("<", "\\u003c")
+    return text, {name: count for name, count in left_out.items() if count}
 
 
 def shorten(text: str, longest: int = _LONGEST_TEXT) -> str:

@@ -47,7 +47,10 @@ def by_composition(config: Mapping[str, object]) -> tuple[np.ndarray, np.ndarray
     # The second half, of higher entropy, puts the first into the lower half that "adaptive" finds.
     batch = np.concatenate([np.tile(rewards_PxN, (draws, 1))] * 2)
     entropy = np.repeat([0.0, 1.0], len(batch) // 2)
-    weights = transforms.make(name, **options)(batch, k, key=jax.random.key(0), entropy=entropy)
+    answers = np.where(batch == 1, -1, np.arange(n)).astype(np.int32)  # no wrong one repeats
+    weights = transforms.make(name, **options)(
+        batch, k, key=jax.random.key(0), entropy=entropy, answers=answers
+    )
     weights_PxN = np.asarray(weights)[: len(batch) // 2].reshape(draws, n + 1, n).mean(axis=0)
     sides = (rewards_PxN == 1, rewards_PxN == 0)
     with np.errstate(invalid="ignore"):

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
-from passk_jax.tracking import composition, naming, plotting, runs, series
+from passk_jax.tracking import composition, naming, plotting, series
 from passk_jax.tracking.plotting import MUTED, Curve, draw_curves
 from passk_jax.tracking.runs import Arm
 from passk_jax.tracking.summary import ENTROPY, SOLVE_RATE
@@ -72,9 +72,7 @@ def curve_of(
         values_SxT, errors_SxT = np.array([series.smooth(v) for v in values_SxT]).swapaxes(0, 1)
         own = errors_SxT[0]
     else:
-        rows = arm.runs[0].rows
-        by_step = dict(zip(*series.series(rows, f"{name}_stderr"), strict=True))
-        own = np.array([by_step.get(step, np.nan) for step in steps], dtype=np.float64)
+        own = arm.runs[0].table.at(f"{name}_stderr", steps)
     mean, error = series.mean_and_error(values_SxT)
     if len(values_SxT) == 1:
         error = own
@@ -248,8 +246,8 @@ def _lines(
             for name, style in ((solid, "-"), (dashed, "--"))
         ]
         if len(arms) == 1 and len(arms[0].runs) == 1 and smoothed and not dashed:
-            steps, values = series.series(arms[0].runs[0].rows, solid)
-            axes.plot(steps, values, color=arms[0].colour, alpha=0.25, linewidth=0.9)
+            raw = plotting.thinned(curve_of(arms[0], arms[0].metric(solid)))
+            axes.plot(raw.x, raw.values, color=raw.colour, alpha=0.25, linewidth=0.9)
         draw_curves(axes, curves, from_zero=from_zero)
         axes.set_ylabel(ylabel.format(name=arms[0].metric(solid).rpartition("/")[2]))
 
@@ -264,12 +262,9 @@ def _throughput(axes: Axes, arms: Arms) -> None:
 
 def _warm_start(axes: Axes, arms: Arms) -> None:
     def of(run):
-        rows = [
-            {"step": row["warm_start/step"], "loss": row.get("warm_start/loss")}
-            for row in run.rows
-            if "warm_start/step" in row
-        ]
-        return runs.Run(run.folder, run.config, rows, [], None)
+        steps, losses = run.table.of("warm_start/loss", along="warm_start/step")
+        rows = ({"step": step, "loss": loss} for step, loss in zip(steps, losses, strict=True))
+        return dataclasses.replace(run, table=series.Table(rows), samples=[], counts=None)
 
     arms = [dataclasses.replace(arm, runs=tuple(map(of, arm.runs))) for arm in arms]
     _lines("loss", "cross-entropy (nats per token)", from_zero=True)(axes, arms)
@@ -278,7 +273,7 @@ def _warm_start(axes: Axes, arms: Arms) -> None:
 
 def _mark_changes_of_k(axes: Axes, arms: Arms) -> None:
     for place, arm in enumerate(arms):
-        steps, ks = series.series(arm.runs[0].rows, "train/k")
+        steps, ks = arm.runs[0].table.of("train/k")
         colour = MUTED if len(arms) == 1 else arm.colour
         for i in np.flatnonzero(np.diff(ks)) + 1:
             axes.axvline(steps[i], color=colour, linewidth=0.9, linestyle=(0, (4, 3)))

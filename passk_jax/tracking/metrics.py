@@ -58,7 +58,8 @@ def group_metrics(
     ... # doctest: +NORMALIZE_WHITESPACE
     {'train/pass@1_n2': 0.5, 'train/pass@2_n2': 1.0,
      'train/distinct@1_n2': 1.0, 'train/distinct@2_n2': 2.0,
-     'train/majority@1_n2': 0.5, 'train/majority@2_n2': 0.5, 'train/wrong_answer_entropy_n2': 0.0,
+     'train/majority@1_n2': 0.5, 'train/majority@2_n2': 0.5,
+     'train/wrong_answer_entropy_n2': 0.0, 'train/unique_wrong_share_n2': 1.0,
      'train/reward_mean': 0.5, 'train/groups_all_right': 0.0, 'train/groups_all_wrong': 0.0}
     """
     rewards_PxN = np.asarray(rewards_PxN, dtype=np.float64)
@@ -107,7 +108,8 @@ def metrics_by_problem(
 
     Returns:
       `pass@{k}_n{N}`, `distinct@{k}_n{N}`, `majority@{k}_n{N}` for each k, and
-      `wrong_answer_entropy_n{N}` (nan if no answer is wrong); see `tracking.answers`.
+      `wrong_answer_entropy_n{N}` and `unique_wrong_share_n{N}` (nan if no answer is wrong); see
+      `tracking.answers`.
 
     Raises:
       ValueError: Shapes disagree, or there are no samples.
@@ -131,13 +133,15 @@ def metrics_by_problem(
         "distinct": np.array([answers.distinct_at_k(group, ks) for group, _ in groups]),
         "majority": np.array([answers.majority_at_k(*group, ks) for group in groups]),
     }
-    entropy_P = np.array([answers.wrong_answer_entropy(*group) for group in groups])
     metrics = {
         f"{name}@{k}_n{N}": values_PxK[:, i]
         for name, values_PxK in by_k_PxK.items()
         for i, k in enumerate(ks)
     }
-    return {**metrics, f"wrong_answer_entropy_n{N}": entropy_P}
+    for of_wrong in (answers.wrong_answer_entropy, answers.unique_wrong_share):
+        values = [of_wrong(*group) for group in groups]
+        metrics[f"{of_wrong.__name__}_n{N}"] = np.array(values)
+    return metrics
 
 
 def bootstrap(

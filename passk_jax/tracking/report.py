@@ -2,7 +2,6 @@
 
 import base64
 import collections
-import json
 import os
 import pathlib
 import subprocess
@@ -76,8 +75,8 @@ def write_report(
     environment.filters["say"] = naming.say
     differing = runs.differences(arms)
     flips = [flips for arm in arms for flips in _flips(arm, 1 if len(every) > 1 else 0)]
-    groups = _choose_groups(every[0].samples) if single else []
-    samples = browser.samples(arms)
+    groups = _choose_groups(every[0]) if single else []
+    samples, left_out = browser.samples(arms)
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
         contents={
@@ -91,7 +90,7 @@ def write_report(
             "What the configs have in common" if differing else "Configuration": True,
         },
         samples=samples,
-        left_out=[each for each in json.loads(samples) if each["left_out"]],
+        left_out=left_out,
         script=_SCRIPT.read_text(encoding="utf-8"),
         arms=arms,
         single=single,
@@ -136,7 +135,7 @@ def _arm_facts(arm: runs.Arm) -> dict[str, object]:
         f"{run.step}" if run.step == run.config["steps"] else f"{run.step} of {run.config['steps']}"
         for run in arm.runs
     )
-    seconds = [sum(row.get("train/step_time_s") or 0.0 for row in run.rows) for run in arm.runs]
+    seconds = [run.table.of("train/step_time_s")[1].sum() for run in arm.runs]
     drawn = sum(run.samples_drawn([run.step])[0] for run in arm.runs) / len(arm.runs)
     each = " each" if len(arm.runs) > 1 else ""
     return {
@@ -205,8 +204,8 @@ def _flips(arm: runs.Arm, num_open: int) -> Iterator[dict]:
 def _held_out_groups(run: runs.Run, step: int) -> dict[str, dict]:
     return {
         row["problem"]: row
-        for row in run.samples
-        if row["step"] == step and row.get("split") == run.config.get("evaluation.split")
+        for row in run.samples_at(step)
+        if row.get("split") == run.config.get("evaluation.split")
         if "correct" in row["completions"][0]
     }
 
@@ -220,12 +219,13 @@ def _most_frequent(samples: Sequence[Mapping], correct: bool) -> str | None:
     return texts.most_common(1)[0][0] if texts else None
 
 
-def _choose_groups(rows: Sequence[Mapping]) -> list[dict]:
+def _choose_groups(run: runs.Run) -> list[dict]:
     """Picks groups of the last sampled step, those with different rewards first."""
-    rows = [row for row in rows if row.get("split", "train") == "train"]
-    if not rows:
+    trained = (row for row in reversed(run.samples) if row.get("split", "train") == "train")
+    latest = next(trained, None)
+    if latest is None:
         return []
-    last = [row for row in rows if row["step"] == rows[-1]["step"]]
+    last = [r for r in run.samples_at(latest["step"]) if r.get("split", "train") == "train"]
     last.sort(key=lambda row: len({sample["reward"] for sample in row["completions"]}) < 2)
     return [
         {

@@ -1,9 +1,12 @@
 """Reads run folders and groups them into arms: runs whose configs differ only in the seed."""
 
+import bisect
 import csv
 import dataclasses
+import functools
 import itertools
 import json
+import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,9 +15,9 @@ import numpy as np
 from etils import epath
 
 from passk_jax.errors import printable
-from passk_jax.tracking import metrics, naming, tables, writers
+from passk_jax.tracking import metrics, naming, rows, tables
 from passk_jax.tracking.naming import say
-from passk_jax.tracking.series import series
+from passk_jax.tracking.series import Table
 
 # Runs are compared only if these keys are equal.
 _SAME = ("task.name", "evaluation.samples_per_prompt", "evaluation.temperature")
@@ -42,8 +45,8 @@ class Run:
     Attributes:
       folder: The folder, as the caller named it.
       config: The config's values under dotted keys.
-      rows: The rows of metrics.jsonl.
-      samples: The rows of samples.jsonl.
+      table: The rows of metrics.jsonl.
+      samples: The rows of samples.jsonl, in the order of their steps.
       counts: The counts of evaluation.csv, or None if there is no such file.
       versions: The version of each package that it ran with; "a, then b" where it changed. Empty
         for a run without a record.json.
@@ -52,8 +55,8 @@ class Run:
 
     folder: str
     config: dict[str, object]
-    rows: list[dict]
-    samples: list[dict]
+    table: Table
+    samples: Sequence[dict]
     counts: Counts | None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ended: int | None = None
@@ -61,7 +64,7 @@ class Run:
     @property
     def step(self) -> int:
         """The number of updates so far."""
-        return self.rows[-1]["step"]
+        return int(self.table.steps[-1])
 
     @property
     def unfinished(self) -> bool:
@@ -73,16 +76,28 @@ class Run:
         """The progress in words."""
         return f"step {self.step} of {self.config['steps']}"
 
-    @property
+    @functools.cached_property
     def evaluated(self) -> list[int]:
         """The steps of the evaluations."""
-        return [row["step"] for row in self.rows if metrics.pass_at_k_by_k(row, "eval")]
+        steps = [self.table.of(name)[0] for name in self.pass_at_k("eval").values()]
+        return np.unique(np.concatenate(steps)).tolist() if steps else []
+
+    def pass_at_k(self, prefix: str) -> dict[int, str]:
+        """Returns the names of the pass@k metrics of "eval" or "train" by k, in order of k."""
+        names = metrics.pass_at_k_by_k(dict.fromkeys(self.table.names), prefix)
+        return {k: name for k, (name, _) in names.items()}
 
     def samples_drawn(self, steps: np.ndarray) -> np.ndarray:
         """Returns how many completions were drawn by each step, as recorded or by the config."""
-        known = dict(zip(*series(self.rows, "train/samples_drawn"), strict=True))
+        known = self.table.at("train/samples_drawn", steps)
         each = self.config["prompts_per_step"] * self.config["samples_per_prompt"]
-        return np.array([known.get(step, step * each) for step in steps], dtype=np.float64)
+        return np.where(np.isnan(known), np.asarray(steps) * each, known)
+
+    def samples_at(self, step: int) -> list[dict]:
+        """Returns the rows of samples.jsonl of one step."""
+        place = bisect.bisect_left(self.samples, step, key=lambda row: row["step"])
+        found = (self.samples[i] for i in range(place, len(self.samples)))
+        return list(itertools.takewhile(lambda row: row["step"] == step, found))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,24 +123,21 @@ class Arm:
 
     def values(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the steps (T,) at which all S runs have a metric, and its values (S, T)."""
-        found = [dict(zip(*series(run.rows, name), strict=True)) for run in self.runs]
-        steps = sorted(set.intersection(*map(set, found)))
-        values_SxT = [[each[step] for step in steps] for each in found]
-        return np.array(steps, dtype=np.int64), np.array(values_SxT, dtype=np.float64)
+        found = [run.table.of(name) for run in self.runs]
+        steps = functools.reduce(np.intersect1d, [steps for steps, _ in found])
+        values_SxT = [values[np.searchsorted(of_run, steps)] for of_run, values in found]
+        return steps, np.array(values_SxT)
 
     def pass_at_k(self, prefix: str) -> dict[int, str]:
         """Returns the names of the pass@k metrics of "eval" or "train" by k, in order of k."""
-        names = {}
-        for row in self.runs[0].rows:
-            names |= {k: name for k, (name, _) in metrics.pass_at_k_by_k(row, prefix).items()}
-        return dict(sorted(names.items()))
+        return self.runs[0].pass_at_k(prefix)
 
     def metric(self, pattern: str) -> str:
         """Returns the name of the metric that a pattern matches, or "" if none does.
 
         A final * matches the largest number: "eval/majority@*" is "eval/majority@16_n16".
         """
-        names = dict.fromkeys(name for row in self.runs[0].rows for name in row)
+        names = self.runs[0].table.names
         if not pattern.endswith("*"):
             return pattern if pattern in names else ""
         found = {}
@@ -223,12 +235,12 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     missing = [key for key in _NEEDED if key not in config]
     if missing:
         raise RunError(f"{path / 'config.json'} is not a run's config: it has no {missing[0]}")
-    rows = _shown(writers.read_rows(path / "metrics.jsonl"))
-    if not rows:
+    table = Table(rows.each_row(path / "metrics.jsonl"), str(path / "metrics.jsonl"))
+    if not len(table.steps):
         raise RunError(f"{folder} has nothing to report: its metrics.jsonl has no rows")
-    samples = writers.read_rows(path / "samples.jsonl")
+    samples = rows.StoredRows(path / "samples.jsonl")
     counts, record = _read_counts(path / "evaluation.csv"), _read_record(path / "record.json")
-    run = Run(os.fspath(folder), config, rows, samples, counts, *record)
+    run = Run(os.fspath(folder), config, table, samples, counts, *record)
     if not run.evaluated:
         raise RunError(f"{folder} has no evaluation yet ({run.progress}): let it run on")
     return run
@@ -359,19 +371,27 @@ def flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
 def _read_counts(path: epath.Path) -> Counts | None:
     if not path.exists():
         return None
-    evaluations: dict[int, dict[str, tuple[int, int]]] = {}
+    ends: dict[int, dict[str, tuple[int, int]]] = {}  # the first and the last evaluation
     try:
-        for row in csv.DictReader(path.read_text().splitlines()):
-            counts = int(row["num_samples"]), int(row["num_correct"])
-            evaluations.setdefault(int(row["step"]), {})[row["problem"]] = counts
-    except (KeyError, ValueError, TypeError) as error:
+        with path.open("rb") as lines:
+            table = csv.reader(line.decode() for line in lines)
+            header = next(table, list(tables.EVALUATION_COLUMNS))
+            columns = operator.itemgetter(*map(header.index, tables.EVALUATION_COLUMNS))
+            for step, problem, *counts in map(columns, table):
+                step, counts = int(step), tuple(map(int, counts))
+                if len(ends) == 2 and min(ends) < step < max(ends):
+                    continue
+                if len(ends) == 2 and step not in ends:
+                    ends.pop(min(max(ends), max(min(ends), step)))
+                ends.setdefault(step, {})[problem] = counts
+    except (IndexError, ValueError, csv.Error) as error:
         columns = ", ".join(tables.EVALUATION_COLUMNS)
         raise ValueError(f"{path}: not a table of {columns}: {error!r}") from error
-    if not evaluations:
+    if not ends:
         return None
-    first, last = (evaluations[choose(evaluations)] for choose in (min, max))
+    first, last = (ends[choose(ends)] for choose in (min, max))
     sizes = [[(problem, n) for problem, (n, _) in each.items()] for each in (first, last)]
-    if len(evaluations) == 1 or sizes[0] != sizes[1]:  # a run may change what it evaluates
+    if len(ends) == 1 or sizes[0] != sizes[1]:  # a run may change what it evaluates
         first = {}
     return Counts(
         (printable(problem), (n, correct, first[problem][1] if first else None))

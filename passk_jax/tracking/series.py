@@ -1,21 +1,89 @@
 """A metric over the steps of a run: means over a window of steps and over seeds, differences."""
 
+import array
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from passk_jax.errors import printable
 
-def series(rows: Sequence[Mapping], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps and the values of one metric, without the rows that lack it.
 
-    >>> series([{"step": 0}, {"step": 1, "x": None}, {"step": 2, "x": 0.5}], "x")
+class Table:
+    """The rows of metrics.jsonl by metric: 8 bytes a number, and no dictionary for each row.
+
+    Args:
+      rows: Mappings with a "step" and numbers, or None for no number.
+      source: The name of their file, for the error.
+
+    Attributes:
+      steps: The step of each row, (rows,).
+      names: The names of the metrics, in the order in which they first occur, without "step".
+
+    Raises:
+      ValueError: A row has no step, or a value is no number.
+
+    >>> table = Table([{"step": 0}, {"step": 1, "x": None}, {"step": 2, "x": 0.5}])
+    >>> table.of("x")
     (array([2]), array([0.5]))
+    >>> table.at("x", [1, 2])
+    array([nan, 0.5])
     """
-    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-    steps, values = zip(*points, strict=True) if points else ((), ())
-    return np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64)
+
+    def __init__(self, rows: Iterable[Mapping[str, object]], source: str = "metrics") -> None:
+        steps, self._layouts = array.array("q"), {}
+        for number, row in enumerate(rows):
+            try:
+                steps.append(row["step"])
+                places, values = self._layouts.setdefault(
+                    tuple(row), (array.array("q"), array.array("d"))
+                )
+                places.append(number)
+                values.extend([math.nan if each is None else each for each in row.values()])
+            except (KeyError, TypeError, OverflowError) as error:
+                message = f"{source}, row {number + 1}: a step or a metric is no number: {error}"
+                raise ValueError(message) from error
+        self.steps = np.array(steps)
+        # Names are shown, whoever wrote them.
+        names = {name: None for layout in self._layouts for name in map(printable, layout)}
+        self.names = tuple(name for name in names if name != "step")
+
+    def of(self, name: str, along: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the steps and the values of one metric, in the order of the steps.
+
+        Args:
+          name: The metric. One that no row has is empty.
+          along: A metric that counts the steps; None for the steps themselves. Of rows with equal
+            steps the last one counts.
+        """
+        steps, values = self._columns("step" if along is None else along, name)
+        if np.any(np.diff(steps) <= 0):
+            steps, places = np.unique(steps[::-1], return_index=True)
+            values = values[::-1][places]
+        return steps, values
+
+    def _columns(self, along: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns two metrics of the rows that have both, in the order of the rows."""
+        found = [np.empty((0, 3))]
+        for layout, (places, values) in self._layouts.items():
+            columns = [printable(each) for each in layout]
+            if along in columns and name in columns:
+                values_RxC = np.frombuffer(values).reshape(len(places), len(layout))
+                pair = values_RxC[:, [columns.index(along), columns.index(name)]]
+                found.append(np.column_stack([places, pair]))
+        rows_Rx3 = np.concatenate(found)
+        rows_Rx3 = rows_Rx3[~np.isnan(rows_Rx3).any(axis=1)]
+        _, steps, values = rows_Rx3[np.argsort(rows_Rx3[:, 0], kind="stable")].T
+        return steps.astype(np.int64), values
+
+    def at(self, name: str, steps: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns the values of one metric at some steps, nan where it has none."""
+        known, values = self.of(name)
+        if not len(known):
+            return np.full(len(steps), np.nan)
+        places = np.minimum(np.searchsorted(known, steps), len(known) - 1)
+        return np.where(known[places] == steps, values[places], np.nan)
 
 
 def smooth(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

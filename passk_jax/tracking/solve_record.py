@@ -88,19 +88,62 @@ def update(
     if step < 0:
         raise ValueError(f"step must be at least 0, got {step}")
     # This step's sums. add.at instead of +=, because += counts a repeated index only once.
-    sampled, solved = np.zeros((2, num_problems), np.int32)
-    np.add.at(sampled, indices_P, correct_PxN.shape[1])
-    np.add.at(solved, indices_P, correct_PxN.sum(axis=1, dtype=np.int32))
-    seen = sampled > 0
-    first = np.asarray(record.first_solved_step)
-    last_rate = np.array(record.last_rate)
-    last_rate[seen] = solved[seen] / sampled[seen]
-    return SolveRecord(
-        first_solved_step=np.where((first < 0) & (solved > 0), np.int32(step), first),
-        times_sampled=record.times_sampled + sampled,
-        times_solved=record.times_solved + solved,
-        last_step=np.where(seen, np.int32(step), record.last_step),
-        last_rate=last_rate,
+    seen, places_P = np.unique(indices_P, return_inverse=True)
+    sampled, solved = np.zeros((2, len(seen)), np.int32)
+    np.add.at(sampled, places_P, correct_PxN.shape[1])
+    np.add.at(solved, places_P, correct_PxN.sum(axis=1, dtype=np.int32))
+    new = SolveRecord(*(np.array(each) for each in jax.tree.leaves(record)))
+    new.times_sampled[seen] += sampled
+    new.times_solved[seen] += solved
+    new.last_step[seen] = step
+    new.last_rate[seen] = solved / sampled
+    new.first_solved_step[seen[(new.first_solved_step[seen] < 0) & (solved > 0)]] = step
+    return new
+
+
+def history(
+    record: SolveRecord, problem_indices_P: np.ndarray, step: int, samples: int, decay: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how many earlier samples of each problem succeeded, and how many there were.
+
+    A sample counts `decay` to the power of its age in steps. The record knows the rate of the last
+    step that sampled the problem; earlier samples are taken to be spread evenly over the steps
+    before it, all at their mean rate. With decay = 1 all count 1.
+
+    Args:
+      record: What was known before the current step.
+      problem_indices_P: Indices into the train split.
+      step: The current step, after every step of the record.
+      samples: The number of samples that a step draws of a problem.
+      decay: A number in [0, 1].
+
+    Returns:
+      Two float32 arrays (P,): solved and sampled; 0 for a problem that was never sampled.
+
+    >>> seen = np.array([[True, False]])
+    >>> record = update(update(empty(1), np.array([0]), seen, 2), np.array([0]), ~seen, 4)
+    >>> solved, sampled = history(record, np.array([0, 0]), step=6, samples=2, decay=0.5)
+    >>> solved.tolist(), sampled.tolist()  # 2 samples of age 2, and 2 of age 4
+    ([0.3125, 0.3125], [0.625, 0.625])
+    """
+    sampled, solved, last_step = (
+        np.asarray(each, np.float64)[problem_indices_P]
+        for each in (record.times_sampled, record.times_solved, record.last_step)
+    )
+    last_rate = np.nan_to_num(np.asarray(record.last_rate, np.float64)[problem_indices_P])
+    last = np.minimum(sampled, samples)
+    earlier = sampled - last
+    solved_earlier = np.clip(solved - last * last_rate, 0.0, earlier)
+    visits = np.ceil(earlier / samples)
+    ages = (step - last_step)[:, None] + (
+        np.arange(1, int(visits.max(initial=0)) + 1) * (last_step / (visits + 1))[:, None]
+    )
+    counted = np.arange(ages.shape[1]) < visits[:, None]
+    share = np.sum(np.where(counted, decay**ages, 0.0), axis=1) / np.maximum(visits, 1)
+    now = decay ** np.maximum(step - last_step, 0)
+    return (
+        (now * last * last_rate + share * solved_earlier).astype(np.float32),
+        (now * last + share * earlier).astype(np.float32),
     )
 
 

@@ -138,9 +138,8 @@ def smoothed(name: str, values_SxT: np.ndarray) -> np.ndarray:
 def _cell(arm: runs.Arm, pattern: str, values_S: np.ndarray, step: int) -> Cell:
     if len(values_S) > 1:
         return _mean(values_S)
-    rows = arm.runs[0].rows
-    errors = dict(zip(*series.series(rows, f"{arm.metric(pattern)}_stderr"), strict=True))
-    return Cell(float(values_S[0]), errors.get(step))
+    (error,) = arm.runs[0].table.at(f"{arm.metric(pattern)}_stderr", [step])
+    return _known(values_S[0], error)
 
 
 def _mean(values_S: np.ndarray) -> Cell:
@@ -154,13 +153,11 @@ def _known(mean: float, error: float) -> Cell:
 def _rewards_are_their_own(arms: Sequence[runs.Arm]) -> bool:
     """Returns whether the mean reward differs anywhere from pass@1."""
     pass_at_1 = arms[0].pass_at_k("eval").get(1)
-    pairs = [
-        (row.get(pass_at_1), row.get("eval/reward_mean"))
-        for arm in arms
-        for run in arm.runs
-        for row in run.rows
-    ]
-    return any(None not in pair and not math.isclose(*pair, abs_tol=1e-6) for pair in pairs)
+    for run in (run for arm in arms for run in arm.runs):
+        steps, rewards = run.table.of("eval/reward_mean")
+        if np.any(np.abs(rewards - run.table.at(pass_at_1, steps)) > 1e-6):
+            return True
+    return False
 
 
 def summary_table(arms: Sequence[runs.Arm]) -> str:

@@ -16,11 +16,10 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from etils import epath
 
 from passk_jax.errors import writing
 from passk_jax.tasks import Problem
-from passk_jax.tracking import append_file, services, tables
+from passk_jax.tracking import append_file, rows, services, tables
 from passk_jax.tracking.solve_record import SolveRecord
 
 _logger = logging.getLogger(__name__)
@@ -70,8 +69,8 @@ class Writer:
             key: append_file.AppendFile(workdir / file, sizes[key]) for key, file in _FILES.items()
         }
         self._null_names: set[str] = set()
-        rows = read_rows(workdir / _FILES["metrics_bytes"]) if writers else []
-        first_step = rows[-1]["step"] + 1 if rows else _BEFORE_ANY_STEP
+        last = rows.last_row(workdir / _FILES["metrics_bytes"]) if writers else None
+        first_step = _BEFORE_ANY_STEP if last is None else last["step"] + 1
         place = services.Place(workdir, name or workdir.name, config, first_step)
         self._services = services.begin(writers, place)
 
@@ -117,7 +116,7 @@ class Writer:
           rows: One row for each problem,
             {"problem": id, "prompt": text, "reference": value (optional),
              "completions": [{"text": text, "reward": number, "weight": number or None,
-                              "final_answer": text or None}, ...]}
+                              "final_answer": text or None, "error": text (optional)}, ...]}
             `weight` is the factor of the sample's log-probability in the gradient, or None if the
             sample was not used for training, as in an evaluation. Further keys are kept.
 
@@ -201,32 +200,6 @@ class NoWriter:
 
     def close(self) -> None:
         """Does nothing."""
-
-
-def read_rows(path: str | os.PathLike[str]) -> list[dict]:
-    """Reads a file with one JSON object per line, such as metrics.jsonl, also from a bucket.
-
-    A missing file has no rows. A last line without a line break is incomplete and is left out.
-
-    Raises:
-      ValueError: A line is not a JSON object. The message names the file and the line.
-    """
-    path = epath.Path(path)
-    rows = []
-    if not path.exists():
-        return rows
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: not a JSON object: {line[:80]!r}")
-            rows.append(row)
-    return rows
 
 
 def _check_cursor(cursor: Mapping[str, int]) -> dict[str, int]:

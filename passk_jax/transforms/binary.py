@@ -1,16 +1,14 @@
 """Direct estimators in closed form for 0/1 rewards, and the plain baselines for any reward.
 
-One problem has n sampled answers with rewards r (n,), of which c are 1. The weights are for a
-*mean* over the group, (1/n) sum_i A_i grad log pi(y_i | x). AS: Thrampoulidis et al. 2025, arXiv
-2510.23049. PKR: Mahdavi et al. 2025, "Beyond Accuracy". Each estimator with a k uses one number,
+One problem has n sampled answers with rewards r (n,), of which c are 1. AS: Thrampoulidis et al.
+2025, arXiv 2510.23049. PKR: Mahdavi et al. 2025, "Beyond Accuracy". Each estimator with a k uses
+one number,
 
     f_i = C(failures among the others, k-1) / C(n-1, k-1),
 
 the share of the (k-1)-subsets of the other samples that all fail: AS (13), f+ for a success and f-
 for a failure. It is one of PKPO's `weights`, shifted. Erratum: AS C.2 prints f+ at K = 2 wrongly;
 (13) is right (n = 16 with 8 failures: f+ = 8/15, f- = 7/15).
-
-0/1 rewards may be integers or bools; they become the default float, and so do the weights.
 
 A biased estimator's docstring names the F that it follows: the expected update tends to the
 gradient of F(success rate) as n grows, and at n it is exactly that of `surrogate_of(estimator, n)`.
@@ -34,7 +32,7 @@ def others_all_fail(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     failures_of_others = n - jnp.sum(rewards) - (1 - rewards)
     # if all succeed, a failure has the index -1: it is unused, but must not wrap around
     index = jnp.maximum(failures_of_others, 0).astype(jnp.int32)
-    return (n / jnp.asarray(k, rewards.dtype)) * pkpo.weights(n, k, rewards.dtype)[index]
+    return (n / jnp.asarray(k, rewards.dtype)) * pkpo.weights_of(n, k, rewards.dtype)[index]
 
 
 def failure_rate(rewards: jax.Array) -> jax.Array:
@@ -63,14 +61,8 @@ def standardised(values: jax.Array, exists: jax.Array) -> jax.Array:
 def reinforce(rewards: jax.Array) -> jax.Array:
     """Returns weights of the plain policy gradient without a baseline: the rewards themselves.
 
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-
     Returns:
-      Weights (n,) for a mean over the group. Equal rewards do *not* give 0.
-
-    Raises:
-      ValueError: The rank is not 1, n < 2, or a reward is nan or infinite; a traced one gives nan.
+      Weights (n,). Equal rewards do *not* give 0.
 
     >>> print(reinforce(jnp.array([0.0, 1.0, 0.0, 0.0])))
     [0. 1. 0. 0.]
@@ -85,19 +77,13 @@ def rloo(rewards: jax.Array) -> jax.Array:
     Kool et al. 2019, Ahmadian et al. 2024: A_i = r_i - mean of the others. For 0/1 rewards with
     mean rho, A+ = n (1 - rho)/(n-1) and A- = -n rho/(n-1).
 
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-
     Returns:
-      Weights (n,) for a mean over the group, n times `loo`; 0 if all rewards are equal.
-
-    Raises:
-      ValueError: The rank is not 1, n < 2, or a reward is nan or infinite; a traced one gives nan.
+      Weights (n,), `loo`'s; 0 if all rewards are equal.
 
     >>> print((3 * rloo(jnp.array([0.0, 1.0, 0.0, 1.0]))).round())
     [-2.  2. -2.  2.]
     """
-    return rewards.shape[0] * pkpo.loo(rewards)
+    return pkpo.loo.formula(rewards)
 
 
 @estimator("Shao et al. 2024")
@@ -109,14 +95,8 @@ def grpo(rewards: jax.Array) -> jax.Array:
 
     Biased: for 0/1 rewards it follows F(rho) = 2 arcsin sqrt(rho), AS Table 1.
 
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal, without an epsilon.
-
-    Raises:
-      ValueError: The rank is not 1, n < 2, or a reward is nan or infinite; a traced one gives nan.
+      Weights (n,); 0 if all rewards are equal, without an epsilon.
 
     >>> print(grpo(jnp.array([0.0, 1.0, 0.0, 1.0])))
     [-1.  1. -1.  1.]
@@ -129,20 +109,11 @@ def reinforce_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of pass@k in which only successes count.
 
     AS (12): A_i = k f+ r_i. A success is weighted by the share of the sets of k-1 others that need
-    it. This equals n times PKPO (33) for k >= 2.
-
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
+    it. This equals n times PKPO (33), `sloo_minus_one`, for k >= 2.
 
     Returns:
-      Weights (n,) for a mean over the group. k = 1 gives `reinforce`. At k = n only a success alone
+      Weights (n,). k = 1 gives `reinforce`. At k = n only a success alone
       in its group gets a weight, n.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
 
     >>> print((3 * reinforce_k(jnp.array([0, 1, 0, 1]), 2)).round())  # 2 * 2/3
     [0. 4. 0. 4.]
@@ -157,23 +128,14 @@ def rloo_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     AS (15): A+ = f+ n (1 - rho)/(n-1), A- = -f- n rho/(n-1). The paper leaves out the factor k:
     multiply the result, or the learning rate, by k for pass@k itself.
 
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives `rloo`. At
+      Weights (n,); 0 if all rewards are equal. k = 1 gives `rloo`. At
       k = n only a success alone in its group gets a weight.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
 
     >>> print((9 * rloo_k(jnp.array([0, 1, 0, 1]), 2)).round())  # 2/3 * 2/3, 1/3 * 2/3
     [-2.  4. -2.  4.]
     """
-    return others_all_fail(rewards, k) * rloo(rewards)
+    return others_all_fail(rewards, k) * rloo.formula(rewards)
 
 
 @estimator("AS (16)", binary=True, k=SetSize())
@@ -185,50 +147,32 @@ def grpo_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     Biased: it follows the incomplete beta function F(rho) = B(rho; 1/2, k - 1/2), AS Table 1. The
     slope of F is the slope of pass@k, divided by k and by sqrt(rho (1 - rho)).
 
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives `grpo`; k = 2
+      Weights (n,); 0 if all rewards are equal. k = 1 gives `grpo`; k = 2
       tends to `skew_r` as n grows; at k = n only a success alone in its group gets a weight.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
 
     >>> print((3 * grpo_k(jnp.array([0, 1, 0, 1]), 2)).round())  # 2/3 * 1, 1/3 * 1
     [-1.  2. -1.  2.]
     """
-    return others_all_fail(rewards, k) * grpo(rewards)
+    return others_all_fail(rewards, k) * grpo.formula(rewards)
 
 
-@estimator("PKPO (8)", gradient_of="pass@k", weights_for="sum", binary=True, k=SetSize())
+@estimator("PKPO (8)", gradient_of="pass@k", binary=True, k=SetSize())
 def s_binary(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns PKPO's weights without a baseline in closed form for 0/1 rewards; equals `s`.
 
-    PKPO (8): k/n for a success, (k/n) rho(n-1, c, k-1) for a failure, where rho is the share of the
-    sets of k-1 others with a success.
-
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
+    PKPO (8), for a sum: k/n for a success, (k/n) rho(n-1, c, k-1) for a failure, where rho is the
+    share of the sets of k-1 others with a success.
 
     Returns:
-      Weights (n,) for a sum over the group: k/n if all succeed, 0 if all fail. k = 1 gives r/n;
+      Weights (n,): k/n if all succeed, 0 if all fail. k = 1 gives r/n;
       k = n gives every sample 1 if there is a success.
 
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
-
-    >>> print((6 * s_binary(jnp.array([0, 1, 0, 1]), 2)).round())
+    >>> print((6 * s_binary(jnp.array([0, 1, 0, 1]), 2, scale="sum")).round())
     [2. 3. 2. 3.]
     """
     fails = (1 - rewards) * others_all_fail(rewards, k)
-    return (k / jnp.asarray(rewards.shape[0], rewards.dtype)) * (1 - fails)
+    return jnp.asarray(k, rewards.dtype) * (1 - fails)
 
 
 @estimator("PKR (9)", binary=True, gamma=Real(1), base=Choice(("grpo", "reinforce", "rft")))
@@ -242,22 +186,19 @@ def pkr(rewards: jax.Array, gamma: float | jax.Array, base: str = "grpo") -> jax
     "grpo" follows gamma B(rho; 1/2, gamma - 1/2), gamma times the F of `grpo_k`.
 
     Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
       gamma: A real number >= 1, concrete or traced; it may be above n.
       base: "grpo", "reinforce" or "rft".
 
     Returns:
-      Weights (n,) for a mean over the group. gamma = 1 gives the base.
-
-    Raises:
-      TypeError: gamma is not a number.
-      ValueError: The rank is not 1, n < 2, the base is unknown, gamma < 1, or a reward is neither 0
-        nor 1. A bad gamma or reward that is traced gives nan instead.
+      Weights (n,). gamma = 1 gives the base.
 
     >>> print(pkr(jnp.array([0, 1, 0, 1]), 3.0))  # 3 * (1/2)^2
     [-0.75  0.75 -0.75  0.75]
     """
-    based = {"grpo": grpo, "reinforce": lambda r: 2 * r - 1, "rft": lambda r: r}[base](rewards)
+    if base == "grpo":
+        based = grpo.formula(rewards)
+    else:
+        based = 2 * rewards - 1 if base == "reinforce" else rewards
     return gamma * failure_rate(rewards) ** (gamma - 1) * based
 
 
@@ -273,22 +214,16 @@ def biased_scaling(rewards: jax.Array, k: float | jax.Array, base: str = "grpo")
     and f- = 7/15).
 
     Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
       k: A real number >= 1, concrete or traced.
       base: "grpo" or "rloo".
 
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives the base.
-
-    Raises:
-      TypeError: k is not a number.
-      ValueError: The rank is not 1, n < 2, the base is unknown, k < 1, or a reward is neither 0 nor
-        1. A bad k or reward that is traced gives nan instead.
+      Weights (n,); 0 if all rewards are equal. k = 1 gives the base.
 
     >>> print((1000 * biased_scaling(jnp.array([0, 1, 0, 1]), 2.5)).round())  # (1/2)^1.5
     [-354.  354. -354.  354.]
     """
-    based = {"grpo": grpo, "rloo": rloo}[base](rewards)
+    based = {"grpo": grpo, "rloo": rloo}[base].formula(rewards)
     return failure_rate(rewards) ** (k - 1) * based
 
 
@@ -302,17 +237,8 @@ def log_pass_at_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     Biased: it follows F(rho) = log(1 - (1 - rho)^k), the log-likelihood of a success among k, and
     so weights each problem by one over its pass@k.
 
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a mean over the group; 0 if all fail. k = 1 gives r / rho.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
+      Weights (n,); 0 if all fail. k = 1 gives r / rho.
 
     >>> print((3 * log_pass_at_k(jnp.array([0, 1, 0, 1]), 2)).round())  # 2 * 1/2 / (3/4)
     [0. 4. 0. 4.]

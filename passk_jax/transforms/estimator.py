@@ -5,13 +5,14 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from passk_jax.transforms import inputs
 from passk_jax.transforms.parameters import Parameter
+
+_SCALES = ("mean", "sum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,20 +21,20 @@ class Estimator:
 
     Attributes:
       name: Its name in a config.
-      function: Maps rewards (n,) and parameters to weights (n,).
+      function: Maps rewards (n,) and parameters to weights (n,), after it checked them.
+      formula: The same of float rewards and parameters that were checked.
       reference: Paper and equation.
       gradient_of: The quantity whose gradient the expected update is, exactly; None if the
         estimator is biased (its docstring then says how).
-      weights_for: Whether the weights are for the "sum" or the "mean" over the group.
       binary: Whether the rewards must be 0 or 1.
       parameters: Each parameter's name and kind, in the order of the signature.
     """
 
     name: str
     function: Callable[..., jax.Array]
+    formula: Callable[..., jax.Array]
     reference: str
     gradient_of: str | None
-    weights_for: Literal["sum", "mean"]
     binary: bool
     parameters: Mapping[str, Parameter]
 
@@ -42,28 +43,45 @@ class Estimator:
         """Whether the estimator has a parameter k."""
         return "k" in self.parameters
 
+    @property
+    def fixed_k(self) -> bool:
+        """Whether k is a shape, so that each k is compiled."""
+        return self.takes_k and self.parameters["k"].static
+
     def is_required(self, parameter: str) -> bool:
         """Whether the parameter has no default."""
-        return inspect.signature(self.function).parameters[parameter].default is inspect._empty
+        return inspect.signature(self.formula).parameters[parameter].default is inspect._empty
 
     def describe_parameters(self) -> str:
         """Returns one line that says which values the parameters may have."""
         return "; ".join(kind.describe(name) for name, kind in self.parameters.items())
+
+    def spoil(self, weights: jax.Array, rewards: jax.Array, values: Mapping) -> jax.Array:
+        """Returns the weights (n,), all nan if a traced reward or parameter is not allowed."""
+        n = rewards.shape[0]
+        allowed = [
+            kind.is_valid(values[argument], n)
+            for argument, kind in self.parameters.items()
+            if hasattr(kind, "is_valid") and inputs.is_traced(values.get(argument))
+        ]
+        if inputs.is_traced(rewards):
+            allowed.append(inputs.are_valid(rewards, self.binary))
+        return jnp.where(functools.reduce(jnp.logical_and, allowed, True), weights, jnp.nan)
 
 
 def estimator(
     reference: str,
     *,
     gradient_of: str | None = None,
-    weights_for: Literal["sum", "mean"] = "mean",
     binary: bool = False,
     **parameters: Parameter,
 ) -> Callable[[Callable[..., jax.Array]], Callable[..., jax.Array]]:
     """Returns a decorator that makes an estimator of a formula; see `Estimator` for the arguments.
 
-    The formula gets rewards (n,) as floats and parameters that are in range. Called with concrete
-    arguments, the estimator is one small compiled program. Called inside jit, vmap or grad, it
-    becomes part of that program, and a value out of range gives nan for the whole group.
+    The formula gets rewards (n,) as floats and parameters that are in range, and returns weights
+    for a mean. Called with concrete arguments, the estimator is one small compiled program. Called
+    inside jit, vmap or grad, it becomes part of that program, and a value out of range gives nan
+    for the whole group. The package's docstring says what all estimators take and raise.
     """
 
     def decorate(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -74,7 +92,9 @@ def estimator(
         compiled = jax.jit(formula, static_argnames=static)
 
         @functools.wraps(formula)
-        def checked(*args, **kwargs) -> jax.Array:
+        def checked(*args, scale: str = "mean", **kwargs) -> jax.Array:
+            if scale not in _SCALES:
+                raise ValueError(f"{name}: scale = {scale!r}, allowed: {', '.join(_SCALES)}")
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError as error:
@@ -88,18 +108,16 @@ def estimator(
                 for (argument, kind), value in zip(parameters.items(), values, strict=True)
             }
             weights = compiled(rewards, **values)
-            valid = [
-                kind.is_valid(values[argument], n)
-                for argument, kind in parameters.items()
-                if hasattr(kind, "is_valid") and inputs.is_traced(values[argument])
-            ]
-            if inputs.is_traced(rewards):
-                valid.append(inputs.are_valid(rewards, binary))
-            return functools.reduce(lambda w, ok: jnp.where(ok, w, jnp.nan), valid, weights)
+            if any(map(inputs.is_traced, (rewards, *values.values()))):
+                weights = row.spoil(weights, rewards, values)
+            return weights / n if scale == "sum" else weights
 
-        checked.estimator = Estimator(
-            name, checked, reference, gradient_of, weights_for, binary, MappingProxyType(parameters)
+        row = Estimator(
+            name, checked, formula, reference, gradient_of, binary, MappingProxyType(parameters)
         )
+        own = inspect.Parameter("scale", inspect.Parameter.KEYWORD_ONLY, default="mean")
+        checked.__signature__ = signature.replace(parameters=[*signature.parameters.values(), own])
+        checked.estimator, checked.formula = row, formula
         return checked
 
     return decorate

@@ -27,8 +27,8 @@ def is_real(value) -> bool:
 
 
 def is_traced(value) -> bool:
-    """True inside jit, vmap or grad, where a value has a shape but cannot be read."""
-    return isinstance(value, jax.core.Tracer)
+    """True inside jit, vmap or grad, where a value, or a part of it, cannot be read."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
 def check_size(name: str, n, smallest: int, argument: str = "n") -> int:
@@ -105,13 +105,18 @@ def check_rewards(name: str, rewards, smallest: int = 2, binary: bool = False) -
         raise ValueError(f"{name}: needs the rewards of n >= {smallest} samples, got n = {n}")
     if jnp.issubdtype(rewards.dtype, jnp.complexfloating):
         raise TypeError(f"{name}: rewards must be real numbers, got {rewards.dtype}")
-    if jnp.issubdtype(rewards.dtype, jnp.floating):
-        rewards = rewards.astype(jnp.promote_types(rewards.dtype, jnp.float32))
-    else:
-        rewards = rewards.astype(float)  # JAX's default float
+    rewards = as_floats(rewards)
     if not is_traced(rewards):
         check_values(name, np.asarray(rewards), binary)
     return rewards
+
+
+def as_floats(rewards: jax.Array) -> jax.Array:
+    """Returns rewards as float32 or float64: of integers the default, of half precision float32."""
+    rewards = jnp.asarray(rewards)
+    if jnp.issubdtype(rewards.dtype, jnp.floating):
+        return rewards.astype(jnp.promote_types(rewards.dtype, jnp.float32))
+    return rewards.astype(float)  # JAX's default float
 
 
 def check_values(name: str, rewards: np.ndarray, binary: bool = False) -> None:

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from passk_jax.transforms import pkpo
-from passk_jax.transforms.binary import rloo
 from passk_jax.transforms.estimator import estimator
 from passk_jax.transforms.parameters import Real, SetSize, Shares
 
 
-@estimator("from PKPO (33)", gradient_of="sum a max@k", weights_for="sum", shares=Shares())
+@estimator("from PKPO (33)", gradient_of="sum a max@k", shares=Shares())
 def mixture(rewards: jax.Array, shares: tuple[float, ...]) -> jax.Array:
     """Returns weights of the unbiased gradient of a mixture of max_g@k over several k.
 
@@ -22,31 +21,26 @@ def mixture(rewards: jax.Array, shares: tuple[float, ...]) -> jax.Array:
     in PKPO's weights, so the weights of all k are added first.
 
     Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
       shares: The numbers a_1, a_2, ..., at most n of them, Python numbers.
 
     Returns:
-      Weights (n,) for a sum over the group; equal rewards give 0. Shares of (1,) give `loo`, (0, 1)
+      Weights (n,); equal rewards give 0. Shares of (1,) give `loo`, (0, 1)
       gives `sloo_minus_one` at k = 2.
 
-    Raises:
-      TypeError: The shares are not numbers.
-      ValueError: The rank is not 1, n < 2, there are no or more than n shares, or a reward or share
-        is nan or infinite. A bad reward that is traced gives nan instead.
-
-    >>> print((12 * mixture(jnp.array([0, 1, 0, 1]), (0.5, 0.5))).round())  # pass@1 and pass@2
+    >>> print((3 * mixture(jnp.array([0, 1, 0, 1]), (0.5, 0.5))).round())  # pass@1 and pass@2
     [-1.  3. -1.  3.]
     """
+    n = rewards.shape[0]
     ascending, first_rank = pkpo.sort(rewards)
     first, *others = shares
     ks = jnp.arange(1, len(shares) + 1)
-    w_KxN = jax.vmap(lambda k: pkpo.weights(rewards.shape[0], k, rewards.dtype))(ks)
+    w_KxN = jax.vmap(lambda k: pkpo.weights_of(n, k, rewards.dtype))(ks)
     w = jnp.sum(jnp.array([[0], *([share] for share in others)], rewards.dtype) * w_KxN, axis=0)
     gaps = jnp.diff(ascending, prepend=ascending[:1])
-    return first * pkpo.loo(rewards) + jnp.cumsum(w * gaps)[first_rank]
+    return first * pkpo.loo.formula(rewards) + (n * jnp.cumsum(w * gaps))[first_rank]
 
 
-@estimator("from PKPO (33)", gradient_of="min@k", weights_for="sum", k=SetSize())
+@estimator("from PKPO (33)", gradient_of="min@k", k=SetSize())
 def pass_all_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of the expected worst reward among k answers.
 
@@ -54,25 +48,16 @@ def pass_all_k(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     minus the best of -r, so the weights are minus `sloo_minus_one` of -r: a sample is pulled by how
     far it lowers the worst of the sets that it is in.
 
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a sum over the group; for k >= 2 none is positive; equal rewards give 0. With
+      Weights (n,); for k >= 2 none is positive; equal rewards give 0. With
       0/1 rewards a success gets 0. k = 1 gives `loo`; k = n gives the worst sample minus its
       distance from the second worst, and the rest 0.
 
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
-
     >>> weights = pass_all_k(jnp.array([0, 1, 0, 1]), 2)
-    >>> print((6 * weights).round().astype(int))  # 2 of a failure's 3 others succeed: 2/4 * 2/3
-    [-2  0 -2  0]
+    >>> print((3 * weights).round().astype(int))  # 2 of a failure's 3 others succeed: 2 * 2/3
+    [-4  0 -4  0]
     """
-    return -pkpo.sloo_minus_one(-rewards, k)
+    return -pkpo.sloo_minus_one.formula(-rewards, k)
 
 
 @estimator("arXiv 2602.02710", gradient_of="sum pass@j/j", binary=True, k=SetSize())
@@ -91,26 +76,20 @@ def maxrl(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     that subtracts the mean first, (r - rho)/rho with 0 if all fail, follows order n - 1.
 
     Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
       k: The order of the truncation, 1 <= k <= n, a Python int or a traced integer.
 
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives `rloo`; k = n
+      Weights (n,); 0 if all rewards are equal. k = 1 gives `rloo`; k = n
       gives `rloo` times n/(m_i + 1).
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
 
     >>> print((9 * maxrl(jnp.array([0, 1, 0, 1]), 4)).round())  # 4/2 * 2/3, 4/3 * -2/3
     [-8. 12. -8. 12.]
     """
     n = rewards.shape[0]
     successes = jnp.arange(1, n + 1, dtype=rewards.dtype)
-    delta = n / successes * jnp.cumsum(pkpo.weights(n, k, rewards.dtype)[::-1])
+    delta = n / successes * jnp.cumsum(pkpo.weights_of(n, k, rewards.dtype)[::-1])
     successes_of_others = jnp.maximum(jnp.sum(rewards) - rewards, 0).astype(jnp.int32)
-    return delta[successes_of_others] * rloo(rewards)
+    return delta[successes_of_others] * pkpo.loo.formula(rewards)
 
 
 @estimator("arXiv 2509.24261", coefficient=Real(0))
@@ -123,17 +102,11 @@ def rs_grpo(rewards: jax.Array, coefficient: float | jax.Array) -> jax.Array:
     which for 0/1 rewards is F(rho) = log(1 - rho + rho e^beta) / beta.
 
     Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
       coefficient: The paper's beta >= 0, concrete or traced; in units of one over the rewards.
 
     Returns:
-      Weights (n,) for a mean over the group, which add up to 0; equal rewards give 0. A coefficient
+      Weights (n,), which add up to 0; equal rewards give 0. A coefficient
       of 0 gives r - mean(r), the limit.
-
-    Raises:
-      TypeError: The coefficient is not a number.
-      ValueError: The rank is not 1, n < 2, the coefficient is below 0, or a reward is nan or
-        infinite. A bad coefficient or reward that is traced gives nan instead.
 
     >>> print(
     ...     rs_grpo(jnp.array([0.0, 1.0]), jnp.log(3.0)).round(3)
@@ -158,16 +131,10 @@ def w_reinforce(rewards: jax.Array, coefficient: float | jax.Array) -> jax.Array
     rate is: in expectation this is pass@1 training, from which it differs in variance alone.
 
     Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
       coefficient: The paper's lambda >= 0, concrete or traced.
 
     Returns:
-      Weights (n,) for a mean over the group. Equal rewards do *not* give 0.
-
-    Raises:
-      TypeError: The coefficient is not a number.
-      ValueError: The rank is not 1, n < 2, the coefficient is below 0, or a reward is neither 0 nor
-        1. A bad coefficient or reward that is traced gives nan instead.
+      Weights (n,). Equal rewards do *not* give 0.
 
     >>> print(w_reinforce(jnp.array([0, 1, 0, 1]), 0.25))
     [-1.    0.25 -1.    0.25]

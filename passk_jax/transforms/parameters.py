@@ -6,12 +6,15 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from passk_jax.transforms import inputs
+
+_ANY_K = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,19 +24,29 @@ class SetSize:
     Attributes:
       spare: Number of the n samples that must stay outside a set of k.
       sets: Number of disjoint sets of k that the n samples must hold.
+      bounded: Whether n bounds k.
+      fixed: Whether k is a shape: it must be a Python int, and each k is compiled.
     """
 
     spare: int = 0
     sets: int = 1
-    static = False
+    bounded: bool = True
+    fixed: bool = False
+
+    @property
+    def static(self) -> bool:
+        """Whether k cannot be traced."""
+        return self.fixed
 
     def largest(self, n: int) -> int:
         """Returns the largest k that n samples allow."""
-        return n // self.sets - self.spare
+        return n // self.sets - self.spare if self.bounded else _ANY_K
 
     def check(self, name: str, argument: str, value, n: int):
         """Returns the value, or raises TypeError or ValueError."""
         del argument
+        if self.fixed and inputs.is_traced(value):
+            raise TypeError(f"{name}: k must be a Python int (it is a shape), not traced")
         why = "k = n leaves the baseline no sample" if self.spare else f"it needs {self.sets} sets"
         return inputs.check_k(name, value, n, self.largest(n), why)
 
@@ -43,6 +56,8 @@ class SetSize:
 
     def describe(self, argument: str) -> str:
         """Returns the allowed values in a few words."""
+        if not self.bounded:
+            return f"{argument} >= 1"
         share = f"n/{self.sets}" if self.sets > 1 else "n"
         return f"1 <= {argument} <= {share}" + (f" - {self.spare}" if self.spare else "")
 
@@ -185,4 +200,68 @@ class Flag:
         return f"{argument}: from the entropies of a batch"
 
 
-Parameter = SetSize | Real | Count | Choice | Shares | Key | Flag
+class History(NamedTuple):
+    """What is known of a problem from earlier samples; of a batch, arrays (P,).
+
+    Attributes:
+      solved: How many succeeded, a number >= 0; old samples may count less than 1.
+      sampled: How many there were, likewise.
+    """
+
+    solved: float | jax.Array
+    sampled: float | jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """A `History` of the problem, or None for none."""
+
+    static = False
+
+    def check(self, name: str, argument: str, value, n: int) -> History | None:
+        """Returns the value, or raises TypeError or ValueError."""
+        if value is None:
+            return None
+        if not isinstance(value, tuple) or len(value) != 2:
+            raise TypeError(
+                f"{name}: {argument} must be a History(solved, sampled), got {type(value).__name__}"
+            )
+        solved, sampled = (
+            Real(0).check(name, f"{argument}.{part}", each, n)
+            for part, each in zip(History._fields, value, strict=True)
+        )
+        if not (inputs.is_traced(solved) or inputs.is_traced(sampled)) and solved > sampled:
+            raise ValueError(f"{name}: {argument}: {solved:g} of {sampled:g} samples succeeded")
+        return History(solved, sampled)
+
+    def is_valid(self, value: History, n: int) -> jax.Array:
+        """Returns whether a traced value is in range."""
+        del n
+        return (value.solved >= 0) & (value.solved <= value.sampled) & jnp.isfinite(value.sampled)
+
+    def describe(self, argument: str) -> str:
+        """Returns the allowed values in a few words."""
+        return argument
+
+
+@dataclasses.dataclass(frozen=True)
+class Ids:
+    """An integer for each sample, equal ones for equal answers, -1 for none."""
+
+    static = False
+
+    def check(self, name: str, argument: str, value, n: int) -> jax.Array:
+        """Returns the value as an array (n,), or raises TypeError or ValueError."""
+        value = jnp.asarray(value)
+        if not inputs.is_integer(value):
+            raise TypeError(f"{name}: {argument} must be integers, got {value.dtype}")
+        if value.shape != (n,):
+            raise ValueError(f"{name}: {argument} must have the shape ({n},), got {value.shape}")
+        return value
+
+    def describe(self, argument: str) -> str:
+        """Returns the allowed values in a few words."""
+        return argument
+
+
+Parameter = SetSize | Real | Count | Choice | Shares | Key | Flag | Memory | Ids

@@ -1,9 +1,10 @@
 """Pass@k policy optimization: PKPO, Walder & Karkhanis 2025, arXiv 2505.15201.
 
 One problem has n sampled answers with rewards g (n,), sorted g_(1) <= ... <= g_(n). Each estimator
-turns g into n weights a for a *sum* over the group: the estimated policy gradient is sum_i a_i grad
-log pi(y_i | x). It estimates the gradient of max_g@k, the expected best reward among k answers,
-which for 0/1 rewards is pass@k. Everything follows from one weight vector
+turns g into n weights, which estimate the gradient of max_g@k, the expected best reward among k
+answers; for 0/1 rewards this is pass@k. The paper's gradient is a *sum* over the group, sum_i a_i
+grad log pi(y_i | x). The docstrings give the paper's a, and `scale="sum"` returns it; without it an
+estimator returns n a, as everything here, for a mean. All follows from one weight vector
 
     w_i = C(i-1, k-1) / C(n, k),    w_n = k/n,    w_i = w_(i+1) (i-k+1) / i,
 
@@ -60,11 +61,12 @@ def weights(n: int, k: int | jax.Array, dtype=None) -> jax.Array:
     dtype = jnp.zeros((), float if dtype is None else dtype).dtype
     if dtype not in (jnp.float32, jnp.float64):
         raise TypeError(f"weights: dtype must be float32 or float64, got {dtype}")
-    return _weights(n, k, dtype)
+    return weights_of(n, k, dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("n", "dtype"))
-def _weights(n: int, k: jax.Array, dtype: np.dtype) -> jax.Array:
+def weights_of(n: int, k: int | jax.Array, dtype: np.dtype) -> jax.Array:
+    """Returns `weights` without checks."""
     i = jnp.arange(1, n, dtype=jnp.int32)
     left = i - k + 1
     # log(left / i); log1p where the quotient is near 1, because its rounding errors would add up
@@ -141,10 +143,10 @@ def rho(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 @jax.jit
 def _rho(rewards: jax.Array, k: jax.Array) -> jax.Array:
     ascending, _ = sort(rewards)
-    return jnp.sum(_weights(rewards.shape[0], k, rewards.dtype) * ascending)
+    return jnp.sum(weights_of(rewards.shape[0], k, rewards.dtype) * ascending)
 
 
-@estimator("PKPO (19)", gradient_of="max@k", weights_for="sum", k=SetSize())
+@estimator("PKPO (19)", gradient_of="max@k", k=SetSize())
 def s(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of max_g@k, without a baseline.
 
@@ -153,28 +155,20 @@ def s(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     The s_i add up to k rho. Errata: PKPO (20) holds for i >= k, counted from 1; line 40 of Listing
     1 is c[:N-1] +=, since c[:-(N-1)] has one element.
 
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a sum over the group. k = 1 gives g/n, k = n gives every sample the maximum.
+      Weights (n,). k = 1 gives g/n, k = n gives every sample the maximum.
 
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
-
-    >>> print((6 * s(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6, 2/4 = 3/6
+    >>> g = jnp.array([0.0, 1.0, 0.0, 1.0])
+    >>> print((6 * s(g, 2, scale="sum")).round())  # 2/4 * 2/3 = 2/6, 2/4 = 3/6
     [2. 3. 2. 3.]
     """
     ascending, first_rank = sort(rewards)
-    w = _weights(rewards.shape[0], k, rewards.dtype)
+    w = weights_of(rewards.shape[0], k, rewards.dtype)
     s_lowest, _, rise = _lowest_and_rise(ascending, w, k)
-    return jnp.cumsum(jnp.append(s_lowest, rise))[first_rank]
+    return (w.shape[0] * jnp.cumsum(jnp.append(s_lowest, rise)))[first_rank]
 
 
-@estimator("PKPO (29)", gradient_of="max@k", weights_for="sum", k=SetSize(spare=1))
+@estimator("PKPO (29)", gradient_of="max@k", k=SetSize(spare=1))
 def sloo(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of max_g@k with the paper's leave-one-out baseline.
 
@@ -184,33 +178,27 @@ def sloo(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     out; in (32) the factor i - 2 is i - 1.
 
     Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
       k: Size of a set, 1 <= k <= n-1, a Python int or a traced integer. At k = n no k-subset leaves
         i out: a Python int raises, a traced k gives nan.
 
     Returns:
-      Weights (n,) for a sum over the group. k = 1 gives g_i/n - (mean of the others)/(n-1).
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
+      Weights (n,). k = 1 gives g_i/n - (mean of the others)/(n-1).
 
     >>> g = jnp.array([0.0, 1.0, 0.0, 1.0])
-    >>> print((18 * sloo(g, 2)).round())  # 2/6 - 2/3 * 1 = -6/18, 3/6 - 2/3 * 2/3 = 1/18
+    >>> print((18 * sloo(g, 2, scale="sum")).round())  # 2/6 - 2/3 * 1, 3/6 - 2/3 * 2/3
     [-6.  1. -6.  1.]
     """
     n = rewards.shape[0]
     ascending, first_rank = sort(rewards)
-    w = _weights(n, k, rewards.dtype)
+    w = weights_of(n, k, rewards.dtype)
     s_lowest, centered_lowest, rise = _lowest_and_rise(ascending, w, k)
     # (29) is c - (s - c) / (n-1)
     lowest = centered_lowest - (s_lowest - centered_lowest) / (n - 1)
     factor = (n * (n / jnp.asarray(n - k, w.dtype)) - 1) / (n - 1)  # n/(n-k): c's rise over s's
-    return jnp.cumsum(jnp.append(lowest, factor * rise))[first_rank]
+    return (n * jnp.cumsum(jnp.append(lowest, factor * rise)))[first_rank]
 
 
-@estimator("PKPO (29), k/n for k/(n-1)", gradient_of="max@k", weights_for="sum", k=SetSize(spare=1))
+@estimator("PKPO (29), k/n for k/(n-1)", gradient_of="max@k", k=SetSize(spare=1))
 def sloo_centered(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of max_g@k that are 0 if all rewards are equal.
 
@@ -219,31 +207,26 @@ def sloo_centered(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     code that subtracts the group mean from s without that factor shrinks the gradient by 1 - k/n.
 
     Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
       k: Size of a set, 1 <= k <= n-1, a Python int or a traced integer. At k = n no k-subset leaves
         i out: a Python int raises, a traced k gives nan.
 
     Returns:
-      Weights (n,) for a sum over the group. They add up to 0, and a constant added to the rewards
-      changes nothing. k = 1 gives `loo`.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
+      Weights (n,). They add up to 0, and a constant added to the rewards changes nothing. k = 1
+      gives `loo`.
 
     >>> g = jnp.array([0.0, 1.0, 0.0, 1.0])
-    >>> print((6 * sloo_centered(g, 2)).round())  # 2/6 - 2/4 * 1, 3/6 - 2/4 * 2/3
+    >>> print((6 * sloo_centered(g, 2, scale="sum")).round())  # 2/6 - 2/4 * 1, 3/6 - 2/4 * 2/3
     [-1.  1. -1.  1.]
     """
     n = rewards.shape[0]
     ascending, first_rank = sort(rewards)
-    w = _weights(n, k, rewards.dtype)
+    w = weights_of(n, k, rewards.dtype)
     _, lowest, rise = _lowest_and_rise(ascending, w, k)
-    return jnp.cumsum(jnp.append(lowest, n / jnp.asarray(n - k, w.dtype) * rise))[first_rank]
+    sums = jnp.cumsum(jnp.append(lowest, n / jnp.asarray(n - k, w.dtype) * rise))
+    return (n * sums)[first_rank]
 
 
-@estimator("PKPO (33)", gradient_of="max@k", weights_for="sum", k=SetSize())
+@estimator("PKPO (33)", gradient_of="max@k", k=SetSize())
 def sloo_minus_one(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of max_g@k with a baseline from sets of k-1.
 
@@ -251,31 +234,24 @@ def sloo_minus_one(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     the other k-1, over C(n, k); in sorted order sum_{j=2}^{i} w_j (g_(j) - g_(j-1)). With 0/1
     rewards a failure gets 0, a success k/n times the share of sets of k-1 others that all fail.
 
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a sum over the group; for k >= 2 none is negative. A constant added to the
-      rewards changes nothing, and equal rewards give 0. At k = 1 there are no others: the result is
-      then `loo`, PKPO (26), as in the paper's own runs with k_opt = 1. k = n gives the best sample
-      its lead over the second best, and the rest 0.
+      Weights (n,); for k >= 2 none is negative. A constant added to the rewards changes nothing;
+      equal rewards give 0. At k = 1 there are no others: the result is then `loo`, PKPO (26), as in
+      the paper's own runs with k_opt = 1. k = n gives the best sample its lead over the second
+      best, and the rest 0.
 
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
-
-    >>> print((6 * sloo_minus_one(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 2/4 * 2/3 = 2/6
+    >>> g = jnp.array([0.0, 1.0, 0.0, 1.0])
+    >>> print((6 * sloo_minus_one(g, 2, scale="sum")).round())  # 2/4 * 2/3 = 2/6
     [0. 2. 0. 2.]
     """
     ascending, first_rank = sort(rewards)
     gaps = jnp.diff(ascending, prepend=ascending[:1])
-    gained = jnp.cumsum(_weights(rewards.shape[0], k, rewards.dtype) * gaps)
-    return jnp.where(k == 1, loo(rewards), gained[first_rank])
+    n = rewards.shape[0]
+    gained = n * jnp.cumsum(weights_of(n, k, rewards.dtype) * gaps)
+    return jnp.where(k == 1, loo.formula(rewards), gained[first_rank])
 
 
-@estimator("from PKPO (29, 33)", gradient_of="max@k", weights_for="sum", k=SetSize())
+@estimator("from PKPO (29, 33)", gradient_of="max@k", k=SetSize())
 def sloo_mixed(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of max_g@k: `rloo_k` for any real reward and k <= n.
 
@@ -283,52 +259,40 @@ def sloo_mixed(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     n - k. The shares add up to 1, so the mixture of two unbiased estimators is unbiased. For 0/1
     rewards it is k/n times `rloo_k`, AS (15): the baseline is the success rate of the others.
 
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a sum over the group. A constant added to the rewards changes nothing, and
+      Weights (n,). A constant added to the rewards changes nothing, and
       equal rewards give 0. k = 1 gives `loo`; k = n gives `sloo_minus_one` + n/(n-1) (s - mean s).
 
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
-
-    >>> print((18 * sloo_mixed(jnp.array([0.0, 1.0, 0.0, 1.0]), 2)).round())  # 1/3 and 2/3 of both
+    >>> g = jnp.array([0.0, 1.0, 0.0, 1.0])
+    >>> print((18 * sloo_mixed(g, 2, scale="sum")).round())  # 1/3 and 2/3 of the two
     [-2.  4. -2.  4.]
     """
     n = rewards.shape[0]
     ascending, first_rank = sort(rewards)
-    w, gaps = _weights(n, k, rewards.dtype), jnp.diff(ascending)
+    w, gaps = weights_of(n, k, rewards.dtype), jnp.diff(ascending)
     j = jnp.arange(1, n, dtype=w.dtype)
     lowest = -jnp.sum((n - j) * w[:-1] * gaps) / (n - 1)
     rise = (n * w[:-1] + jnp.asarray(k - 1, w.dtype) * w[1:]) * gaps / (n - 1)
-    return jnp.cumsum(jnp.append(lowest, rise))[first_rank]
+    return (n * jnp.cumsum(jnp.append(lowest, rise)))[first_rank]
 
 
-@estimator("PKPO (26)", gradient_of="mean reward", weights_for="sum")
+@estimator("PKPO (26)", gradient_of="mean reward")
 def loo(rewards: jax.Array) -> jax.Array:
     """Returns weights of the plain policy gradient (pass@1) with the leave-one-out baseline.
 
-    (g_i - mean of the others) / n. PKPO (26) has no 1/n: it is RLOO, n times this, for a mean.
-
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
+    PKPO (26): g_i - mean of the others. This is `rloo`. (26) is for a mean as it stands, unlike the
+    paper's other weights: with scale="sum" it has a 1/n.
 
     Returns:
-      Weights (n,) for a sum over the group; they add up to 0. There is no k: `sloo_centered` and
+      Weights (n,); they add up to 0. There is no k: `sloo_centered` and
       `sloo_minus_one` reduce to this at k = 1.
 
-    Raises:
-      ValueError: The rank is not 1, n < 2, or a reward is nan or infinite; a traced one gives nan.
-
-    >>> print((6 * loo(jnp.array([0.0, 1.0, 0.0, 1.0]))).round())  # (0 - 2/3) / 4, (1 - 1/3) / 4
-    [-1.  1. -1.  1.]
+    >>> print((3 * loo(jnp.array([0.0, 1.0, 0.0, 1.0]))).round())  # 0 - 2/3, 1 - 1/3
+    [-2.  2. -2.  2.]
     """
     above_lowest = rewards - jnp.min(rewards)  # equal rewards must give 0, not a rounding error
-    return (above_lowest - jnp.mean(above_lowest)) / (rewards.shape[0] - 1)
+    n = rewards.shape[0]
+    return n * ((above_lowest - jnp.mean(above_lowest)) / (n - 1))
 
 
 def pass_at_k(num_samples: int, num_correct, k: int | jax.Array) -> np.ndarray | jax.Array:

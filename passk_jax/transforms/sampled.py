@@ -39,18 +39,9 @@ def full_sampling(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     Biased, as `grpo` is. For 0/1 rewards it follows, as n grows, the F of `passk_analytical` (all
     sets).
 
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a mean over the group; 0 if all sets' bests are equal, hence for k > n/2.
+      Weights (n,); 0 if all sets' bests are equal, hence for k > n/2.
       k = 1 gives `grpo`.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
 
     >>> print(full_sampling(jnp.array([0.0, 1.0, 0.0, 0.0, 1.0]), 2))  # bests 1 and 0, one left out
     [ 1.  1. -1. -1.  0.]
@@ -75,19 +66,12 @@ def bootstrap(
     weights tend to `passk_analytical` as num_sets grows, for 0/1 rewards.
 
     Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
       key: PRNG key for drawing the sets; there is no default.
       num_sets: Number of sets, a Python int; None means n.
 
     Returns:
-      Weights (n,) for a mean over the group; 0 if all sets' bests are equal, as at k = n. k = 1
+      Weights (n,); 0 if all sets' bests are equal, as at k = n. k = 1
       tends to num_sets/n times `grpo`.
-
-    Raises:
-      TypeError: k is not an integer, or the key is missing.
-      ValueError: The rank is not 1, n < 2, num_sets < 1, k is out of range, or a reward is nan or
-        infinite. A bad k or reward that is traced gives nan instead.
 
     >>> weights = bootstrap(jnp.array([0, 1, 0, 0]), 2, jax.random.key(0), num_sets=60_000)
     >>> print((weights / 30_000).round(1))  # 30,000 sets each; in the limit 1 and -1/3
@@ -115,82 +99,58 @@ def random_sets(key: jax.Array, num_sets: int, n: int, k: int | jax.Array) -> ja
     return jax.lax.scan(take, jnp.zeros(num_sets, int), (uniforms, to_come))[1]
 
 
-@estimator("PKPO Fig. 4", gradient_of="max@k", weights_for="sum", k=SetSize())
+@estimator("PKPO Fig. 4", gradient_of="max@k", k=SetSize())
 def naive_partitioned(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of max_g@k from disjoint sets, without a baseline.
 
-    PKPO Figure 4: each sample gets its set's best reward, divided by the number of sets.
-
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
+    PKPO Figure 4, for a sum: a sample gets its set's best reward, over the number of sets.
 
     Returns:
-      Weights (n,) for a sum over the group, 0 for the last n mod k samples. k = 1 gives g/n; k = n
+      Weights (n,), 0 for the last n mod k samples. k = 1 gives g/n; k = n
       gives every sample the maximum, as `s` does.
 
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
-
-    >>> print(naive_partitioned(jnp.array([0.0, 1.0, 3.0, 2.0, 9.0]), 2))
+    >>> print(naive_partitioned(jnp.array([0.0, 1.0, 3.0, 2.0, 9.0]), 2, scale="sum"))
     [0.5 0.5 1.5 1.5 0. ]
     """
     best, _, set_of, in_a_set = _best_of_sets(rewards, k)
-    return jnp.where(in_a_set, best[set_of], 0) / _number_of_sets(rewards, k)
+    return _shared(jnp.where(in_a_set, best[set_of], 0), k)
 
 
-@estimator("PKPO Fig. 4", gradient_of="max@k", weights_for="sum", k=SetSize(sets=2))
+@estimator("PKPO Fig. 4", gradient_of="max@k", k=SetSize(sets=2))
 def naive_partitioned_baselined(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns `naive_partitioned` with the mean of the other sets' bests as the baseline.
 
     PKPO Figure 4. Unbiased, because the other sets' samples are independent of this set's.
 
     Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
       k: Set size, 1 <= k <= n/2 (a second set is the baseline), a Python int or a traced integer.
 
     Returns:
-      Weights (n,) for a sum over the group, 0 if all bests are equal. k = 1 gives `loo`.
+      Weights (n,), 0 if all bests are equal. k = 1 gives `loo`.
 
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
-
-    >>> print(naive_partitioned_baselined(jnp.array([0.0, 1.0, 3.0, 2.0, 9.0]), 2))
+    >>> print(naive_partitioned_baselined(jnp.array([0.0, 1.0, 3.0, 2.0, 9.0]), 2, scale="sum"))
     [-1. -1.  1.  1.  0.]
     """
     best, exists, set_of, in_a_set = _best_of_sets(rewards, k)
-    count = _number_of_sets(rewards, k)
+    count = jnp.asarray(rewards.shape[0] // k, rewards.dtype)
     above_lowest = jnp.where(exists, best - jnp.min(best, where=exists, initial=jnp.inf), 0)
     above_others = (above_lowest - jnp.sum(above_lowest) / count) * (count / (count - 1))
-    return jnp.where(in_a_set, above_others[set_of], 0) / count
+    return _shared(jnp.where(in_a_set, above_others[set_of], 0), k)
 
 
-@estimator("TZSM", gradient_of="max@k", weights_for="sum", k=SetSize())
+@estimator("TZSM", gradient_of="max@k", k=SetSize())
 def loo_minus_one_partitioned(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights of the unbiased gradient of max_g@k: the lead of each disjoint set's best.
 
     TZSM, where the group is one set (k = n); PKPO Figure 4 for k < n. A sample gets the best reward
-    of its set minus that of the set without it, divided by the number of sets. So two successes in
-    a set get nothing; `sloo_minus_one` avoids this by using all sets.
-
-    Args:
-      rewards: Any rewards (n,) of one problem, n >= 2; integers and bools become the default float.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
+    of its set minus that of the set without it, for a sum over the number of sets. So two successes
+    in a set get nothing; `sloo_minus_one` avoids this by using all sets.
 
     Returns:
-      Weights (n,) for a sum over the group; for k >= 2 none is negative; 0 if all rewards are
-      equal. k = 1 leaves no others in a set and falls back to `loo`; k = n equals `sloo_minus_one`.
+      Weights (n,); for k >= 2 none is negative; 0 if all rewards are equal. k = 1 leaves no others
+      in a set and falls back to `loo`; k = n equals `sloo_minus_one`.
 
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is nan or infinite. A bad
-        k or reward that is traced gives nan instead.
-
-    >>> print(loo_minus_one_partitioned(jnp.array([0.0, 1.0, 3.0, 3.0, 9.0]), 2))
+    >>> print(loo_minus_one_partitioned(jnp.array([0.0, 1.0, 3.0, 3.0, 9.0]), 2, scale="sum"))
     [0.  0.5 0.  0.  0. ]
     """
     n = rewards.shape[0]
@@ -201,15 +161,17 @@ def loo_minus_one_partitioned(rewards: jax.Array, k: int | jax.Array) -> jax.Arr
         jnp.where(is_best, -jnp.inf, rewards), set_of, num_segments=n, indices_are_sorted=True
     )
     leads = in_a_set & is_best & (number_of_bests[set_of] == 1)
-    lead = jnp.where(leads, rewards - second[set_of], 0) / _number_of_sets(rewards, k)
-    return jnp.where(k == 1, pkpo.loo(rewards), lead)
+    lead = _shared(jnp.where(leads, rewards - second[set_of], 0), k)
+    return jnp.where(k == 1, pkpo.loo.formula(rewards), lead)
 
 
-def _number_of_sets(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
-    return jnp.asarray(rewards.shape[0] // k, rewards.dtype)
+def _shared(of_sets: jax.Array, k: int | jax.Array) -> jax.Array:
+    """Returns (n,) numbers over the number of sets, times n: weights for a mean."""
+    n = of_sets.shape[0]
+    return n * (of_sets / jnp.asarray(n // k, of_sets.dtype))
 
 
-@estimator("PKR (14, 17)", weights_for="sum", binary=True, k=SetSize())
+@estimator("PKR (14, 17)", binary=True, k=SetSize())
 def best_of_n(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     """Returns weights for training on the best of k: one sample of each disjoint set of k counts.
 
@@ -225,25 +187,16 @@ def best_of_n(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     Biased, by this estimate only: with the true p, the expected update would be the gradient of
     pass@k at every n, by (18). It tends to that gradient as n grows.
 
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a sum over the group: (14) divided by the number of sets, or 0; 0 for the
-      last n mod k samples. k = 1 gives r/n; k = n gives one weight, to the first success.
+      Weights (n,): (14), for a sum over the number of sets, or 0; 0 for the last n mod k samples.
+      k = 1 gives r, k = n one weight, to the first success.
 
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
-
-    >>> print((3 * best_of_n(jnp.array([0, 1, 1, 1, 0]), 2)).round())  # 2 sets; p = 1/2: 2/3
+    >>> weights = best_of_n(jnp.array([0, 1, 1, 1, 0]), 2, scale="sum")  # 2 sets; p = 1/2: 2/3
+    >>> print((3 * weights).round())
     [0. 1. 1. 0. 0.]
     """
     rate = (jnp.sum(rewards) - 1) / (rewards.shape[0] - 1)  # of the others of a success
-    weight = best_of_n_weight(rate, k) / _number_of_sets(rewards, k)
-    return jnp.where(first_successes(rewards, k), weight, 0)
+    return _shared(jnp.where(first_successes(rewards, k), best_of_n_weight(rate, k), 0), k)
 
 
 def first_successes(rewards: jax.Array, k: int | jax.Array) -> jax.Array:

@@ -1,11 +1,9 @@
 """Advantage shaping for 0/1 rewards: GRPO's advantages, redistributed over problems.
 
 PKT: Chen et al. 2025, Pass@k Training, arXiv 2508.10751. AS: Thrampoulidis et al. 2025, arXiv
-2510.23049. Weights are for a *mean* over the group, (1/n) sum_i A_i grad log pi(y_i | x). rho is
-the group's success rate, rho_k its unbiased pass@k. Each estimator is a number of the group times
-(r - rho), is 0 if all rewards are equal, and is biased; its docstring names the F that it follows
-(see `binary`). Rewards may be integers or bools; they become the default float, and so do the
-weights.
+2510.23049. rho is the group's success rate, rho_k its unbiased pass@k. Each estimator is a number
+of the group times (r - rho), is 0 if all rewards are equal, and is biased; its docstring names the
+F that it follows (see `binary`).
 """
 
 import jax
@@ -34,24 +32,15 @@ def passk_analytical(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     for Pass@8 training. That is k = 4; at k = 8 and n = 32 it is 12.5%. AS (34), the second form:
     2 arcsin sqrt(x) is arcsin(2x - 1) + pi/2, without the 2.
 
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal or if fewer than k samples
+      Weights (n,); 0 if all rewards are equal or if fewer than k samples
       fail, because then every set of k has a success. k = 1 gives `grpo`, k = n gives 0 throughout.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
 
     >>> print((1000 * passk_analytical(jnp.array([0, 1, 0, 1]), 2)).round())  # sqrt(1/5)
     [-447.  447. -447.  447.]
     """
     n = rewards.shape[0]
-    w = pkpo.weights(n, k, rewards.dtype)
+    w = pkpo.weights_of(n, k, rewards.dtype)
     failed = n - jnp.sum(rewards)
     best_succeeds = jnp.arange(n) >= failed  # for the sets whose best has this rank
     rho_k = jnp.sum(w * best_succeeds)
@@ -69,23 +58,14 @@ def combination(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
     Biased: it follows the integral of rho F_k' + (1 - rho) F_1', F_k being `passk_analytical`'s F.
 
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a mean over the group. k = 1 gives `grpo`, k = n gives (1 - rho) `grpo`.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
+      Weights (n,). k = 1 gives `grpo`, k = n gives (1 - rho) `grpo`.
 
     >>> print((1000 * combination(jnp.array([0, 1, 0, 1]), 2)).round())  # (0.447 + 1)/2
     [-724.  724. -724.  724.]
     """
     fails = failure_rate(rewards)
-    return (1 - fails) * passk_analytical(rewards, k) + fails * grpo(rewards)
+    return (1 - fails) * passk_analytical.formula(rewards, k) + fails * grpo.formula(rewards)
 
 
 @estimator("AS (24)", binary=True, k=SetSize())
@@ -97,23 +77,14 @@ def combination_direct(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
 
     Biased: it follows the integral of [rho (1 - rho)^(k-1) + 1 - rho] / sqrt(rho (1 - rho)).
 
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a mean over the group. k = 1 gives `grpo`.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
+      Weights (n,). k = 1 gives `grpo`.
 
     >>> print((6 * combination_direct(jnp.array([0, 1, 0, 1]), 2)).round())  # (1/3 + 1)/2
     [-4.  5. -4.  5.]
     """
     fails = failure_rate(rewards)
-    return (1 - fails) * grpo_k(rewards, k) + fails * grpo(rewards)
+    return (1 - fails) * grpo_k.formula(rewards, k) + fails * grpo.formula(rewards)
 
 
 @estimator("PKT (17)", binary=True, k=SetSize())
@@ -128,23 +99,14 @@ def exceeding(rewards: jax.Array, k: int | jax.Array) -> jax.Array:
     Biased: it follows a function of n rho rather than of the rate alone. Its slope is 0.4 / log(n
     rho + 0.5) times that of `passk_analytical`'s F, and sinks as n grows.
 
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
-
     Returns:
-      Weights (n,) for a mean over the group; 0 where `passk_analytical` gives 0. k = 1 gives 0.4 /
+      Weights (n,); 0 where `passk_analytical` gives 0. k = 1 gives 0.4 /
       log(c + 0.5) times `grpo`, k = n gives 0 throughout.
-
-    Raises:
-      TypeError: k is not an integer.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
 
     >>> print((1000 * exceeding(jnp.array([0, 1, 0, 1]), 2)).round())  # 0.4 / log(2.5) sqrt(1/5)
     [-195.  195. -195.  195.]
     """
-    return 0.4 / jnp.log(jnp.sum(rewards) + 0.5) * passk_analytical(rewards, k)
+    return 0.4 / jnp.log(jnp.sum(rewards) + 0.5) * passk_analytical.formula(rewards, k)
 
 
 @estimator("PKT 4.1.2", binary=True, k=SetSize(), max_solve_rate=Real(0, 1))
@@ -160,18 +122,11 @@ def without_easy(
     Biased: it follows `passk_analytical`'s F up to max_solve_rate, and is flat above.
 
     Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
       max_solve_rate: Largest share of successes that is not easy, in [0, 1], concrete or traced.
 
     Returns:
-      Weights (n,) for a mean over the group. k = 1 gives `grpo` or 0. max_solve_rate = 1 gives
+      Weights (n,). k = 1 gives `grpo` or 0. max_solve_rate = 1 gives
       `passk_analytical` for any k.
-
-    Raises:
-      TypeError: k is not an integer, or max_solve_rate is not a number.
-      ValueError: The rank is not 1, n < 2, a parameter is out of range, or a reward is neither 0
-        nor 1. A bad parameter or reward that is traced gives nan instead.
 
     >>> print(without_easy(jnp.array([0, 1, 1, 1]), 1), without_easy(jnp.array([0, 1, 0, 1]), 1))
     [0. 0. 0. 0.] [-1.  1. -1.  1.]
@@ -179,7 +134,7 @@ def without_easy(
     # 9 successes of 20 are not above the rate 0.45, however 20 * 0.45 or 9 / 20 was rounded
     rounding = 1 + 4 * jnp.finfo(rewards.dtype).eps
     easy = jnp.sum(rewards) > rewards.shape[0] * max_solve_rate * rounding
-    return jnp.where(easy, 0, passk_analytical(rewards, k))
+    return jnp.where(easy, 0, passk_analytical.formula(rewards, k))
 
 
 @estimator("AS Table 1", binary=True)
@@ -191,19 +146,13 @@ def skew_r(rewards: jax.Array) -> jax.Array:
     Biased: it follows F(rho) = arcsin sqrt(rho) + sqrt(rho (1 - rho)), AS Table 1, the F of
     `grpo_k` at k = 2 as n grows.
 
-    Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal.
-
-    Raises:
-      ValueError: The rank is not 1, n < 2, or a reward is neither 0 nor 1; a traced one gives nan.
+      Weights (n,); 0 if all rewards are equal.
 
     >>> print(skew_r(jnp.array([0, 1, 0, 1])))
     [-0.5  0.5 -0.5  0.5]
     """
-    return failure_rate(rewards) * grpo(rewards)
+    return failure_rate(rewards) * grpo.formula(rewards)
 
 
 @estimator("AS (26)", binary=True, coefficient=Real(0))
@@ -218,17 +167,11 @@ def entropy_regularised(rewards: jax.Array, coefficient: float | jax.Array) -> j
     1.509 is a range of rates around 0.92 where the weights have the opposite signs.
 
     Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
       coefficient: The paper's lambda >= 0, concrete or traced.
 
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal. A coefficient of 0 gives
+      Weights (n,); 0 if all rewards are equal. A coefficient of 0 gives
       `grpo`; one above 1.509 reverses the signs for easy problems.
-
-    Raises:
-      TypeError: The coefficient is not a number.
-      ValueError: The rank is not 1, n < 2, the coefficient is below 0, or a reward is neither 0 nor
-        1. A bad coefficient or reward that is traced gives nan instead.
 
     >>> print((1000 * entropy_regularised(jnp.array([0, 1, 0, 1, 1]), 1.0)).round())
     [-981.  654. -981.  654.  654.]
@@ -237,7 +180,39 @@ def entropy_regularised(rewards: jax.Array, coefficient: float | jax.Array) -> j
     mixed = (fails > 0) & (jnp.sum(rewards) > 0)
     fails = jnp.where(mixed, fails, 0.5)  # where grpo is 0
     bonus = jnp.sqrt(fails * (1 - fails)) * jnp.log(fails / (1 - fails))
-    return (1 + coefficient * bonus) * grpo(rewards)
+    return (1 + coefficient * bonus) * grpo.formula(rewards)
+
+
+@estimator("arXiv 2509.22611", quantile=Real(0, 1))
+def qae(rewards: jax.Array, quantile: float | jax.Array = 0.4) -> jax.Array:
+    """Returns GRPO with a quantile of the group's rewards as the baseline, in place of the mean.
+
+    Quantile Advantage Estimation, arXiv 2509.22611: (r_i - b) / (population standard deviation),
+    where b is the smallest reward that at least the share `quantile` of the group does not exceed.
+    For 0/1 rewards b is 0 if rho <= 1 - quantile, and 1 above: hard problems reinforce successes
+    alone, by 1/sqrt(rho (1 - rho)), and easy ones push down failures alone, by as much. The paper's
+    choice is 0.4.
+
+    Biased: for 0/1 rewards it follows, as n grows, 2 arcsin sqrt(rho), GRPO's F, as a baseline
+    changes no slope in the limit.
+
+    Args:
+      quantile: The paper's K, in [0, 1], concrete or traced.
+
+    Returns:
+      Weights (n,); 0 if all rewards are equal.
+
+    >>> print(
+    ...     qae(jnp.array([0, 1, 0, 0]), 0.5).round(2), qae(jnp.array([0, 1, 1, 1]), 0.5).round(2)
+    ... )
+    [0.   2.31 0.   0.  ] [-2.31  0.    0.    0.  ]
+    """
+    n, (ascending, _) = rewards.shape[0], pkpo.sort(rewards)
+    # 3 of 10 are the share 0.3, however it is rounded
+    needed = jnp.ceil(n * quantile * (1 - 4 * jnp.finfo(rewards.dtype).eps)).astype(int)
+    z = grpo.formula(rewards)
+    at_baseline = jnp.argmax(rewards == ascending[jnp.clip(needed - 1, 0, n - 1)])
+    return z - z[at_baseline]
 
 
 @estimator("PKT 4.2.3", binary=True, k=SetSize(), high_entropy=Flag())
@@ -250,17 +225,10 @@ def adaptive(rewards: jax.Array, k: int | jax.Array, high_entropy: bool | jax.Ar
     Biased: it follows the F of the estimator that it uses.
 
     Args:
-      rewards: 0/1 rewards (n,) of one problem, n >= 2.
-      k: Size of a set, 1 <= k <= n, a Python int or a traced integer.
       high_entropy: Whether this problem is in the upper half.
 
     Returns:
-      Weights (n,) for a mean over the group; 0 if all rewards are equal. k = 1 gives `grpo`.
-
-    Raises:
-      TypeError: k is not an integer, or high_entropy is not a bool.
-      ValueError: The rank is not 1, n < 2, k is out of range, or a reward is neither 0 nor 1. A bad
-        k or reward that is traced gives nan instead.
+      Weights (n,); 0 if all rewards are equal. k = 1 gives `grpo`.
 
     >>> rewards_PxN, entropy_P = jnp.array([[0, 1, 0, 1], [0, 1, 0, 1]]), jnp.array([0.3, 0.2])
     >>> high_P = upper_half(entropy_P)
@@ -268,7 +236,8 @@ def adaptive(rewards: jax.Array, k: int | jax.Array, high_entropy: bool | jax.Ar
     [[-1.  1. -1.  1.]
      [ 0.  0.  0.  0.]]
     """
-    return jnp.where(high_entropy, grpo(rewards), passk_analytical(rewards, k))
+    of_one, of_k = grpo.formula(rewards), passk_analytical.formula(rewards, k)
+    return jnp.where(high_entropy, of_one, of_k)
 
 
 def upper_half(values_P: jax.Array) -> jax.Array:

@@ -36,8 +36,8 @@ def from_surrogate(surrogate: Callable[..., jax.Array]) -> Callable[..., jax.Arr
         slope at 0 and 1 may be infinite or nan: there all rewards are equal, and the weights are 0.
 
     Returns:
-      The estimator for 0/1 rewards, (rewards (n,), *parameters) -> weights (n,) for a mean over the
-      group; it has the surrogate's name. Biased, because F' is taken at the rate of a finite group;
+      The estimator for 0/1 rewards, (rewards (n,), *parameters) -> weights (n,) for a mean. It has
+      the surrogate's name. Biased, because F' is taken at the rate of a finite group;
       `surrogate_of` shows the effect. For a linear F it is a multiple of `rloo`, and unbiased.
 
     >>> estimator = from_surrogate(lambda rate, k: 1 - (1 - rate) ** k)
@@ -47,18 +47,22 @@ def from_surrogate(surrogate: Callable[..., jax.Array]) -> Callable[..., jax.Arr
     name = getattr(surrogate, "__name__", type(surrogate).__name__)
     slope = jax.grad(surrogate)
 
-    def estimator(rewards: jax.Array, *parameters) -> jax.Array:
-        rewards = inputs.check_rewards(name, rewards, binary=True)
+    def formula(rewards: jax.Array, *parameters, **named) -> jax.Array:
         successes = jnp.sum(rewards)
         mixed = (successes > 0) & (successes < rewards.shape[0])
         rate = jnp.where(mixed, jnp.mean(rewards), 0.5)
-        weights = jnp.where(mixed, slope(rate, *parameters) * binary.rloo(rewards), 0)
+        return jnp.where(mixed, slope(rate, *parameters, **named) * binary.rloo.formula(rewards), 0)
+
+    def estimator(rewards: jax.Array, *parameters, **named) -> jax.Array:
+        rewards = inputs.check_rewards(name, rewards, binary=True)
+        weights = formula(rewards, *parameters, **named)
         if inputs.is_traced(rewards):
             return jnp.where(inputs.are_valid(rewards, binary=True), weights, jnp.nan)
         return weights
 
     functools.update_wrapper(estimator, surrogate, assigned=("__name__", "__qualname__", "__doc__"))
     del estimator.__wrapped__
+    estimator.formula = formula
     return estimator
 
 
@@ -66,8 +70,8 @@ def surrogate_of(estimator: Callable[[jax.Array], jax.Array], n: int) -> Callabl
     """Returns the function of the success rate that an estimator climbs, exactly, with n samples.
 
     Args:
-      estimator: Maps 0/1 rewards (n,) to weights (n,) for a mean over the group, equal for equal
-        rewards, such as `lambda r: grpo_k(r, 8)`. Multiply weights for a sum by n.
+      estimator: Maps 0/1 rewards (n,) to weights (n,) for a mean, equal for equal rewards, such as
+        `lambda r: grpo_k(r, 8)`. Multiply weights for a sum by n.
       n: Number of samples of one problem, a Python int >= 2.
 
     Returns:

@@ -1,25 +1,27 @@
-"""The table of estimators: lookup by name for a config, and use on a whole batch.
-
-The functions here return their papers' numbers: PKPO's weights are for a *sum* over the group, the
-others' for a *mean*. The learner takes the mean, gradient = (1/n) sum_i A_i grad log pi(y_i | x).
-So `make` multiplies weights for a sum by n and returns advantages A of a whole batch. At k = 1
-`sloo_centered` and `sloo_minus_one` are then `rloo`; `sloo` keeps the n/(n-1) of its baseline.
-"""
+"""The table of estimators: lookup by name for a config, and use on a whole batch."""
 
 import difflib
 import functools
-import importlib
-import math
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import jax
 import numpy as np
 
-from passk_jax.errors import ConfigError
-from passk_jax.transforms import binary, inputs, objectives, pkpo, sampled, shaping
+from passk_jax.transforms import (
+    binary,
+    inputs,
+    memory,
+    objectives,
+    own,
+    pkpo,
+    sampled,
+    sets,
+    shaping,
+)
 from passk_jax.transforms.estimator import Estimator
-from passk_jax.transforms.surrogate import from_surrogate
+from passk_jax.transforms.parameters import History
 
 
 def _table(*functions: Callable[..., jax.Array]) -> Mapping[str, Estimator]:
@@ -67,6 +69,13 @@ ESTIMATORS = _table(
     sampled.naive_partitioned_baselined,
     sampled.loo_minus_one_partitioned,
     sampled.best_of_n,
+    memory.sloo_posterior,
+    memory.pass_at_any_k,
+    sets.majority_at_k,
+    sets.distinct_correct_at_k,
+    sets.polychromic_at_k,
+    sets.edas,
+    shaping.qae,
     objectives.mixture,
     objectives.maxrl,
     objectives.pass_all_k,
@@ -75,54 +84,27 @@ ESTIMATORS = _table(
 )
 
 # The caller of a batch gives these at each step; `make` settles the other parameters once.
-_GIVEN_AT_EACH_STEP = ("k", "key", "high_entropy")
+_GIVEN_AT_EACH_STEP = ("k", "key", "high_entropy", "history", "answers")
 _ANY_N = 2**31 - 1  # `make` checks what no n allows; the estimator knows its n
 
 
 def lookup(name: str) -> Estimator:
-    """Returns a row of the table, or makes an estimator from "package.module:function".
-
-    The function is a surrogate reward that depends on the success rate alone: see `from_surrogate`.
+    """Returns a row of the table, or makes one of a function that can be imported.
 
     Args:
-      name: A key of `ESTIMATORS`, or "module:function" for a function that can be imported.
+      name: A key of `ESTIMATORS`, or the place of a function of yours: see `own.lookup`.
 
     Raises:
-      ValueError: The name is unknown, the function does not exist, or JAX cannot differentiate it
-        at rate 1/2.
+      ValueError: The name is unknown, the function does not exist, or it has a parameter that no
+        config has.
     """
     if ":" in str(name):
-        return _of_surrogate(name)
+        return own.lookup(name)
     if name not in ESTIMATORS:
         close = difflib.get_close_matches(str(name), ESTIMATORS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown estimator {name!r}, known: {', '.join(ESTIMATORS)}{hint}")
     return ESTIMATORS[name]
-
-
-@functools.cache
-def _of_surrogate(place: str) -> Estimator:
-    module, _, function = place.partition(":")
-    try:
-        surrogate = getattr(importlib.import_module(module), function, None)
-    except (ModuleNotFoundError, ValueError) as error:
-        if module and not f"{module}.".startswith(f"{getattr(error, 'name', None)}."):
-            raise  # an error inside the user's module is the user's to see
-        surrogate = None
-    if not callable(surrogate):
-        raise ConfigError(
-            f"estimator {place!r}: must be module:function and name a differentiable function of "
-            "the success rate; there is no such function"
-        )
-    try:
-        slope = float(jax.grad(surrogate)(0.5))
-    except Exception as error:
-        error.add_note(f"estimator {place!r}: JAX differentiates it at success rate 1/2")
-        raise
-    if not math.isfinite(slope):
-        raise ConfigError(f"estimator {place!r}: its slope at rate 1/2 is {slope}, not a number")
-    estimator = from_surrogate(surrogate)
-    return Estimator(place, estimator, "AS, recipe", None, "mean", True, MappingProxyType({}))
 
 
 def _check_options(row: Estimator, n: int, options: Mapping[str, object]) -> None:
@@ -149,12 +131,15 @@ def make(name: str, **options: float | int | str) -> Callable[..., jax.Array]:
       **options: Its parameters other than k and the key, such as gamma of "pkr".
 
     Returns:
-      A function (rewards (P, n), k=None, *, key=None, entropy=None) -> (P, n) advantages for a
-      *mean* over the group. k: a Python or traced integer; None (or 1) if the estimator takes no k.
-      key: one PRNG key for an estimator that draws; each problem's own key is folded from it by the
-      problem's place in the batch. entropy: (P,) mean policy entropies of the problems, for
-      "adaptive". The function ignores arguments that the estimator does not take. One compiled
-      program serves every k. Equal arguments return the same function, so jit compiles it once.
+      A function (rewards (P, n), k=None, *, key=None, entropy=None, history=None, answers=None) ->
+      (P, n) advantages for a *mean* over the group. k: a Python or traced integer; None (or 1) if
+      the estimator takes no k. key: one PRNG key for an estimator that draws; each problem's own
+      key is folded from it by the problem's place in the batch. entropy: (P,) mean policy entropies
+      of the problems, for "adaptive". history: a `History` of arrays (P,), or None, for estimators
+      that remember; it must not count the samples of this batch. answers: integer ids (P, n) of the
+      final answers, for estimators that look at them. The function ignores arguments that the
+      estimator does not take. One compiled program serves every k, but for "majority_at_k" and
+      "polychromic_at_k". Equal arguments return the same function, so jit compiles it once.
 
     Raises:
       ValueError: The name or an option is unknown, or an option is out of range or missing. The
@@ -175,16 +160,17 @@ def _make(name: str, **options: object) -> Callable[..., jax.Array]:
     row = lookup(name)
     _check_options(row, _ANY_N, options)
 
-    def advantages(rewards, k=None, *, key=None, entropy=None) -> jax.Array:
+    def advantages(
+        rewards, k=None, *, key=None, entropy=None, history=None, answers=None
+    ) -> jax.Array:
         if not hasattr(rewards, "shape"):
             rewards = np.asarray(rewards)
         check_batch(row.name, rewards)
         num_problems, n = rewards.shape
         given = {}
-        if row.takes_k:
-            given["k"] = row.parameters["k"].check(row.name, "k", k, n)
-        if "key" in row.parameters:
-            given["key"] = row.parameters["key"].check(row.name, "key", key, n)
+        for argument, value in {"k": k, "key": key}.items():
+            if argument in row.parameters:
+                given[argument] = row.parameters[argument].check(row.name, argument, value, n)
         if "high_entropy" in row.parameters:
             if np.shape(entropy) != (num_problems,):
                 raise TypeError(
@@ -192,26 +178,60 @@ def _make(name: str, **options: object) -> Callable[..., jax.Array]:
                     f"problems, got {entropy if entropy is None else np.shape(entropy)}"
                 )
             given["entropy"] = entropy
+        if "history" in row.parameters and history is not None:
+            shapes = [np.shape(each) for each in history]
+            if shapes != [(num_problems,)] * 2:
+                raise TypeError(
+                    f"{row.name}: history must be two arrays ({num_problems},), got {shapes}"
+                )
+            given["history"] = History(*history)
+        if "answers" in row.parameters:
+            if np.shape(answers) != (num_problems, n):
+                raise TypeError(
+                    f"{row.name}: answers must be ids ({num_problems}, {n}), got "
+                    f"{answers if answers is None else np.shape(answers)}"
+                )
+            given["answers"] = jax.vmap(
+                lambda ids: row.parameters["answers"].check(row.name, "answers", ids, n)
+            )(jax.numpy.asarray(answers))
         return run(rewards, **given)
 
-    @jax.jit
-    def run(rewards_PxN, k=None, key=None, entropy=None) -> jax.Array:
-        of_problem = {}
+    @functools.partial(jax.jit, static_argnames="k" if row.fixed_k else ())
+    def run(rewards_PxN, k=None, key=None, entropy=None, history=None, answers=None) -> jax.Array:
+        rewards_PxN = inputs.as_floats(rewards_PxN)
+        of_problem, shared = {}, _settled(row, rewards_PxN.shape[1], options)
+        if k is not None:
+            shared["k"] = k
         if key is not None:
             places = jax.numpy.arange(rewards_PxN.shape[0])
             of_problem["key"] = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
         if entropy is not None:
             of_problem["high_entropy"] = shaping.upper_half(entropy)
-        shared = options if k is None else {**options, "k": k}
+        if history is not None:
+            of_problem["history"] = history
+        if answers is not None:
+            of_problem["answers"] = answers
 
-        def of_group(rewards, own):
-            return row.function(rewards, **shared, **own)
+        def of_group(rewards, of_problem):
+            values = shared | of_problem
+            return row.spoil(row.formula(rewards, **values), rewards, values)
 
-        weights_PxN = jax.vmap(of_group)(rewards_PxN, of_problem)
-        return weights_PxN * rewards_PxN.shape[1] if row.weights_for == "sum" else weights_PxN
+        return jax.vmap(of_group)(rewards_PxN, of_problem)
 
     advantages.__name__ = advantages.__qualname__ = row.name
     return advantages
+
+
+def _settled(row: Estimator, n: int, options: Mapping[str, object]) -> dict[str, object]:
+    """Returns what `make` was given, and the defaults of the rest, checked for n samples."""
+    signature = inspect.signature(row.formula).parameters
+    return {
+        argument: kind.check(
+            row.name, argument, options.get(argument, signature[argument].default), n
+        )
+        for argument, kind in row.parameters.items()
+        if argument not in _GIVEN_AT_EACH_STEP
+    }
 
 
 def check_batch(name: str, rewards_PxN) -> None:
@@ -251,7 +271,8 @@ def check(name: str, n: int, k: int | float | None, **options: float | int | str
 
     Raises:
       TypeError: n or a parameter has the wrong type.
-      ValueError: The name or an option is unknown, n < 2, or a parameter is not allowed with n.
+      ValueError: The name or an option is unknown, n < 2, a parameter is not allowed with n, or a
+        function of yours teaches nothing: see `own.try_out`.
 
     >>> check("sloo_minus_one", n=16, k=16)
     >>> check("sloo", n=16, k=16)
@@ -265,6 +286,8 @@ def check(name: str, n: int, k: int | float | None, **options: float | int | str
     elif k is not None and inputs.check_k(row.name, k, n) != 1:
         raise ValueError(f"{row.name}: k = {k}, allowed: None (or 1), because it takes no k")
     _check_options(row, n, options)
+    if ":" in name:
+        own.try_out(row.name, make(name, **options), n, k)
 
 
 def describe() -> str:

@@ -9,20 +9,25 @@ from tests.tiny import run
 
 PRINTED = {
     "compile": "ratio",
+    "loading": "own memory",
     "sampling": "times ours",
     "scoring": "forked without a sandbox",
     "seeds": "vmap over seeds",
+    "smollm2": "transformers, static",
     "step": "16 x 16: ",
     "transforms": "times",
     "update": "of the full logits'",
+    "whole_step": "times as fast as TRL",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRINTED)
 def test_it_runs_and_prints_its_ratios(name):
-    if name == "sampling":
+    if name in ("sampling", "smollm2"):
         pytest.importorskip("torch", reason="`make setup-parity` installs it")
+    if name == "whole_step":
+        pytest.importorskip("trl", reason="`make setup-trl` installs it")
     if name == "scoring" and "PASSK_DATA" not in os.environ:
         pytest.skip("PASSK_DATA is not set")
     done = run([sys.executable, "-m", f"benchmarks.{name}", "--quick"])

@@ -83,6 +83,7 @@ def test_bandits_climb_what_they_are_said_to_climb():
     assert abs(moved.mean() - expected) < 4 * moved.std() / np.sqrt(draws)
 
 
+@pytest.mark.slow
 def test_the_command_makes_every_figure_and_table(tmp_path):
     command = [sys.executable, "-m", "experiments.toy.run", "--quick", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -118,6 +119,6 @@ def test_a_notebook_is_committed_as_it_ran(path):
     assert "| --- |" in code[-1].outputs[0].data["text/markdown"]
 
 
-def test_there_are_three_notebooks():
-    names = ["advantage_curves", "estimator_variance", "surrogate_rewards"]
+def test_there_are_four_notebooks():
+    names = ["advantage_curves", "estimator_variance", "surrogate_rewards", "theory"]
     assert [path.stem for path in NOTEBOOKS] == names

@@ -657,6 +657,7 @@ def real_gcloud():
     return gcloud
 
 
+@pytest.mark.slow
 def test_gcloud_knows_every_command_and_flag(place, tmp_path):
     commands = []
     for line, variables in page_lines():

@@ -155,3 +155,17 @@ def test_a_link_out_of_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="is a link that leads out of the checkpoint"):
         Checkpoints(directory).restore_latest(arrays())
     assert (directory / "3").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_and_the_others_are_named(tmp_path):
+    directory = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(directory, keep=3)
+    checkpoints.save(1, arrays(1), {"step": 1})
+    checkpoints.wait()
+    directory.rename(tmp_path / "moved")
+    directory.write_text("no folder")
+    with pytest.raises(
+        CheckpointError, match=r"could not write a checkpoint to .*\[1\] are intact"
+    ):
+        checkpoints.save(2, arrays(2), {"step": 2})
+        checkpoints.wait()

@@ -91,6 +91,7 @@ def test_on_a_mesh_each_device_has_the_logits_of_its_tokens_and_of_its_vocabular
         }
 
 
+@pytest.mark.slow
 def test_full_logits_are_never_formed_at_gemmas_vocabulary():
     """Compiled, not run: temporary memory of the update stays below a quarter of the logits."""
     config = DecoderConfig(GEMMA_VOCAB, 16, 32, 2, 2, 1, 8)

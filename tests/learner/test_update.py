@@ -400,6 +400,7 @@ def test_the_entropy_bonus_raises_the_entropy_and_nothing_else_does(whole):
     jax.tree.map(np.testing.assert_array_equal, without.params, state().params)
 
 
+@pytest.mark.slow
 def test_what_is_kept_for_the_backward_pass_takes_memory_in_this_order():
     """Compiled, not run, at a size where activations outweigh parameters and logits."""
     tokens = jax.ShapeDtypeStruct((4, 8, 64), jnp.int32)

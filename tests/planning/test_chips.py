@@ -53,6 +53,16 @@ def test_bandwidth_of_a_group():
     assert parse_slice("v5p:2x2x1").bandwidth(line(0, range(2))) == 100e9
 
 
+def test_hops_through_a_group():
+    v5e = parse_slice("v5e:8x16")
+    assert v5e.hops(line(0, range(4))) == 3  # the row of the profile that HOP_S is from
+    assert v5e.hops(line(0, (2, 6))) == 4
+    assert v5e.hops(line(1, range(16))) == 8  # both ways around a ring
+    assert v5e.hops(line(1, (0, 15))) == 1
+    assert v5e.hops([(x, y, 0) for x in range(8) for y in range(16)]) == 7 + 8
+    assert v5e.hops([(0, 0, 0)] * 2) == 1
+
+
 def test_the_two_devices_of_a_tpu7x_chip_share_its_links():
     """1,200 GB/s of a chip: 100 GB/s each way over each of 6 links, 50 GB/s for a device."""
     on = parse_slice("tpu7x:4x4x4")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from passk_jax.planning.collectives import collectives, device_groups
+from passk_jax.planning.collectives import collectives, device_groups, instructions
 
 FORMS = {
     "replica_groups={}, dimensions={0}": [range(8)],
@@ -82,6 +82,8 @@ ENTRY %main (w: bf16[64,128], v: bf16[8,64]) -> bf16[256,128] {{
     (gather,) = collectives(text)
     assert (gather.kind, gather.sent_bytes) == ("all-gather", 3 * PIECE)
     assert gather.groups == ((0, 1, 2, 3), (4, 5, 6, 7))
+    assert gather.times == 1
+    assert instructions(text) == 3  # each fusion is one, whatever is in it
 
 
 LOOP = """HloModule m, num_partitions=4
@@ -135,6 +137,9 @@ def loop(*, step=1, exchange=SUM, then=COUNTED, config=""):
 def test_an_exchange_in_a_loop_happens_as_often_as_the_loop_runs(text, times):
     (one,) = collectives(text)
     assert one.sent_bytes == times * 2 * PIECE * 1 / 2  # an all-reduce of two devices
+    assert one.times == times
+    # Two in the body, the sum and the counter, and one comparison. The rest are names.
+    assert instructions(text) == times * 3
 
 
 def test_a_loop_that_ends_by_its_data_runs_as_often_as_is_said():
@@ -148,3 +153,4 @@ def test_a_loop_that_is_not_understood_matters_where_it_exchanges_something():
     with pytest.raises(ValueError, match=r"how often the loop 'jit\(f\)/while' runs is not under"):
         collectives(loop(then=OPAQUE))
     assert collectives(loop(then=OPAQUE, exchange="negate(%x)")) == []
+    assert instructions(loop(then=OPAQUE, exchange="negate(%x)")) == 3  # counted once

@@ -49,6 +49,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_operations_of_an_update_are_those_of_the_traced_program(name):
     parts = parts_of(**VARIANTS[name])
@@ -56,6 +57,7 @@ def test_operations_of_an_update_are_those_of_the_traced_program(name):
     assert counted == pytest.approx(traced_flops("update", parts, 24), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_lora_with_dots_makes_a_narrow_product_again():
     # Kept is y = x W + s (x A) B; the gradient of B needs x A, of rank 3: not counted.
     parts = parts_of(lora__rank=3)
@@ -121,21 +123,25 @@ def test_bytes_of_an_update():
     assert 0 <= counters < 100
 
 
-def test_a_mesh_splits_the_work():
-    # As on the TPUs of configs/gemma2_2b_math.py: 8 devices, of which 2 share a problem's samples
-    # and both run its prompt, and 2 share the model.
+def split_parts(**changes):
+    """As on the TPUs of configs/gemma2_2b_math.py: 8 devices, of which 2 share a problem's samples
+    and both run its prompt, and 2 share the model."""
     rules = {
         "vocab": "model", "embed": ("fsdp", "data"), "heads": "model", "kv_heads": "model",
         "mlp": "model", "problems": "data", "samples": "fsdp", "features": None,
     }  # fmt: skip
     mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
     layout = make_layout(mesh, rules)
-    whole = parts_of()
-    split = dataclasses.replace(
+    whole = parts_of(**changes)
+    return dataclasses.replace(
         whole,
         decoder=Decoder(whole.decoder.config, layout),
         sampling_decoder=Decoder(whole.sampling_decoder.config, layout),
     )
+
+
+def test_a_mesh_splits_the_work():
+    whole, split = parts_of(), split_parts()
     one, eighth = (work.of_phase("update", parts, 24) for parts in (whole, split))
     assert eighth["logits"].flops == one["logits"].flops / 8
     rows = 4 * 32 / 4 + 16 * 24 / 8, 4 * 32 + 16 * 24

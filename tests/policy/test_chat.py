@@ -311,11 +311,9 @@ def test_tasks_and_parts_of_mixtures_ask_by_the_template(tmp_path):
 
 
 def test_a_mixture_hands_the_template_to_its_parts(tmp_path):
-    pytest.importorskip("seqio")
     tokenizer = HuggingFaceTokenizer(str(write(tmp_path, "qwen25")))
     options = {"num_train": 3, "num_validation": 1, "num_test": 1, "template": "chat"}
     mixture = tasks.make(
-        "mixture", tokenizer=tokenizer, chat=Chat(tokenizer), rates={"arithmetic": 1.0},
-        arithmetic=options,
-    )  # fmt: skip
+        "mixture", chat=Chat(tokenizer), rates={"arithmetic": 1.0}, arithmetic=options
+    )
     assert "<|im_start|>assistant\n" in mixture.split("train")[0].prompt

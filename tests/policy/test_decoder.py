@@ -12,7 +12,7 @@ from flax import linen as nn
 from passk_jax.learner.train_state import init_params
 from passk_jax.policy import config as sizes
 from passk_jax.policy import params as params_lib
-from passk_jax.policy.decoder import Decoder, Segment, prefill, rope
+from passk_jax.policy.decoder import Decoder, Segment, prefill, rope, rotations
 from tests.policy.models import (
     LENGTH,
     LLAMA,
@@ -53,6 +53,7 @@ INGREDIENTS = {
 }
 
 
+@pytest.mark.slow
 def test_each_ingredient_matters_to_the_parity(tiny, tokens_BxL, gemma_logits):
     name = "gemma3" if tiny.qk_norm else "gemma2"
     for change in ({"sliding_window": LENGTH}, {"query_scale": 1.0}, *INGREDIENTS[name]):
@@ -89,7 +90,10 @@ def _join(past, own):
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis), *parts)
 
     return Segment(
-        kv=join(3, past.kv, own.kv),
+        kv={
+            slot: (join(-1, keys, own.kv[slot][0]), join(-2, values, own.kv[slot][1]))
+            for slot, (keys, values) in past.kv.items()
+        },
         positions=join(2, past.positions, own.positions),
         valid=join(2, past.valid, own.valid),
     )
@@ -131,9 +135,8 @@ def test_slow_rotations_are_slowed_down_further():
     # is divided by 8; the others have less than 0.1 turns and are divided by 8.
     expected = [1.0, 0.1 * (0.0814 + 0.9186 / 8), 0.01 / 8, 0.001 / 8]
     units = jnp.concatenate([jnp.eye(4), jnp.zeros((4, 4))], axis=-1)
-    turned = rope(units[None, None, None], jnp.ones((1, 1, 1)), 10_000.0, LLAMA.rope_scaling)[
-        0, 0, 0
-    ]
+    turns = rotations(jnp.ones((1, 1, 1)), 4, 10_000.0, LLAMA.rope_scaling)
+    turned = rope(units[None, None, None], turns)[0, 0, 0]
     angles = jnp.arctan2(jnp.diag(turned[:, 4:]), jnp.diag(turned[:, :4]))
     np.testing.assert_allclose(angles, expected, rtol=1e-3)
 
@@ -179,7 +182,8 @@ def test_layers_that_make_no_whole_period_are_a_stack_of_their_own():
 
 def test_all_rotations_of_gemma_3_are_slowed_down():
     units = jnp.concatenate([jnp.eye(4), jnp.zeros((4, 4))], axis=-1)
-    turned = rope(units[None, None, None], jnp.ones((1, 1, 1)), *TINY3.rope("global"))[0, 0, 0]
+    turns = rotations(jnp.ones((1, 1, 1)), 4, *TINY3.rope("global"))
+    turned = rope(units[None, None, None], turns)[0, 0, 0]
     angles = jnp.arctan2(jnp.diag(turned[:, 4:]), jnp.diag(turned[:, :4]))
     np.testing.assert_allclose(angles, [1 / 8, 0.1 / 8, 0.01 / 8, 0.001 / 8], rtol=1e-5)
     assert TINY3.rope("local_1") == (100.0, None)
@@ -197,6 +201,7 @@ def test_conversion_to_gemma_and_back_is_exact(tiny, transpose_gating, kv_heads)
     jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -205,6 +205,7 @@ def test_logits_are_those_of_transformers(config, params, tokens_BxL, expected_l
     np.testing.assert_allclose(logits, expected_logits, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_each_ingredient_matters_to_the_parity(name, config, params, tokens_BxL, expected_logits):
     for change in MODELS[name][1]:
         changed = dataclasses.replace(config, **change)
@@ -298,6 +299,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_full_size_names_and_shapes_are_those_of_transformers(name):
     config = PUBLISHED[name]

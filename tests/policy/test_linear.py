@@ -1,5 +1,7 @@
 """The product's own backward pass against jax.grad of the plain product."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,3 +62,16 @@ def test_a_bfloat16_product_with_fewer_outputs_than_inputs_runs_on_a_cpu():
     x, w = jnp.ones((4, 23, 32), jnp.bfloat16), jnp.ones((32, 16), jnp.float32)
     gradient = jax.jit(jax.grad(lambda w: jnp.sum(linear(x, w).astype(jnp.float32))))(w)
     np.testing.assert_array_equal(gradient, jnp.full((32, 16), 4 * 23.0))
+
+
+@pytest.mark.parametrize(("platform", "result"), [("cpu", "f32"), ("tpu", "bf16")])
+def test_only_on_cpus_is_a_bfloat16_product_a_float32_one_before(platform, result):
+    # On a mesh the result is summed over devices: in float32 that would send twice as much.
+    def gradients(x, w):
+        y, pull = jax.vjp(linear, x, w)
+        return y, pull(y)
+
+    x, w = jnp.ones((4, 3), jnp.bfloat16), jnp.ones((3, 5), jnp.bfloat16)
+    lowered = jax.jit(gradients).trace(x, w).lower(lowering_platforms=(platform,)).as_text()
+    found = re.findall(r"dot_general.*-> tensor<[\dx]+x(\w+)>", lowered)
+    assert found == [result] * 3

@@ -82,6 +82,28 @@ def test_what_the_gemma_package_saved_is_read(tmp_path, layout, transpose_gating
     assert_same(params_lib.load(tmp_path / "gemma", TINY, template(TINY)), big_params(TINY))
 
 
+@pytest.mark.parametrize("layout", [dict, published])
+def test_of_a_gemma_3_with_eyes_as_the_gemma_package_saves_it_the_text_part_is_read(
+    tmp_path, caplog, layout
+):
+    gm = pytest.importorskip("gemma.gm")
+    # The names are those that the package drops for `text_only`, `_checkpoint._remove_mm_params`.
+    ones = functools.partial(np.ones, dtype=np.float32)
+    tree = params_lib.to_gemma(big_params(TINY3), TINY3, transpose_gating=True)
+    tree["embedder"] |= {
+        "mm_input_projection": {"w": ones((3, TINY3.embed_dim))},
+        "mm_soft_embedding_norm": {"scale": ones(3)},
+    }
+    tree["vision_encoder"] = {"siglip_encoder": {"embedding": {"kernel": ones((2, 2, 3, 3))}}}
+    gm.ckpts.save_params(layout(tree), tmp_path / "gemma", wait_until_finished=True)
+    with caplog.at_level("INFO", "passk_jax"):
+        found = params_lib.load(tmp_path / "gemma", TINY3, template(TINY3))
+    assert_same(found, big_params(TINY3))
+    tower = "SigLiPFromPatches_0" if layout is published else "vision_encoder"
+    parts = sorted(["embedder/mm_input_projection", "embedder/mm_soft_embedding_norm", tower])
+    assert f"not read: 3 tensors of {', '.join(parts)}" in caplog.text
+
+
 @pytest.mark.parametrize("kv_heads", [2, 4])
 @pytest.mark.parametrize("convert", [lambda params: params, BFLOAT16])
 def test_the_gemma_package_reads_what_is_saved(tmp_path, kv_heads, convert):
@@ -625,10 +647,11 @@ def test_eight_devices_get_what_one_gets_tensor_by_tensor(tmp_path):
             assert row["peak"] < 9e6, row
 
 
-def test_weights_that_are_not_finite_are_a_warning(damaged, caplog):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_a_warning(value, damaged, caplog):
     file = damaged / "huggingface" / "model.safetensors"
     data = bytearray(file.read_bytes())
-    data[-4:] = np.float32(np.nan).tobytes()
+    data[-4:] = np.float32(value).tobytes()
     file.write_bytes(data)
     params_lib.load(file.parent, TINY, template(TINY))
     assert "1 of " in caplog.text and "not finite" in caplog.text

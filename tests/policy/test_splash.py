@@ -37,7 +37,8 @@ def interpreted():
 def group(prompt, length, seed=0):
     """Two problems of two samples, two heads of two; half of the second one's prompt is padding."""
     keys = jax.random.split(jax.random.key(seed), 6)
-    shapes = [(2, 2, length, 2, 2, 16), *[(2, 2, length, 2, 16)] * 2, *[(2, prompt, 2, 16)] * 2]
+    shapes = [(2, 2, length, 2, 2, 16), (2, 2, 2, 16, length), (2, 2, 2, length, 16)]
+    shapes += [(2, 2, 16, prompt), (2, 2, prompt, 16)]
     arrays = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=False)]
     mask = jnp.arange(prompt) >= jnp.array([[0], [prompt // 2]])
     positions = jnp.sum(mask, -1)[:, None, None] + jnp.arange(length)
@@ -257,8 +258,10 @@ def array(spec, shape, dtype=jnp.bfloat16):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 
 q = array(("data", "samples", None, "model"), (1, 8, 1024, 4, 2, 256))
-k = array(("data", "samples", None, "model"), (1, 8, 1024, 4, 256))
-prompt_k = array(("data", None, "model"), (1, 511, 4, 256))
+k = array(("data", "samples", "model"), (1, 8, 4, 256, 1024))
+v = array(("data", "samples", "model"), (1, 8, 4, 1024, 256))
+prompt_k = array(("data", "model"), (1, 4, 256, 511))
+prompt_v = array(("data", "model"), (1, 4, 511, 256))
 mask, valid = array(("data",), (1, 511), bool), array(("data", "samples"), (1, 8, 1024), bool)
 
 def both(q, k, v, prompt_k, prompt_v, mask, valid, cotangent):
@@ -271,7 +274,7 @@ def both(q, k, v, prompt_k, prompt_v, mask, valid, cotangent):
     out, pull = jax.vjp(attend, q, k, v, prompt_k, prompt_v)
     return out, pull(cotangent)
 
-compiled = jax.jit(both).lower(q, k, k, prompt_k, prompt_k, mask, valid, q).compile()
+compiled = jax.jit(both).lower(q, k, v, prompt_k, prompt_v, mask, valid, q).compile()
 memory = compiled.memory_analysis()
 print(compiled.as_text().count('custom_call_target="tpu_custom_call"'),
       memory.peak_memory_in_bytes - memory.argument_size_in_bytes - memory.output_size_in_bytes)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,13 @@ from passk_jax.rollout.sampler import (
     SamplingConfig,
     _draw,
     _no_tokens,
+    _unrolls,
     _with_room,
-    keep_most_probable,
     sample,
     trimmed,
     without_truncated,
 )
-from tests.policy.models import LLAMA, QWEN, big_params, on_a_mesh, splits, whole_logits
+from tests.policy.models import LLAMA, QWEN, TINY3, big_params, on_a_mesh, splits, whole_logits
 
 VOCAB, EOS, PAD = 13, 3, 0
 CONFIG = DecoderConfig(
@@ -107,8 +108,10 @@ def naive(params, prompts, key, temperature):
             for t in range(LENGTH):
                 padded = jnp.array(ids + [PAD] * (16 - len(ids)))
                 logits = next_logits(params, padded, len(ids))
-                noise = jax.random.gumbel(jax.random.fold_in(own, t), (VOCAB,))
-                token = int(jnp.argmax(logits / temperature + noise))
+                # 13 is prime, so each id is a block of its own, which the first number chooses.
+                uniform = jax.random.uniform(jax.random.fold_in(own, t), (2,))[0]
+                shares = np.cumsum(jax.nn.softmax(logits / temperature))
+                token = int(np.searchsorted(shares, uniform, side="right"))
                 row.append(token)
                 row_logp.append(float(jax.nn.log_softmax(logits / temperature)[token]))
                 ids.append(token)
@@ -232,16 +235,59 @@ def test_room_that_grows_changes_nothing(params):
     np.testing.assert_allclose(grown.policy_logp, whole.policy_logp, atol=1e-5)
 
 
+def test_without_buckets_the_room_of_an_unrolled_policy_grows_by_doubling(params):
+    def loops(length, **settings):
+        lowered = sample.lower(
+            params, pad(PROMPTS, 6), jax.random.key(0), 1.0, decoder=DECODER, num_samples=2,
+            config=SamplingConfig(length, **settings), stop_ids=(EOS,), pad_id=PAD,
+        )  # fmt: skip
+        return {int(n) for n in re.findall(r"until_(\d+)", lowered.as_text(debug_info=True))}
+
+    assert loops(1000) == {256, 512, 1000}
+    assert loops(256) == loops(256, unroll_layers=False) == {256}
+    assert loops(1000, unroll_layers=False) == {1000}
+    assert loops(1000, response_buckets=(300,)) == {300, 1000}
+
+
+# TINY3 has two periods of three layers, and then a rest of two. Axes of size 1 are left out.
+@pytest.mark.parametrize(
+    ("config", "prompts"),
+    [(CONFIG, PROMPTS), (TINY3, PROMPTS), (dataclasses.replace(CONFIG, num_kv_heads=1), [[5, 6]])],
+)
+def test_layers_one_by_one_are_the_same_policy(config, prompts):
+    config = dataclasses.replace(config, vocab_size=VOCAB)
+    arguments = {"stop_ids": (EOS,), "pad_id": PAD, "num_samples": SAMPLES}
+    scanned, unrolled = (
+        sample(
+            big_params(config), pad(prompts, 6), jax.random.key(0), 1.0,
+            decoder=Decoder(config), **arguments,
+            config=SamplingConfig(LENGTH, response_buckets=(2,), unroll_layers=each),
+        )
+        for each in (False, True)
+    )  # fmt: skip
+    np.testing.assert_array_equal(unrolled.tokens, scanned.tokens)
+    np.testing.assert_allclose(unrolled.policy_logp, scanned.policy_logp, atol=1e-4)
+
+
+def test_layers_are_compiled_one_by_one_where_the_devices_are_cpus(monkeypatch):
+    assert _unrolls(DECODER, SamplingConfig(1))
+    assert not _unrolls(DECODER, SamplingConfig(1, unroll_layers=False))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not _unrolls(DECODER, SamplingConfig(1))
+    assert _unrolls(DECODER, SamplingConfig(1, unroll_layers=True))
+    assert not _unrolls(on_a_mesh(CONFIG), SamplingConfig(1))  # of no devices
+
+
 def test_local_layers_keep_what_their_window_sees(params):
     # Of a window of 4 the token that looks is one: 3 of the prompt's 9 columns, 3 of 8 slots.
     prompts = pad(PROMPTS, 9)
     run = jax.jit(lambda params, *prompts: prefill(DECODER, {"params": params}, *prompts))
     prefix = run(params, prompts.tokens, prompts.mask)
-    columns = {kind: keys.shape[2] for kind, (keys, _) in prefix.kv.items()}
+    columns = {kind: values.shape[3] for kind, (_, values) in prefix.kv.items()}
     assert columns == {"local": 3, "global": 9}
     np.testing.assert_array_equal(prefix.positions["local"][0], [2, 3, 4])
     room = _with_room(_no_tokens(prefix, SAMPLES), DECODER, LENGTH)
-    slots = {kind: keys.shape[3] for kind, (keys, _) in room.items()}
+    slots = {kind: values.shape[4] for kind, (_, values) in room.items()}
     assert slots == {"local": 3, "global": LENGTH}
 
 
@@ -255,28 +301,12 @@ def test_on_a_mesh_each_device_has_its_problems_samples_and_heads():
     found = splits(draw, params, pad([*PROMPTS, [5]], 6), jax.random.key(0), 1.0)
     # Of 4 problems, 4 samples, 2 heads of width 8: keys and values with room for 2, 3 and 8 tokens.
     for room in (2, 3, 8):
-        kv = (f"float32[1,4,4,{room},2,8]", (None, "data", "fsdp", None, "model", None))
-        assert kv in found
-    assert ("float32[4,4,14]", ("data", "fsdp", "model")) in found  # a token's logits
+        for shape in (f"8,{room}", f"{room},8"):
+            kv = (f"float32[1,4,4,2,{shape}]", (None, "data", "fsdp", "model", None, None))
+            assert kv in found
+    assert ("float32[14,4,4]", ("model", "data", "fsdp")) in found  # a token's logits
     for kind in ("int32", "bool", "float32"):  # what comes out
         assert (f"{kind}[4,4,8]", ("data", "fsdp", None)) in found
-
-
-def test_top_k_and_top_p_cut_where_they_say():
-    # Probabilities 0.5, 0.25, 0.125, 0.125.
-    logits = jnp.log(jnp.array([0.125, 0.5, 0.25, 0.125]))
-    kept = lambda **kw: np.isfinite(keep_most_probable(logits, **kw)).tolist()  # noqa: E731
-    assert kept(top_k=2, top_p=None) == [False, True, True, False]
-    assert kept(top_k=9, top_p=None) == [True] * 4
-    # 0.5 does not reach 0.6, 0.5 + 0.25 does.
-    assert kept(top_k=None, top_p=0.6) == [False, True, True, False]
-    assert kept(top_k=None, top_p=0.4) == [False, True, False, False]
-    # 0.5 and 0.75, exact in binary, are reached by the first and by the first two, to the last bit.
-    assert jax.nn.softmax(logits).tolist() == [0.125, 0.5, 0.25, 0.125]
-    assert kept(top_k=None, top_p=0.5) == [False, True, False, False]
-    assert kept(top_k=None, top_p=0.75) == [False, True, True, False]
-    assert kept(top_k=None, top_p=1.0) == [True] * 4
-    assert kept(top_k=1, top_p=0.9) == [False, True, False, False]
 
 
 def test_top_k_samples_only_those_and_says_both_probabilities(params):
@@ -318,25 +348,12 @@ def test_settings_out_of_range_are_refused(change, message):
     SamplingConfig(max_response_tokens=3, response_buckets=(1, 2))
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(2, None), (5, None), (None, 0.53), (6, 0.81)])
-def test_of_equal_logits_no_more_stay_than_are_asked_for(top_k, top_p):
-    """The definition: the first k of a stable sort, then the first that reach top_p."""
-    rng = np.random.default_rng(0)
-    logits = np.concatenate([np.zeros((1, 12)), rng.integers(0, 3, (40, 12))]).astype(np.float32)
-    kept = np.isfinite(keep_most_probable(jnp.asarray(logits), top_k, top_p))
-    for row, found in zip(logits.astype(np.float64), kept, strict=True):
-        order = np.argsort(-row, kind="stable")[:top_k]
-        p = np.exp(row[order]) / np.exp(row[order]).sum()
-        count = len(order) if top_p is None else int(np.sum(np.cumsum(p) - p < top_p))
-        assert set(np.flatnonzero(found)) == set(order[:count])
-
-
 def test_ids_that_the_tokenizer_lacks_are_never_drawn():
     logits = jnp.zeros((1, 1, VOCAB)).at[..., 9:].set(5.0).at[..., 4].set(1.0)
     keys = jax.random.split(jax.random.key(0), (500, 1))
     for temperature in (0.0, 1.0):
         token, logp, policy_logp = _draw(
-            keys, 0, jnp.tile(logits, (500, 1, 1)), temperature, SamplingConfig(4, num_tokens=9)
+            keys, 0, jnp.tile(logits.T, (1, 500, 1)), temperature, SamplingConfig(4, num_tokens=9)
         )
         assert set(np.ravel(token)) == ({4} if temperature == 0 else set(range(9)))
     drawn = jax.nn.log_softmax(logits[0, 0, :9])

@@ -183,10 +183,15 @@ def test_another_task_drops_the_former_ones_options_and_takes_its_own():
     config = default.get_config()
     options = [("task.options.train_files", "('a.jsonl', 'b.jsonl')"), ("task.name", "math")]
     overrides.apply(config, options)
-    assert config.task.to_dict() == {
-        "name": "math",
-        "options": {"train_files": ("a.jsonl", "b.jsonl")},
-    }
+    assert config.task.name == "math"
+    assert config.task.options.to_dict() == {"train_files": ("a.jsonl", "b.jsonl")}
+    taught = config.warm_start.task
+    for name in ("maze", "arc"):
+        options = [("warm_start.task.options.sizes", name), ("warm_start.task.name", name)]
+        overrides.apply(config, options)
+        assert (taught.name, taught.options.to_dict()) == (name, {"sizes": name})
+    overrides.apply(config, [("warm_start.task.name", "qa")])
+    assert not taught.options and config.task.options.train_files
     overrides.apply(config, [("task.name", "math"), ("task.options.part.max_n", "3")])
     assert config.task.options.to_dict()["part"] == {"max_n": 3}
     assert config.task.options.train_files
@@ -243,7 +248,7 @@ WRONG = [
     ("T --config.estimator.kk=3", "Did you mean --config.estimator.k?"),
     ("T --config.learning_rate=3", "Did you mean --config.optimizer.learning_rate?"),
     ("T --config.estimator.k.x=3", "--config.estimator.k.x: there is no such key"),
-    ("T --config.estimator=3", "this is a section, with the keys base, "),
+    ("T --config.estimator=3", "this is a section, with the keys alpha, base, "),
     ("T --config.estimator.k=17", "17"),
     ("T --config.estimator.k=eight", "eight"),
     ("T --config.estimator.name=slo", "did you mean 'sloo'"),

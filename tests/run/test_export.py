@@ -29,6 +29,7 @@ def trained(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["huggingface", "gemma", "orbax"])
 def test_another_run_begins_with_what_was_exported(trained, tmp_path, file_format):
     out = tmp_path / "exported"

@@ -31,9 +31,9 @@ def groups(first, rewards_PxN, width=3):
         policy_logp=of(shape, jnp.float32),
     )
     names = [[f"{index}.{i}" for i in range(n)] for index in indices]
-    return Groups(
-        indices, rollout, Scores(rewards_PxN, rewards_PxN > 0, rewards_PxN == 0.25, names, names)
-    )
+    parts = [[{"length": i + 0.0} for i in range(n)]] * len(indices)
+    scores = Scores(rewards_PxN, rewards_PxN > 0, names, names, names, parts)
+    return Groups(indices, rollout, scores)
 
 
 def test_silent_groups_are_replaced_by_others_that_are_not():
@@ -46,7 +46,7 @@ def test_silent_groups_are_replaced_by_others_that_are_not():
         if array.dtype != bool:
             assert (np.asarray(array).reshape(4, -1) == refilled.indices[:, None]).all()
     np.testing.assert_array_equal(refilled.scores.rewards_PxN[[0, 3]], [[0, 1], [0.5, 0.25]])
-    assert np.argwhere(refilled.scores.failed_PxN).tolist() == [[3, 1]]
+    assert refilled.scores.errors[3] == ["13.0", "13.1"]
     assert [row[0] for row in refilled.scores.texts] == ["10.0", "1.0", "2.0", "13.0"]
     assert batch.refilled(groups(20, [[0, 0], [0, 1], [0, 0], [1, 1]])).indices.tolist() == [
         21, 1, 2, 3

@@ -88,8 +88,8 @@ def test_a_run_writes_what_it_promises(whole_run):
     step = rows[6]
     for name in ("pass@1_n4", "pass@2_n4", "pass@4_n4", "reward_mean", "cumulative_solve_rate",
                  "entropy", "response_tokens", "distinct@4_n4", "majority@4_n4",
-                 "wrong_answer_entropy_n4", "groups_all_right", "groups_all_wrong",
-                 "gradient_norm", "loss", "k", "learning_rate"):  # fmt: skip
+                 "wrong_answer_entropy_n4", "unique_wrong_share_n4", "groups_all_right",
+                 "groups_all_wrong", "gradient_norm", "loss", "k", "learning_rate"):  # fmt: skip
         assert np.isfinite(step[f"train/{name}"]), name
     assert step["train/samples_drawn"] == 4 * 4
     assert "train/pass@8_n4" not in step  # four samples say nothing about pass@8
@@ -350,8 +350,8 @@ def test_a_run_stops_after_so_many_skipped_steps_in_a_row_and_names_the_first_fi
 
 def test_an_evaluation_counts_what_could_not_be_scored(monkeypatch):
     none, nothing = [[None] * 4] * 2, lambda *_: None
-    failed = np.array([[0, 1, 0, 1], [1, 0, 0, 0]], bool)
-    scores = Scores(np.zeros((2, 4)), np.zeros((2, 4), bool), failed, none, none)
+    errors = [[(None, None)] * 4, [("died", "the worker died")] * 3 + [("timed_out", "late")]]
+    scores = Scores(np.zeros((2, 4)), np.zeros((2, 4), bool), none, none, errors, none)
     monkeypatch.setattr(loop_lib, "sample_and_score", lambda *_, **__: scores)
     loop = types.SimpleNamespace(
         config=tiny_config(),
@@ -363,7 +363,10 @@ def test_an_evaluation_counts_what_could_not_be_scored(monkeypatch):
         writer=types.SimpleNamespace(write_evaluation=nothing, write_samples=nothing),
         _held_out_value=nothing,
     )
-    assert Loop._evaluate(loop)["eval/scoring_errors"] == 3
+    metrics = Loop._evaluate(loop)
+    assert metrics["eval/scoring_errors/died"] == 3 / 8
+    assert metrics["eval/scoring_errors/timed_out"] == 1 / 8
+    assert metrics["eval/scoring_errors/other"] == 0
 
 
 @pytest.mark.slow
@@ -496,7 +499,7 @@ def test_evaluate_scores_a_checkpoint(whole_run, tmp_path):
     assert figures["step"] == 6 and figures["num_problems"] == 10
     rows = {(row["temperature"], row["metric"]): row for row in figures["results"]}
     by_k = [f"{name}@{k}_n4" for name in ("pass", "distinct", "majority") for k in (1, 4)]
-    names = [*by_k, "wrong_answer_entropy_n4"]
+    names = [*by_k, "wrong_answer_entropy_n4", "unique_wrong_share_n4"]
     assert list(rows) == [(temperature, name) for temperature in (0, 1) for name in names]
     # Greedy samples are all alike.
     assert rows[0, "pass@1_n4"]["estimate"] == rows[0, "pass@4_n4"]["estimate"]

@@ -2,11 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -19,7 +14,7 @@ from passk_jax.run.loop import train
 from passk_jax.run.model import resolved
 from passk_jax.run.parts import build, build_policy
 from tests.policy.models import LLAMA, QWEN3, TINY, TINY3, big_params
-from tests.tiny import ROOT, default, environment, tiny_config
+from tests.tiny import default, tiny_config
 
 
 def folder_of(path, model, **settings):
@@ -178,99 +173,3 @@ def test_settings_there_and_back(model):
     assert from_settings(settings | run, None) == model
     scaled = dataclasses.replace(model, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16))
     assert from_settings(to_settings(scaled) | run, None) == scaled
-
-
-# The hub, as its server answers: https://huggingface.co/docs/hub/api.
-
-SHA = "0123456789abcdef0123456789abcdef01234567"
-FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"weights", "x.bin": b"x"}
-
-
-class Hub(BaseHTTPRequestHandler):
-    asked: list = []  # noqa: RUF012
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.answer(head=True)
-
-    def do_GET(self):
-        self.answer()
-
-    def answer(self, head=False):
-        self.asked.append((self.path, self.headers.get("authorization")))
-        headers, status, body = {}, 200, b""
-        if "/api/models/org/gated" in self.path:
-            status, headers = 403, {"X-Error-Code": "GatedRepo"}
-        elif "/api/models/org/none" in self.path:
-            status, headers = 404, {"X-Error-Code": "RepoNotFound"}
-        elif "/api/models/org/name/revision/v9" in self.path:
-            status, headers = 404, {"X-Error-Code": "RevisionNotFound"}
-        elif "/api/models/org/name/tree" in self.path:
-            rows = [
-                {"type": "file", "path": name, "size": len(data), "oid": name}
-                for name, data in FILES.items()
-            ]
-            body = json.dumps(rows).encode()
-        elif "/api/models/org/name" in self.path:
-            names = [{"rfilename": name} for name in FILES]
-            body = json.dumps({"id": "org/name", "sha": SHA, "siblings": names}).encode()
-        elif (name := self.path.rpartition("/")[2]) not in FILES:
-            status = 404
-        else:
-            body = FILES[name]
-            headers = {"ETag": f'"{len(body)}{self.path[-4:]}"', "X-Repo-Commit": SHA}
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": len(body)}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        if not head:
-            self.wfile.write(body)
-
-
-FETCH = """
-import os, sys
-from passk_jax.errors import ConfigError
-from passk_jax.policy import hub
-for place in sys.argv[1:]:
-    try:
-        print(sorted(os.listdir(hub.local(place.lstrip("+"), weights="+" in place))))
-    except ConfigError as error:
-        print(error)
-"""
-
-
-def fetch(url, cache, *places, **env):
-    env = environment() | {"HF_ENDPOINT": url, "HF_HOME": str(cache), "HF_TOKEN": "mine", **env}
-    args = [sys.executable, "-c", FETCH, *places]
-    done = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_a_model_of_the_hub(tmp_path):
-    pytest.importorskip("huggingface_hub")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        small, whole, gated, none, revision, wrong = fetch(
-            url, tmp_path,
-            "hf://org/name", "+hf://org/name@main", "hf://org/gated", "hf://org/none",
-            "hf://org/name@v9", "hf://name",
-        )  # fmt: skip
-        server.shutdown()
-    assert small == "['config.json']"
-    assert whole == "['config.json', 'model.safetensors']"
-    assert ("Bearer mine") in {token for _, token in Hub.asked}
-    assert gated == (
-        "'hf://org/gated' is gated: accept its terms on its page, and set HF_TOKEN to your token"
-    )
-    assert none.startswith("'hf://org/none': there is no such model, or it is private")
-    assert revision == "'hf://org/name@v9': the model has no such revision"
-    assert wrong.startswith("'hf://name' is no name: write hf://org/name")
-    # Without the network: what is in the cache is there, and nothing else is.
-    there, other = fetch(url, tmp_path, "+hf://org/name@main", "hf://org/other")
-    assert there == whole
-    assert other.startswith("'hf://org/other' is not in the cache of this machine and cannot be")
-    assert os.linesep not in other

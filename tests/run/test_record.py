@@ -11,7 +11,7 @@ import pytest
 
 from passk_jax.errors import ConfigError
 from passk_jax.learner.checkpoint import Checkpoints
-from passk_jax.run import evaluation, export, record, workdir
+from passk_jax.run import digests, evaluation, export, record, workdir
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import build
 from passk_jax.tracking import Writer, read_arms, read_rows, solve_record
@@ -91,10 +91,10 @@ def test_other_problems_under_the_same_command_are_refused(tmp_path):
 
 def test_a_changed_answer_and_another_order_are_other_problems():
     one = {"train": {"a": "1", "b": "2"}, "test": {"c": "3"}}
-    assert record.other_problems(one, one) == []
-    changed = record.other_problems(one, one | {"train": {"a": "1", "b": "9"}})
+    assert digests.other_problems(one, one) == []
+    changed = digests.other_problems(one, one | {"train": {"a": "1", "b": "9"}})
     assert changed == ["  train: 2 problems there, 2 here: 1 have another content ('b')"]
-    turned = record.other_problems(one, one | {"train": {"b": "2", "a": "1"}})
+    turned = digests.other_problems(one, one | {"train": {"b": "2", "a": "1"}})
     assert turned == ["  train: 2 problems there, 2 here: the same ones in another order"]
 
 
@@ -108,15 +108,15 @@ def test_a_digest_sees_whatever_a_run_sees_of_a_problem():
         "worked_example": "two",
         "part": Part("x", 1.0),
     }
-    known = record.digests([Problem(id="a", **base)])["a"]
-    assert known == record.digests([Problem(id="b", **base)])["b"]
+    known = digests.of_problems([Problem(id="a", **base)])["a"]
+    assert known == digests.of_problems([Problem(id="b", **base)])["b"]
     for name, value in other.items():
-        assert record.digests([Problem(id="a", **base | {name: value})])["a"] != known, name
+        assert digests.of_problems([Problem(id="a", **base | {name: value})])["a"] != known, name
 
     class Opaque:  # whose repr has an address
         pass
 
-    assert record.digest(Opaque()) == record.digest(Opaque())
+    assert digests.digest(Opaque()) == digests.digest(Opaque())
 
 
 def test_a_run_is_raised_and_seen_otherwise_and_this_is_recorded(run):
@@ -421,8 +421,9 @@ def test_a_run_of_no_steps_has_a_checkpoint(tmp_path):
 
 
 def test_a_figure_that_there_is_not_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"keep_best = 'eval/pass@16_n16': .* eval/pass@4_n4"):
-        train(short(keep_best="eval/pass@16_n16"), tmp_path)
+    known = r"eval/pass@3_n4, eval/pass@4_n4, eval/distinct@3_n4"
+    with pytest.raises(ConfigError, match=rf"keep_best = 'eval/pass@16_n16': .* {known}"):
+        train(short(keep_best="eval/pass@16_n16", figure_ks=(3, 4)), tmp_path)
 
 
 def test_a_run_ends_when_nothing_new_is_solved(tmp_path, capsys):

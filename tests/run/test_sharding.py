@@ -25,8 +25,8 @@ from tests.tiny import tiny_config
 def refilled(parts, params, rollout):
     # The last three groups say nothing: those of other problems take their places.
     def scored(rollout, rewards):
-        texts = [[""] * 4] * 8
-        scores = Scores(rewards, rewards > 0, rewards > 9, texts, texts)
+        texts, parts = [[""] * 4] * 8, [[None] * 4] * 8
+        scores = Scores(rewards, rewards > 0, texts, texts, texts, parts)
         return Groups(np.arange(8), rollout, scores)
 
     more = sample(parts, params, parts.task.split("train")[8:16], jax.random.key(3))
@@ -37,10 +37,10 @@ def refilled(parts, params, rollout):
     return groups.rollout
 
 changes = json.loads(sys.argv[1])
-parts = build(tiny_config(
+parts = build(tiny_config(**dict(
     prompts_per_step=8, evaluation__prompts_per_batch=8, policy__num_heads=8,
     policy__num_kv_heads=2, policy__sliding_window=6, objective__kl_coefficient=0.1,
-    logprob_chunk_tokens=64, **changes))
+    logprob_chunk_tokens=64) | changes))
 layout = parts.decoder.layout
 state = init_state(parts.decoder, parts.optimizer, 0, keep_reference=True)
 state = state.replace(frozen=base(parts))
@@ -48,6 +48,8 @@ problems = parts.task.split("train")[:8]
 params = parts.sampling_params(state.variables())
 rollout = sample(parts, params, problems, jax.random.key(1))
 rewards = np.arange(32, dtype=np.float32).reshape(8, 4) % 5
+if parts.weighted_only:  # 7 of the 32 samples have a weight
+    rewards = np.float32(rewards == 4)
 rollout = refilled(parts, params, rollout)
 advantages = parts.transform(rewards, rollout, jax.random.key(2), 0)
 split = [{name for x in jax.tree.leaves(tree) for part in x.sharding.spec if part
@@ -62,7 +64,7 @@ print(json.dumps({
     "figures": {name: float(value) for name, value in figures.items()},
     "params": [np.asarray(x).ravel()[:50].tolist() for x in jax.tree.leaves(state.params)],
     "split": [sorted(names) for names in split],
-    "kv_heads": prefix.kv["global"][0].shape[-2],
+    "kv_heads": prefix.kv["global"][0].shape[-3],
 }))
 """
 
@@ -125,6 +127,12 @@ SAMPLES_TOO = {
         (
             (2, 2, 2),
             SAMPLES_TOO | {"objective__minibatches": 2, "objective__epochs": 2},
+            [["fsdp", "model"], ["model"], ["data", "fsdp"]],
+        ),
+        (
+            (2, 2, 2),
+            {"update_weighted_only": True, "objective__kl_coefficient": None}
+            | {"objective__minibatches": 2, "objective__epochs": 2},
             [["fsdp", "model"], ["model"], ["data", "fsdp"]],
         ),
         ((2, 2, 2), LORA, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),

@@ -158,16 +158,28 @@ def test_the_update_is_of_the_policy_at_the_temperature_that_was_sampled_from(te
 
 
 def test_the_parts_of_a_step_are_timed_and_counted():
-    parts, run = begin()
+    parts, run = begin(figure_ks=(1, 3, 4))
     ((_, step),) = steps(parts, run, 1)
     metrics, mask = step.metrics, np.asarray(step.groups.rollout.mask)
     assert metrics["train/response_tokens"] == mask.sum() / 16
     ended = (np.asarray(step.groups.rollout.tokens) == parts.tokenizer.eos_id) & mask
     assert metrics["train/truncated"] == 1 - ended.any(axis=-1).mean()
-    assert metrics["train/pass@1_n4"] == 0.25 and metrics["train/pass@4_n4"] == 1.0
+    found = {key: each for key, each in metrics.items() if key.startswith("train/pass@")}
+    assert found == {"train/pass@1_n4": 0.25, "train/pass@3_n4": 0.75, "train/pass@4_n4": 1.0}
     sampling = mask.sum() / metrics["train/sampling_tokens_per_s"]
     assert sampling == pytest.approx(metrics["train/sampling_time_s"])
     assert 0 < metrics["train/scoring_time_s"] + sampling < metrics["train/step_time_s"]
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_cosine_with_the_gradient_of_pass_at_1_every_so_many_steps(k):
+    parts, run = begin(gradient_cosine_every_steps=2, estimator__k=k)
+    (_, first), (_, second) = steps(parts, run, 2)
+    name = "train/gradient_cosine_pass1"
+    assert name not in first.metrics
+    # At k = 1 the two gradients are one. At k = 4 failures weigh 0, and not -1/3.
+    found = float(second.metrics[name])
+    assert found == pytest.approx(1.0, abs=1e-5) if k == 1 else 0 < found < 0.99
 
 
 def test_completions_that_could_not_be_scored_are_counted_and_named(caplog):
@@ -186,8 +198,15 @@ def test_completions_that_could_not_be_scored_are_counted_and_named(caplog):
     ((_, step),) = steps(parts, run, 1)
     ids = [parts.problems[i].id for i in parts.order.batch(0, 8, run.solve_record.last_rate)]
     wanted = sum(each in silent for each in ids)  # one of four completions each
-    assert 0 < wanted < 8 and step.metrics["train/scoring_errors"] == wanted
+    assert 0 < wanted < 8
     assert "could not be scored, and count as wrong: the worker died" in caplog.text
+    rate = wanted / step.scores.rewards_PxN.size
+    assert step.metrics["train/scoring_errors/other"] == rate
+    assert step.metrics["train/scoring_errors/died"] == 0
+    assert {pair for row in step.scores.errors for pair in map(tuple, row)} == {
+        ("other", "the worker died"),
+        (None, None),
+    }
 
 
 def test_texts_are_kept_of_as_many_problems_as_are_asked_for():
@@ -199,3 +218,40 @@ def test_texts_are_kept_of_as_many_problems_as_are_asked_for():
             problem < kept for problem in range(4)
         ]
         parts, run = begin()
+
+
+def test_an_estimator_sees_the_final_answers():
+    # The stub's answers are "0", "1", "2", ... for all samples: the three wrong ones all differ.
+    parts, run = begin(estimator__name="edas", estimator__k=None)
+    _, step = train_step(parts, run)
+    expected = np.tile(np.sqrt([3, *[1 / 3] * 3]) * [1, -1, -1, -1], (4, 1))  # grpo's
+    np.testing.assert_allclose(step.advantages_PxN, expected, rtol=1e-5)
+    answers = step.groups.scores
+    same = dataclasses.replace(answers, final_answers=[["7", "1", "1", "1"]] * 4)
+    groups = dataclasses.replace(step.groups, scores=same)
+    more = parts.transformation.beside_rewards(groups, run.solve_record, 0)
+    assert more["answers"].tolist() == [[0, 1, 1, 1]] * 4
+    found = parts.transform(same.rewards_PxN, groups.rollout, jax.random.key(0), 0, more)
+    expected[:, 1:] *= 1.2  # one wrong answer alone
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_estimator_remembers_earlier_steps_and_not_its_own_samples():
+    # sloo_posterior of (1, 0, 0, 0) at k = 2: delta is 2 for the success, 4/3 for a failure.
+    parts, run = begin(
+        estimator__name="sloo_posterior", estimator__k=2, estimator__alpha=1.0, estimator__beta=2.0,
+        estimator__history_decay=0.5,
+    )  # fmt: skip
+    run, first = train_step(parts, run)
+    # Nothing is known: the expected rates are (0 + 1) / (3 + 3) and (1 + 1) / 6. With the group's
+    # own samples in the history they would be 2/10 and 3/10.
+    expected = [2 * 5 / 6, *[-4 / 3 * 2 / 6] * 3]
+    np.testing.assert_allclose(first.advantages_PxN, np.tile(expected, (4, 1)), rtol=1e-6)
+    everywhere = np.arange(len(parts.problems))
+    record = solve_record.update(
+        solve_record.empty(len(everywhere)), everywhere, np.tile(ONE_RIGHT, (len(everywhere), 1)), 1
+    )
+    _, second = train_step(parts, dataclasses.replace(run, solve_record=record))
+    # Each was seen one step ago: 4 samples count 2, one success a half.
+    expected = [2 * (1 - 1.5 / 8), *[-4 / 3 * 2.5 / 8] * 3]
+    np.testing.assert_allclose(second.advantages_PxN, np.tile(expected, (4, 1)), rtol=1e-6)

@@ -99,12 +99,17 @@ with workdir.hold(epath.Path("gs://bucket/runs/x"), tiny_config(), {}) as files:
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=env, text=True,
                                stdin=subprocess.PIPE)  # fmt: skip
     there = "bucket/runs/x/metrics.jsonl"
-    for lines in ("1\n", "1\n2\n"):
-        process.stdin.write(lines[-2:])
+    lines = [f"{i}" * 1000 + "\n" for i in range(5)]
+    for i, line in enumerate(lines):
+        process.stdin.write(line)
         process.stdin.flush()
-        wait_for(process, lambda want=lines: objects.get(there) == want.encode())
+        wait_for(process, lambda i=i: objects.get(there) == "".join(lines[: i + 1]).encode())
     process.communicate()
     assert process.returncode == 0
+    assert not [key for key in objects if key.endswith(".part")]
+    # No more is sent than was written, but for the names in the requests.
+    sizes = [size for name, size in objects.sent if "metrics.jsonl" in (name or "")]
+    assert sizes and max(sizes) < 2000, objects.sent
 
 
 @pytest.mark.slow
@@ -157,6 +162,44 @@ def test_only_what_has_changed_is_copied(tmp_path):
     (here / "metrics.jsonl").write_text("1\n")
     files.publish()
     assert (there / "metrics.jsonl").read_text() == "1\n"
+
+
+def test_of_what_grows_only_the_new_lines_are_sent(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    files = workdir._Copied(here, epath.Path(there), None)
+    growing, other = (here / name for name in ("metrics.jsonl", "problems.csv"))
+
+    def publish(text):
+        growing.write_text(text)
+        other.write_text(text)
+        files.publish()
+
+    publish("1\n2\n")
+    for name in ("metrics.jsonl", "problems.csv"):  # of the same size, to see what is sent again
+        (there / name).write_text("x\ny\n")
+    publish("1\n2\n3\n")
+    assert (there / "metrics.jsonl").read_text() == "x\ny\n3\n"
+    assert (there / "problems.csv").read_text() == "1\n2\n3\n"
+    publish("1\n2\n3\n4\n")
+    assert (there / "metrics.jsonl").read_text() == "x\ny\n3\n4\n"
+    publish("1\n2\n5\n6\n7\n")  # cut back, and longer again than it was
+    assert (there / "metrics.jsonl").read_text() == "1\n2\n5\n6\n7\n"
+    publish("1\n")
+    assert (there / "metrics.jsonl").read_text() == "1\n"
+    # Somebody changed the file there.
+    (there / "metrics.jsonl").write_text("1\n2\n")
+    publish("1\n8\n")
+    assert (there / "metrics.jsonl").read_text() == "1\n8\n"
+    # A run that goes on adds to what it has fetched.
+    (here / "samples.jsonl").write_text("a\n")
+    files.publish()
+    again = workdir._Copied(tmp_path / "here", epath.Path(there), None)
+    (there / "samples.jsonl").write_text("z\n")
+    (here / "samples.jsonl").write_text("a\nb\n")
+    again.publish()
+    assert (there / "samples.jsonl").read_text() == "z\nb\n"
 
 
 def test_what_grows_is_copied_every_so_often(tmp_path, monkeypatch, caplog):

@@ -19,6 +19,10 @@ def item(what, value=0.0, marker=None):
     if what == "hang":
         while True:
             pass
+    elif what == "work":
+        end = time.process_time() + value
+        while time.process_time() < end:
+            pass
     elif what == "sleep":
         time.sleep(60)
     elif what == "nap":

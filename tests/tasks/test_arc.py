@@ -51,7 +51,7 @@ def test_problem_in_full(tmp_path):
         "Test input:\n012\n345\n\n"
         "Give the output grid as rows of digits between <answer> and </answer>.\n"
     )
-    assert problem.reference == (("210", "543"),)
+    assert problem.reference == ((("012", "345"), ("210", "543")),)
     assert problem.worked_example == "<answer>\n210\n543\n</answer>"
 
 
@@ -88,7 +88,33 @@ A, B = ("01", "23"), ("45",)
         ("The answer is 01.", []),
         ("0 1 23", []),  # 23 is no cell
         ("0, 1 2", []),
-        ("0;1", []),
+        ("0:1", []),
+        # other forms of rows
+        ("| 0 | 1 |\n| 2 | 3 |", [A]),
+        ("| | |\n|---|:-:|\n| 0 | 1 |\n| 2 | 3 |\n\n|4|5|", [A, B]),
+        ("| 0 | 1 |\n|---|---|\n| 2 | 3 |", [A]),
+        ("0 | 1\n2 | 3", [A]),
+        ("| a | b |\n|---|---|\n| 0 | 1 |\n| 2 | 3 |", [A]),
+        ("Row 1: 0 1\nRow 2: 2 3", [A]),
+        ("- **Row 1:** 01\n- **Row 2:** 23", [A]),
+        ("row 1 = [0, 1]\nrow 2 = [2, 3]", [A]),
+        ("0 1; 2 3", [A]),
+        ("01;23;", [A]),
+        ("[0 1; 2 3]", [A]),
+        ("[0, 1; 2, 3] [4, 5]", [("01", "23", "45")]),
+        ("((0, 1), (2, 3))", [A]),
+        ("[(0, 1), (2, 3)]", [A]),
+        ("((4, 5),)", [B]),
+        ("(0, 1)\n(2, 3)", [A]),
+        ("(0, 1),\n(2, 3),", [A]),
+        ("the cells (0, 1) and (2, 3)", []),  # places in prose
+        ('["01", "23"]', [A]),
+        ("['01', '23']", [A]),
+        ('[["0", "1"], ["2", "3"]]', [A]),
+        (r"\begin{bmatrix} 0 & 1 \\ 2 & 3 \end{bmatrix}", [A]),
+        ("\\left[\\begin{array}{cc}\n0 & 1 \\\\\n2 & 3 \\\\\n\\end{array}\\right]", [A]),
+        (r"\boxed{\begin{pmatrix}4&5\end{pmatrix}}", [B]),
+        ("01\n---\n23", [("01",), ("23",)]),  # a rule is no line of a table
         ("-1", []),
         ("٠١", []),  # Arabic digits
         ("0\x001", []),
@@ -137,6 +163,22 @@ def test_grammar(completion, grids):
     assert arc.parse_grids(completion) == grids
 
 
+@pytest.mark.parametrize(
+    ("completion", "one", "two"),
+    [
+        ("01\n\n23", [A], [("01",), ("23",)]),
+        ("01\n\n\n23\n\n45", [("01", "23", "45")], [("01",), ("23",), ("45",)]),
+        ("0 1\n \n2 3", [A], [("01",), ("23",)]),
+        ("01\n23\n\n45", [A, B], [A, B]),  # rows that follow each other: two grids
+        ("01\n\n456", [("01",), ("456",)], [("01",), ("456",)]),
+        ("01\n\nthen\n\n23", [("01",), ("23",)], [("01",), ("23",)]),
+    ],
+)
+def test_empty_lines_between_all_rows_of_the_only_grid(completion, one, two):
+    assert arc.parse_grids(completion, count=1) == one
+    assert arc.parse_grids(completion, count=2) == arc.parse_grids(completion) == two
+
+
 def scores(task, problem, completions):
     return task.score([problem] * len(completions), completions)
 
@@ -176,10 +218,13 @@ def test_all_test_outputs_in_order(tmp_path):
 def test_share_of_cells(tmp_path):
     task, problem = loaded(tmp_path, TWO, reward="cells")
     assert task.binary_rewards is False
+    # A copy of the first input, 78, has no cell of 87; the second output, 6 above 9, is its input.
     rewards = {
         "87\n\n6\n9": 1.0,
-        "87\n\n6\n8": 0.75,  # (2/2 + 1/2) / 2
-        "80\n\n0\n9": 0.5,  # (1/2 + 1/2) / 2
+        "87\n\n6\n8": 0.5,  # (2/2 + 0) / 2: less than a copy of the second
+        "80\n\n6\n9": 0.75,  # (1/2 + 1) / 2
+        "80\n\n0\n9": 0.25,  # (1/2 + 0) / 2
+        "78\n\n6\n9": 0.5,  # (0 + 1) / 2: copying is right where the output is the input
         "87": 0.5,  # (2/2 + 0) / 2, the second being missing
         "6\n9": 0.0,  # the one there is stands for the first, and has another shape
         "87\n\n69": 0.5,  # (2/2 + 0) / 2, another shape
@@ -188,14 +233,24 @@ def test_share_of_cells(tmp_path):
     }
     found = scores(task, problem, list(rewards))
     assert [score.reward for score in found] == list(rewards.values())
-    assert [score.correct for score in found] == [True] + [False] * 7
+    assert [score.correct for score in found] == [True] + [False] * 9
 
 
-def test_cells_of_a_larger_grid(tmp_path):
+def test_cells_above_a_copy(tmp_path):
     task, problem = loaded(tmp_path, ONE, reward="cells")
-    # 5 of 6 cells; 6 of 6 with a column too many is another shape.
-    found = scores(task, problem, ["210\n544", "2100\n5430"])
-    assert [score.reward for score in found] == [5 / 6, 0.0]
+    # 012/345 has the 2 cells of the middle column of 210/543. So 5 of 6 cells are worth
+    # (5 - 2) / (6 - 2), 3 are worth 1/4, and 2 or fewer nothing; no column may be too many.
+    completions = ["210\n544", "212\n345", "012\n345", "111\n444", "000\n000", "2100\n5430"]
+    found = scores(task, problem, completions)
+    assert [score.reward for score in found] == pytest.approx([0.75, 0.25, 0.0, 0.0, 0.0, 0.0])
+
+
+def test_cells_where_the_shape_changes():
+    # A copy has another shape than the output, so nothing is subtracted: 3 of 4 cells.
+    assert arc.share_above_copy(("12", "30"), ("1",), ("12", "34")) == 0.75
+    assert arc.share_above_copy(("1",), ("1",), ("12", "34")) == 0.0
+    assert arc.share_above_copy(None, ("1",), ("12", "34")) == 0.0
+    assert arc.share_above_copy(("12", "34"), ("12", "34"), ("12", "34")) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -218,6 +273,16 @@ def test_cells_of_a_larger_grid(tmp_path):
         "```" * 300_000,
         "```\n1\n" * 150_000,
         "<answer>" * 120_000 + "</answer>",
+        "| 1 " * 250_000,
+        "|-" * 500_000,
+        "1;" * 500_000,
+        "[1;" * 300_000,
+        "((1)," * 200_000,
+        "((1),(1)," * 100_000 + "x",
+        '["1",' * 200_000,
+        r"\begin{bmatrix}" * 60_000,
+        r"\begin{bmatrix}" + r"1\\" * 300_000,
+        "row 1:" * 150_000,
     ],
     ids=lambda text: repr(text[:12]),
 )
@@ -349,10 +414,11 @@ def test_augmentations(tmp_path):
         _, name, version = problem.id.split("/")
         symmetry, colours = version.split("-")
         assert sorted(colours) == sorted(arc.DIGITS) and colours[0] == "0"
-        (output,) = originals[f"arc/{name}"].reference
-        assert problem.reference == (arc.transform(output, symmetry, colours),)
+        ((_, output),) = originals[f"arc/{name}"].reference
+        ((given, turned),) = problem.reference
+        assert turned == arc.transform(output, symmetry, colours)
         # The one row of the training input, turned or not, is in the prompt as the output is.
-        assert "\n".join(problem.reference[0]) + "\n\nGive" in problem.prompt
+        assert "\n".join(given) + "\n\nGive" in problem.prompt
     assert all(s.correct for s in task.score(train, [p.worked_example for p in train]))
     # Tasks do not share their versions: of 80 draws from 8 * 9!, no two should be the same.
     assert len({problem.id.split("/")[2] for problem in train[16:]}) == 80
@@ -482,7 +548,7 @@ def test_the_published_tasks():
     wrong = []
     for number, problem in enumerate(problems):
         # One cell, now of the first output and now of the last, is a colour further.
-        grids = [[list(row) for row in grid] for grid in problem.reference]
+        grids = [[list(row) for row in grid] for _, grid in problem.reference]
         row = grids[-(number % 2)][number % len(grids[-(number % 2)])]
         row[number % len(row)] = str((int(row[number % len(row)]) + 1) % 10)
         wrong.append("\n\n".join("\n".join(map("".join, grid)) for grid in grids))
@@ -490,6 +556,9 @@ def test_the_published_tasks():
     assert sum(score.reward for score in found) == 0 and not any(score.error for score in found)
     cells = arc.Arc(subset="both", test_fraction=0, reward="cells").score(problems, wrong)
     assert all(0 <= score.reward < 1 for score in cells)
+    copies = ["\n\n".join("\n".join(given) for given, _ in p.reference) for p in problems]
+    copied = arc.Arc(subset="both", test_fraction=0, reward="cells").score(problems, copies)
+    assert [score.reward for score in copied] == [0.0] * 800
 
 
 @needs_data

@@ -3,12 +3,10 @@
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from passk_jax import tasks
 from passk_jax.tasks import coding, data, mbpp
-from passk_jax.tasks.sandbox import isolation, unit_tests
+from passk_jax.tasks.sandbox import filters, isolation, unit_tests
 
 needs_data = pytest.mark.skipif("PASSK_DATA" not in os.environ, reason="PASSK_DATA is not set")
 
@@ -24,74 +22,11 @@ needs_sandbox = pytest.mark.skipif(not a_mode(), reason="nothing isolates progra
 TESTS = coding.Tests(
     ("assert area(1, 2) == 2", "assert area(3, 2) == 6", "assert area(0, 5) == 0"), ("area",)
 )
-LIMITS = isolation.Limits(wall_s=5)
+LIMITS = isolation.Limits(wall_s=10)
 
 
 def judge(completion, tests=TESTS, reward="share"):
     return coding.judge(tests, completion, reward, LIMITS, a_mode())
-
-
-# --- a completion's program ---
-
-
-@pytest.mark.parametrize(
-    ("completion", "program"),
-    [
-        ("x = 1", "x = 1"),
-        ("```python\nx = 1\n```", "x = 1\n"),
-        ("```\nx = 1\n```\nor\n```py\nx = 2\n```\nDone.", "x = 2\n"),
-        ("Sure:\n```python\nx = 1\n", "x = 1\n"),
-        ("    ```python\n    x = 1\n    ```", "    x = 1\n"),
-        ("``` ```", "``` ```"),
-        ("", ""),
-    ],
-)
-def test_the_last_block_is_the_program(completion, program):
-    assert coding.extract_program(completion) == program
-
-
-F = "def f(x):\n    return 4 * x\n"
-
-
-@pytest.mark.parametrize(
-    "completion",
-    [
-        F,
-        f"```python\n{F}```",
-        f"```{F}```",  # the language is missing, and the line's end
-        f"```python {F}```",
-        f"\ufeff```python\n{F}```",
-        f"Sure, here it is:\n\n{F}\nThis multiplies by four.",
-        f"[BEGIN]\n{F}[DONE]",
-        f"{F}<|endoftext|>def f(x):\n    return 0\n",
-        f"```python\n{F}```\nTests:\n```python\nassert f(1) == 4\n```",
-        f"```python\n{F}```\nUse it:\n```\nprint(f(3))\n```\n",
-        f"```python\ndef f(x):\n    return 0\n```\nNo:\n```python\n{F}```",
-        f"```python\n{F}",
-        'def f(x):\n    """Doc.\n    ```\n    f(1)\n    ```\n    """\n    return 4 * x\n',
-        '```\ndef f(x):\n    """Doc.\n    ```\n    f(1)\n    ```\n    """\n    return 4 * x\n```',
-        f"The steps are:\n1. Multiply.\n\nimport math\n\n{F}\nDone. It is (quite) short!",
-    ],
-)
-def test_the_program_is_the_part_that_defines_the_name(completion):
-    names = {}
-    exec(coding.extract_program(completion, ["f"]), names)
-    assert names["f"](5) == 20
-
-
-@given(st.text(alphabet=st.sampled_from("`\n def:f()#\ufeff[]x="), max_size=80) | st.text())
-def test_extracting_never_raises(completion):
-    coding.extract_program(completion)
-    coding.extract_program(completion, ["f"])
-
-
-def test_extracting_is_fast_whatever_the_completion_is():
-    import time
-
-    start = time.process_time()
-    for line in ("```\n", "def f(:\n", "x = (\n", "``` ```\n", "import x y\n"):
-        coding.extract_program(line * (coding.MAX_PROGRAM_CHARS // len(line)), ["f"])
-    assert time.process_time() - start < 20
 
 
 # --- its score ---
@@ -127,7 +62,7 @@ def test_a_share_of_the_tests_is_a_share_of_the_reward():
 def test_a_program_that_fails_says_why(completion, error):
     import re
 
-    score = coding.judge(TESTS, completion, "share", isolation.Limits(wall_s=1.5), a_mode())
+    score = coding.judge(TESTS, completion, "share", isolation.Limits(1.5, cpu_s=1), a_mode())
     assert (score.reward, score.correct) == (0, False)
     assert re.search(error, score.error), score.error
 
@@ -161,11 +96,35 @@ def test_a_completion_may_go_on_from_the_prompt_or_define_it_all():
         ("class f:\n    def __init__(self, x): self.x = x", "f(3).x == 3"),
         ("def f(x): return float('nan')", "f(1) != f(1)"),
         ("def sum(a, b): return a + b\nf = sum", "f(1, 2) == 3"),
+        # as Python compares them
+        ("from decimal import *\ndef f(): return Decimal(40)", "f() == 40 == f() + 0"),
+        ("from decimal import *\ndef f(): return Decimal('1.10')", "f() == Decimal('1.1') != 1.1"),
+        ("from decimal import *\ndef f(): return Decimal('nan')", "f() != f()"),
+        ("from fractions import *\ndef f(): return Fraction(1, 4)", "f() == 0.25"),
+        ("def f(x): return type(x).__name__, x + 1", "f(Fraction(1, 2)) == ('Fraction', 1.5)"),
+        ("class I(int): pass\ndef f(): return [I(5), {I(1): I(2)}]", "f() == [5, {1: 2}]"),
+        ("import enum\nclass E(enum.IntEnum): A = 3\ndef f(): return E.A", "f() == 3"),
+        ("class S(str): pass\ndef f(): return S('ab')", "f() == 'ab'"),
+        ("class L(list): pass\ndef f(): return L([1])", "f() == [1]"),
+        ("class D(dict): pass\ndef f(): return D(a=1)", "f() == {'a': 1}"),
+        ("class X(float): pass\ndef f(): return X(0.5)", "f() == 0.5"),
+        ("class T(tuple): pass\ndef f(): return T([1])", "f() == (1,) and f() != [1]"),
+        ("class S(set): pass\ndef f(): return S([1])", "f() == {1}"),
+        ("import enum\nclass E(enum.Enum): A = 3\ndef f(): return E.A", "f() != 3"),
+        ("class I:\n    def __index__(self): return 5\ndef f(): return I()", "f() != 5"),
+        ("import numpy\ndef f(): return numpy.int64(5), numpy.float32(0.5)", "f() == (5, 0.5)"),
+        ("import numpy\ndef f(): return numpy.float64(2.5), numpy.bool_(1)", "f() == (2.5, True)"),
+        ("import sympy\ndef f(): return sympy.Integer(5), sympy.Rational(1, 2)", "f() == (5, 0.5)"),
+        # without asking it
+        ("class I(int):\n    def __eq__(self, o): return True\nf = lambda: I(7)", "5 != f() == 7"),
+        ("class I(int):\n    def __int__(self): return 5\ndef f(): return I(7)", "f() == 7"),
+        ("class L(list):\n    def __iter__(self): return iter([5])\nf = lambda: L()", "f() == []"),
     ],
 )  # fmt: skip
 def test_values_come_back_as_they_were(program, test):
+    before = "from decimal import Decimal\nfrom fractions import Fraction"
     assert unit_tests.run(
-        program, (f"assert {test}",), called=("f",), limits=LIMITS, mode=a_mode()
+        program, (f"assert {test}",), called=("f",), before=before, limits=LIMITS, mode=a_mode()
     ) == unit_tests.Result(1, 1)
 
 
@@ -226,7 +185,7 @@ def test_a_program_cannot_give_a_test_another_name_than_it_is_asked_for():
 def test_a_machine_that_isolates_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(isolation.shutil, "which", lambda name: None)
     monkeypatch.setattr(
-        isolation.filters, "compiled", lambda files: (_ for _ in ()).throw(
+        filters, "compiled", lambda files: (_ for _ in ()).throw(
             isolation.SandboxError("no seccomp")
         )
     )  # fmt: skip
@@ -263,8 +222,7 @@ def test_bad_options(options, message):
 @needs_data
 @needs_sandbox
 def test_all_references_of_humaneval_and_mbpp_are_right():
-    # One reference counts for seconds: how busy the machine is must not decide.
-    task = tasks.make("mbpp", held_out="humaneval", time_limit_s=100.0)
+    task = tasks.make("mbpp", held_out="humaneval", grade_shown=True)
     problems = [*task.split("train"), *task.split("test")]
     assert len(problems) == 974 + 164
     scores = task.score(problems, [problem.worked_example for problem in problems])
@@ -295,7 +253,7 @@ def test_another_problem_s_reference_is_wrong():
 @needs_data
 @needs_sandbox
 def test_the_published_splits_of_mbpp():
-    task = tasks.make("mbpp", shown_tests=3, template="gemma")
+    task = tasks.make("mbpp", shown_tests=3, grade_shown=True, template="gemma")
     assert [len(task.split(name)) for name in ("train", "validation", "test")] == [374, 90, 500]
     assert task.split("test")[0].id == "mbpp/11"
     prompt = task.split("test")[0].prompt
@@ -307,12 +265,41 @@ def test_the_published_splits_of_mbpp():
     assert len(ids) == 964
 
 
+@needs_data
+@needs_sandbox
+def test_a_test_that_the_prompt_shows_is_not_graded():
+    for shown in (0, 1, 2):
+        for problem in tasks.make("mbpp", shown_tests=shown).split("train")[:20]:
+            assert len(problem.reference.sources) == 3 - shown
+            assert not any(test in problem.prompt for test in problem.reference.sources)
+    (problem,) = tasks.make("mbpp", grade_shown=True).split("train")[:1]
+    assert len(problem.reference.sources) == 3
+    # 601 shows its first test, whose value is 3: to say 3 always earns that test alone.
+    said = "def max_chain_length(*_): return 3\nclass Pair:\n    def __init__(*_): pass\n"
+    rewards = [
+        tasks.make("mbpp", grade_shown=graded).score([problem_601(graded)], [said])[0].reward
+        for graded in (False, True)
+    ]
+    assert rewards == [0.0, pytest.approx(1 / 3)]
+    with pytest.raises(ValueError, match=r"shown_tests=3 shows every test.*grade_shown=True"):
+        tasks.make("mbpp", shown_tests=3)
+
+
+def problem_601(graded):
+    (found,) = [
+        each
+        for each in tasks.make("mbpp", grade_shown=graded).split("train")
+        if each.id == "mbpp/601"
+    ]
+    return found
+
+
 def test_a_missing_or_damaged_file_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("PASSK_DATA", raising=False)
     with pytest.raises(data.DataError, match=r"mbpp/mbpp.jsonl is needed: .*--config.data_dir"):
-        mbpp.load(None, None, 1)
+        mbpp.load(None, None, 1, False)
     with pytest.raises(data.DataError, match=r"mbpp/mbpp.jsonl is not in .*download mbpp"):
-        mbpp.load(str(tmp_path), None, 1)
+        mbpp.load(str(tmp_path), None, 1, False)
     (tmp_path / "mbpp").mkdir()
     file = tmp_path / "mbpp" / "mbpp.jsonl"
     for content, message in (
@@ -323,4 +310,4 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, monkeypatch):
     ):
         file.write_bytes(content)
         with pytest.raises(data.DataError, match=message):
-            mbpp.load(str(tmp_path), None, 1)
+            mbpp.load(str(tmp_path), None, 1, False)

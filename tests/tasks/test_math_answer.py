@@ -23,7 +23,7 @@ from passk_jax.tasks import math_answer
         (r"\boxed{2}, \boxed{2}", "2"),
         ("The final answer is $7$. I hope it is correct.", "7"),
         ("The answer is 5? No, the answer is 7.", "7"),
-        ("**Final Answer:** 3.5 metres. Done.", "3.5 metres"),
+        ("**Final Answer:** 3.5 metres. Done.", r"3.5\text{metres}"),
         ("Final Answer:\n$\\frac12$", r"\frac{1}{2}"),
         ("the answer is $5$ apples", "5"),
         ("the answer is $5$ or $6$", "5 or 6"),
@@ -70,7 +70,7 @@ def test_only_the_last_box_is_compared_unless_others_stand_beside_it():
         (r"10\,080", "10080"),
         ("58,500", "58500"),
         ("(1,234)", "(1,234)"),  # a point, by its brackets
-        (r"\$18.90", "18.90"),
+        (r"\$18.90", r"\$18.90"),  # not 18.90 cents
         (r"90^\circ", r"90^{\circ}"),
         ("90°", r"90^{\circ}"),
         (r"864 \mbox{ inches}^2", r"864\text{inches}^{2}"),

@@ -300,6 +300,17 @@ HOSTILE = [
         r"\begin{pmatrix}",
         r"\end{pmatrix}",
     ),
+    # Names, operators and groups that a pattern could read in many ways.
+    *(r"\cdot " * 80, r"\cdot - " * 60, "a+" * 240, "ab" * 240, "a(b)" * 120, r"\text{a}" * 60),
+    *(
+        "0.3" * 160,
+        "1 111" * 100,
+        "{a}" * 160,
+        "1/" * 240,
+        r"\approx 1" * 50,
+        "x=" * 240,
+        "," * 490,
+    ),
 ]
 
 
@@ -327,6 +338,13 @@ def test_hostile_answers(reference, answer):
         "1," * 10**6,
         ", " * 10**5 + r"\boxed{1}" + ", " * 9_000 + r"\boxed{2}",
         "#" * 10**6,
+        r"\[" * 10**5,
+        "1, " * 10**5 + "x",
+        "$1 " * 10**5,
+        "x = " * 10**5,
+        "<answer>" * 10**5,
+        "<think>" * 10**5,
+        "</think>" * 10**5,
         r"\boxed{5}" * 10**5 + r"\boxed{6}",
     ],
 )

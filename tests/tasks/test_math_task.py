@@ -4,10 +4,12 @@ import gzip
 import json
 import logging
 import os
+import subprocess
+import sys
 
 import pytest
 
-from passk_jax.tasks import base, data
+from passk_jax.tasks import base, data, pool
 from passk_jax.tasks.math_task import Math
 
 
@@ -207,6 +209,7 @@ def test_damaged_files(tmp_path, text, message):
         ({"num_validation": -1}, "num_validation must be an integer >= 0, got -1"),
         ({"seed": 0.5}, "seed must be an integer >= 0, got 0.5"),
         ({"time_limit_s": 0}, "time_limit_s must be positive, got 0"),
+        ({"require_box": 1}, "require_box must be True or False, got 1"),
         ({"template": "llama"}, "unknown template 'llama'"),
         ({"test_files": "math/test.jsonl"}, "must be a tuple of names, got the string"),
         ({"subjects": "Algebra"}, "subjects must be a tuple, got the string 'Algebra'"),
@@ -239,3 +242,57 @@ def test_scores(tmp_path):
     assert task.score([], []) == []
     with pytest.raises(ValueError, match="got 1 problems and 0 completions"):
         task.score(task.split("test"), [])
+
+
+def test_without_a_box_nothing_is_paid_if_one_is_required(tmp_path):
+    where = write(tmp_path, test=[row(1, answer="5")])
+    completions = [
+        "The answer is 5.",
+        "#### 5",
+        "so $5$",
+        "5",
+        r"\boxed{5}",
+        r"\boxed{}5",
+        r"\boxed 5",
+    ]
+    completions += [r"\boxed{5} <think> \boxed{5}", r"\boxed{\frac{10}{2"]  # thinking, and cut off
+    guessing, strict = (Math(data_dir=where, require_box=box) for box in (False, True))
+    problems = strict.split("test") * len(completions)
+    rewards = [score.reward for score in guessing.score(problems, completions)]
+    assert rewards == [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    scores = strict.score(problems, completions)
+    assert [score.reward for score in scores] == [0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0]
+    assert scores[0].error == "no box"
+
+
+def test_only_what_needs_algebra_is_sent_to_the_workers(tmp_path, monkeypatch):
+    sent = []
+
+    def record(function, items, *, time_limit_s):
+        sent.extend(items)
+        return [base.Score(1.0, True, "from a worker")] * len(items)
+
+    monkeypatch.setattr(pool, "score", record)
+    references = ["5", r"\frac{1}{2}", r"\text{even}", "(1,2]", "1,-2", r"2\sqrt{3}"]
+    task = Math(data_dir=write(tmp_path, test=[row(n, answer=a) for n, a in enumerate(references)]))
+    problems = task.split("test") * 2
+    answers = [*references, "6", "0.5", "odd", r"1<x\le 2", "-2,1", r"\sqrt{12}"]
+    completions = [rf"\boxed{{{answer}}}" for answer in answers]
+    scores = task.score(problems, completions)
+    assert sent == [(r"2\sqrt{3}", r"\boxed{\sqrt{12}}")]
+    assert [score.reward for score in scores] == [1.0] * 6 + [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    assert scores[-1].final_answer == "from a worker"
+
+
+def test_the_trainer_does_not_load_the_algebra(tmp_path):
+    where = write(tmp_path, test=[row(1, answer="5"), row(2, answer=r"\sqrt{8}")])
+    code = f"""
+import sys
+from passk_jax.tasks import math_task
+task = math_task.Math(data_dir={where!r})
+scores = task.score(task.split("test"), [r"\\boxed{{5.0}}", r"\\boxed{{2\\sqrt2}}"])
+print([score.reward for score in scores])
+print({{"sympy", "math_verify", "latex2sympy2_extended"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[1.0, 1.0]", "set()"], done.stderr

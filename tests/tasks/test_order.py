@@ -149,3 +149,60 @@ def test_prioritized_mixtures_keep_their_rates():
     rates = np.repeat([0.5, 0.9], [10, 30])
     drawn = np.array([order.batch(position, 1, rates)[0] for position in range(4000)])
     assert np.mean(drawn < 10) == pytest.approx(0.25, abs=0.025)
+
+
+def test_an_epoch_is_permuted_once_however_many_batches_read_it(monkeypatch):
+    drawn = []
+    default_rng = np.random.default_rng
+
+    class Counting:
+        def __init__(self, seed):
+            self.rng, self.seed = default_rng(seed), seed
+
+        def permutation(self, size):
+            drawn.append((self.seed[-1], size))
+            return self.rng.permutation(size)
+
+        def shuffle(self, values):
+            self.rng.shuffle(values)
+
+    expected = Order(problems(5000), seed=3).batch(0, 12_000)
+    monkeypatch.setattr(np.random, "default_rng", Counting)
+    order = Order(problems(5000), seed=3)
+    batches = [order.batch(start, 16) for start in range(0, 12_000, 16)]
+    np.testing.assert_array_equal(np.concatenate(batches), expected)
+    assert drawn == [(0, 5000), (1, 5000), (2, 5000)]
+
+
+@pytest.mark.parametrize("sizes", [(3000,), (2000, 1000)])
+def test_prioritized_draws_are_those_of_the_first_version(sizes):
+    """Gumbel noise for every problem, and all of them sorted: runs go on with the same problems."""
+    rates = (1, 3) if len(sizes) > 1 else None
+    order = Prioritized(problems(*sizes, rates=rates), seed=5)
+    rng = np.random.default_rng(0)
+    for known, size in ((np.nan, 16), (0.5, 64), (0.99, 64), (1.0, 64), (0.5, 2990), (0.5, 7000)):
+        solved = np.where(rng.random(3000) < 0.9, known, rng.random(3000)).astype(np.float32)
+        solved = np.full_like(solved, 1.0) if known == 1.0 else solved
+        weights = 1.0 - np.nan_to_num(solved.astype(np.float64), nan=0.0)
+        start = 0
+        for part in sizes if rates else ():
+            mine = slice(start, start + part)
+            share = (1.0, 3.0)[start > 0]
+            weights[mine] *= share / max(weights[mine].sum(), np.finfo(np.float64).tiny)
+            start += part
+        old, expected = np.random.default_rng((5, 2**33, 640)), []
+        for _ in range(-(-size // 3000)):
+            noisy = old.gumbel(size=3000) + np.log(np.where(weights > 0, weights, 1.0))
+            expected.extend(np.lexsort((-noisy, weights <= 0)).tolist())
+        assert order.batch(640, size, solved).tolist() == expected[:size], (known, size)
+
+
+def test_prioritized_sorts_few_of_many_problems(monkeypatch):
+    sorted_sizes = []
+    lexsort = np.lexsort
+    monkeypatch.setattr(np, "lexsort", lambda k: sorted_sizes.append(len(k[0])) or lexsort(k))
+    order = Prioritized(problems(20_000), seed=0)
+    rates = np.random.default_rng(0).random(20_000)
+    for position in range(0, 640, 32):
+        order.batch(position, 32, rates)
+    assert len(sorted_sizes) == 20 and max(sorted_sizes) < 400  # 2 x 42 / (the mean weight, 1/2)

@@ -22,6 +22,8 @@ from passk_jax.errors import ConfigError
 from passk_jax.tasks import base, pool, puzzle_generation, puzzle_grading, puzzle_library, puzzles
 
 NAMES = puzzle_library.dataset_names()
+SUPPORTED = [name for names in puzzle_library.SUPPORTED.values() for name in names]
+EVALUATED = sorted(puzzle_grading._EVALUATED)
 DEFAULTS = pickle.dumps({})
 # Of these the library gives no solution at all.
 UNSOLVED = ("boxnet", "rush_hour")
@@ -90,41 +92,46 @@ def test_chat_turns():
     assert second.id == first.id
 
 
-@pytest.mark.parametrize("dataset", NAMES)
-def test_every_dataset(dataset):
+@pytest.mark.parametrize("dataset", SUPPORTED)
+def test_every_supported_dataset(dataset):
     task = small(dataset)
     problems = all_problems(task)
     assert len({problem.prompt for problem in problems}) == 6
     assert len({problem.id for problem in problems}) == 6
     examples = [problem.worked_example for problem in problems]
-    if dataset in UNSOLVED:
-        assert examples == [None] * 6
-        examples = tagged(*"abcdef")
-    assert None not in examples or dataset in ("intermediate_integration", "propositional_logic")
-    solved = [example is not None and dataset not in UNSOLVED for example in examples]
-    scores = task.score(problems, [example or "" for example in examples])
-    assert [score.correct for score in scores] == solved
-    assert [score.reward for score in scores] == [float(correct) for correct in solved]
+    assert task.score(problems, examples) == [
+        base.Score(1.0, True, example[8:-9]) for example in examples
+    ]
+    # What is around an answer does not count.
+    for spelling in (r"\boxed{{{}}}", "${}$", "**{}**", "`{}`", r"$\boxed{{\text{{{}}}}}$"):
+        wrapped = tagged(*(spelling.format(example[8:-9]) for example in examples))
+        assert all(score.correct for score in task.score(problems, wrapped)), spelling
     # What is no answer, and what answers every problem at once, is right nowhere.
-    everything = ", ".join(example[8:-9] for example in examples if example)
+    everything = ", ".join(example[8:-9] for example in examples)
     for completion in ("", *tagged("", "?", everything, problems[0].prompt, "9" * 50_000)):
-        for problem, score in zip(problems, task.score(problems, [completion] * 6), strict=True):
-            # The empty answer is right where nothing is left, as it can be in `ab`.
-            assert score.correct == (completion == problem.worked_example)
+        assert not any(score.correct for score in task.score(problems, [completion] * 6))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset", [name for name in NAMES if name not in SLOW])
-def test_many_of_every_dataset(dataset):
-    # Some integrals take their time on a machine that is busy with other tests.
-    task = small(dataset, num_train=60, num_validation=10, num_test=10, seed=1, time_limit_s=60.0)
+@pytest.mark.parametrize("dataset", [name for name in NAMES if name not in (*SUPPORTED, *SLOW)])
+def test_every_other_dataset(dataset):
+    task = small(dataset)
+    problems = all_problems(task)
+    assert len({problem.prompt for problem in problems}) == 6
+    solved = [problem for problem in problems if problem.worked_example is not None]
+    assert len(solved) == 6 or dataset in (*UNSOLVED, "propositional_logic", *EVALUATED)
+    examples = [problem.worked_example for problem in solved]
+    assert all(score.correct for score in task.score(solved, examples))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", [name for name in SUPPORTED if name not in SLOW])
+def test_many_of_every_supported_dataset(dataset):
+    task = small(dataset, num_train=60, num_validation=10, num_test=10, seed=1)
     problems = all_problems(task)
     assert len({problem.id for problem in problems}) == 80
-    solved = [problem for problem in problems if problem.worked_example is not None]
-    examples = [problem.worked_example for problem in solved]
-    assert [score.error for score in task.score(solved, examples) if not score.correct] == []
-    # A tenth of the integrals that the library gives as solutions are not integrated.
-    assert len(solved) >= (0 if dataset in UNSOLVED else 60)
+    examples = [problem.worked_example for problem in problems]
+    assert [score.error for score in task.score(problems, examples) if not score.correct] == []
 
 
 def test_the_library_accepts_its_solutions_and_so_do_the_verifiers_here():
@@ -144,6 +151,7 @@ def draw_all(names, seed):
     }
 
 
+@pytest.mark.slow
 def test_the_puzzles_are_the_same_in_every_process(monkeypatch):
     names = (
         # The first three take the order of a set; then those of shared random numbers, and of an
@@ -227,6 +235,7 @@ def test_shared_random_numbers_stay_as_they_are():
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
+@pytest.mark.slow
 def test_the_trainer_does_not_load_the_library():
     code = (
         "import sys\n"
@@ -242,91 +251,11 @@ def test_the_trainer_does_not_load_the_library():
 
 # Each gets full marks from the library, and solves nothing.
 FOOLS = {
-    "boxnet": (
-        # The target is carried to the box.
-        {"metadata": {"initial_state": {"0.5_0.5": ["box_red"], "0.5_1.5": ["target_red"]}}},
-        '[{"Agent[0.5, 1.5]": "move(target_red, square[0.5, 0.5])"}, '
-        '{"Agent[0.5, 0.5]": "move(box_red, target_red)"}]',
-    ),
-    # The reference is negative, and with it the relative error.
-    "calendar_arithmetic": (
-        {"answer": "-1", "metadata": {"task": "recurring_event_day"}},
-        "12",
-    ),
-    "coin_flip": (
-        {"answer": "0.3125", "metadata": {"rational": {"numerator": 5, "denominator": 16}}},
-        "0",
-    ),
-    # The smaller of 1 and exp(-NaN).
-    "complex_arithmetic": ({"answer": "3.0 + 4.0i", "metadata": {"result": (3, 4)}}, "nan+nani"),
     "countdown": ({"answer": "", "metadata": {"numbers": [2, 3, 4], "target": 4096}}, "(2**3)**4"),
-    # A tenth for each letter: ten are enough.
-    "figlet_font": ({"answer": "ABCDEFGHIJKL", "metadata": {}}, "abcdefghijxx"),
-    "game_of_life": ({"answer": "[[0,1],[1,0]]", "metadata": {}}, "[[0,1,7],[1,0],[1,1]]"),
-    "game_of_life_halting": ({"answer": "True", "metadata": {}}, "False"),
-    "graph_color": (
-        {
-            "answer": None,
-            "metadata": {
-                "puzzle": {"vertices": [0, 1], "edges": [(0, 1)], "color_options": [0, 1]}
-            },
-        },
-        "[0, 1]",
-    ),
-    "gsm_symbolic": ({"answer": "12", "metadata": {}}, "12 or 13"),
-    "intermediate_integration": (
-        {"answer": "", "metadata": {"variable": "x", "integrand": "x*sin(x)"}},
-        "Integral(x*sin(x), x)",
-    ),
-    "letter_jumble": ({"answer": "the words", "metadata": {}}, "the words and any others"),
-    "number_sorting": (
-        {"answer": "['1', '2.5', '3']", "metadata": {"direction": "ascending"}},
-        "[NaN, NaN, NaN]",
-    ),
-    "polynomial_equations": ({"answer": "", "metadata": {"real_solutions": []}}, "none of them"),
-    "propositional_logic": (
-        # A new variable, which the library does not see where it is lower case.
-        {"answer": None, "metadata": {"variables": ["P", "Q"], "premises": ["P", "Q"]}},
-        "(P ∨ anything)",
-    ),
     "puzzle24": ({"answer": "", "metadata": {"numbers": [1, 3, 4, 6]}}, "6+6+6+6"),
-    "quantum_lock": (
-        {
-            "answer": "A → B",
-            "metadata": {
-                "buttons": [],
-                "initial_value": 0,
-                "initial_state": "red",
-                "target_value": 9,
-            },
-        },
-        "is it an orb?",
-    ),
-    "rubiks_cube": (
-        # Moves that the library does not read count as none.
-        {"answer": None, "metadata": {"cube_size": 3, "scramble_moves": "R"}},
-        "2L R' 3U 12",
-    ),
-    "rush_hour": (
-        # B can go down three in all, and not seven more.
-        {
-            "answer": None,
-            "metadata": {"board_config": "o" * 8 + "B" + "o" * 3 + "AAB" + "o" * 21},
-        },
-        "B+1 B+4 B+4 A+4",
-    ),
-    "simple_integration": (
-        {"answer": "", "metadata": {"variable": "x", "integrand": "2*x"}},
-        "Integral(2*x, x)",
-    ),
     "sokoban": (
         {"answer": "", "metadata": {"gamestr": "+ + + + +\n+ * @ X +\n+ + + + +"}},
         "please UUDDLLR",
-    ),
-    "spell_backward": ({"answer": "drawkcabs", "metadata": {}}, "drawkcabs or anything"),
-    "word_sorting": (
-        {"answer": "a, b", "metadata": {"sorted_words": ["a", "b"]}},
-        "a, b, b, a, c",
     ),
 }
 
@@ -341,65 +270,17 @@ def test_what_fools_the_library_is_no_solution(dataset):
         assert score.final_answer == answer
 
 
+TO_TEN = {"metadata": {"numbers": [2, 3, 4], "target": 10}}
+
+
 @pytest.mark.parametrize(
     ("dataset", "entry", "answers"),
     [
-        (
-            "boxnet",
-            FOOLS["boxnet"][0],
-            [
-                '[{"Agent[0.5, 0.5]": "move(box_red, square[0.5, 1.5])"}, '
-                '{"Agent[0.5, 1.5]": "move(box_red, target_red)"}]'
-            ],
-        ),
-        ("calendar_arithmetic", FOOLS["calendar_arithmetic"][0], ["-1"]),
-        ("calendar_arithmetic", {"answer": "Monday", "metadata": {}}, ["monday"]),
-        ("coin_flip", FOOLS["coin_flip"][0], ["0.3125", "5/16", "10/32", "0.31250", "0.3124"]),
-        ("complex_arithmetic", FOOLS["complex_arithmetic"][0], ["3+4i", "(3 + 4*i)", "3.00 + 4j"]),
-        ("countdown", {"metadata": {"numbers": [2, 3, 4], "target": 10}}, ["4*3-2", "(4 * 3) - 2"]),
-        ("countdown", {"metadata": {"numbers": [1, 3, 8], "target": 24}}, ["8/(1/3)", "3*8/1"]),
-        ("figlet_font", FOOLS["figlet_font"][0], ["ABCDEF GHIJKL", "abcdefghijkl"]),
-        ("game_of_life", FOOLS["game_of_life"][0], ["[[0, 1], [1, 0]]"]),
-        ("game_of_life_halting", FOOLS["game_of_life_halting"][0], ["True", "true"]),
-        ("graph_color", FOOLS["graph_color"][0], ['{"0": 0, "1": 1}', '{"1": 0, "0": 1}']),
-        ("gsm_symbolic", FOOLS["gsm_symbolic"][0], ["12", "$12.00", "12 apples"]),
-        ("gsm_symbolic", {"answer": "-1200"}, ["-1,200"]),
-        (
-            "intermediate_integration",
-            FOOLS["intermediate_integration"][0],
-            ["sin(x) - x*cos(x) + C", "-x*cos(x) + sin(x)", "(tan(x) - x)*cos(x) + 3"],
-        ),
-        (
-            "intermediate_integration",
-            {"metadata": {"variable": "x", "integrand": "sqrt(-2*x - 8)"}},
-            ["-(-2*x - 8)**(3/2)/3", "-sqrt(-2*x - 8)**3/3 + C"],
-        ),
-        (
-            "intermediate_integration",
-            {"metadata": {"variable": "x", "integrand": "2*asin(3*x)"}},
-            [
-                "2*x*asin(3*x) + 2*sqrt(1 - 9*x**2)/3",
-                "2*(E**log(x))*asin(3*x) + sqrt(4 - 36*x**2)/3",
-            ],
-        ),
-        ("letter_jumble", FOOLS["letter_jumble"][0], ["The  Words"]),
-        ("number_sorting", FOOLS["number_sorting"][0], ["[1, 2.5, 3]", '["1.0", "2.50", "3"]']),
-        ("polynomial_equations", FOOLS["polynomial_equations"][0], ["", '""']),
-        (
-            "polynomial_equations",
-            {"metadata": {"real_solutions": [-2.029, 0.5]}},
-            ["-2.029, 0.5", "0.5000, -2.0290", "-2.0291,0.5"],
-        ),
-        ("polynomial_multiplication", {"answer": "x**2 + 2*x"}, ["2*x + x**2", "x*x+x+x"]),
-        ("propositional_logic", FOOLS["propositional_logic"][0], ["P ∧ Q", "(Q ∨ P)"]),
-        ("puzzle24", FOOLS["puzzle24"][0], ["6/(1-3/4)"]),
-        ("quantum_lock", FOOLS["quantum_lock"][0], ["A → B", "a, b", "A->B", "AB"]),
-        ("rubiks_cube", FOOLS["rubiks_cube"][0], ["R'", "R R R", "R3", "U U' R'"]),
-        ("rush_hour", FOOLS["rush_hour"][0], ["B+2 A+4", "B+1, B+2 A+1 A+3", "B-1 B+4 A+4"]),
-        ("simple_integration", FOOLS["simple_integration"][0], ["x**2", "C + x*x + 3/2"]),
-        ("sokoban", FOOLS["sokoban"][0], ["R"]),
-        ("spell_backward", FOOLS["spell_backward"][0], ["DRAWKCABS"]),
-        ("word_sorting", FOOLS["word_sorting"][0], ["a,b", "a,  b"]),
+        ("countdown", TO_TEN, ["4*3-2", "(4 * 3) - 2", "4×3−2", r"4 \times 3 - 2", r"4\cdot 3-2"]),
+        ("countdown", TO_TEN, [r"$4 \times 3 - 2$", r"\boxed{4\times3-2}", "[4·3]-2"]),
+        ("countdown", {"metadata": {"numbers": [1, 3, 8], "target": 24}}, ["8/(1/3)", "3*8÷1"]),
+        ("puzzle24", FOOLS["puzzle24"][0], ["6/(1-3/4)", r"6 \div \left(1 - 3 \div 4\right)"]),
+        ("sokoban", FOOLS["sokoban"][0], ["R", "`R`", r"\boxed{\text{R}}"]),
     ],
 )
 def test_solutions_in_other_words(dataset, entry, answers):
@@ -407,54 +288,14 @@ def test_solutions_in_other_words(dataset, entry, answers):
         assert graded(dataset, {"answer": "", **entry}, answer) == base.Score(1.0, True, answer)
 
 
+NO_TEN = ["10", "4*3-2+0", "4+4+2", "12-2", "4*3-2.0", "4*3-2=10", "43-2", "9**9**9**9", "4*3--"]
+
+
 @pytest.mark.parametrize(
     ("dataset", "entry", "answers"),
     [
-        ("boxnet", FOOLS["boxnet"][0], ["[]", "{}", '[{"a": "move(box_red, target_red)"}]', "[1]"]),
-        (
-            "coin_flip",
-            FOOLS["coin_flip"][0],
-            ["0.3", "0.32", "5/0", "1e999999999", "NaN", "0.3125 "],
-        ),
-        # A probability of 1/32768 is within 0.0001 of many others.
-        (
-            "coin_flip",
-            {"metadata": {"rational": {"numerator": 1, "denominator": 2**15}}},
-            ["0", "0.0001", "0.00004"],
-        ),
-        ("complex_arithmetic", FOOLS["complex_arithmetic"][0], ["3-4i", "5", "inf", "3+4i, 1"]),
-        (
-            "countdown",
-            {"metadata": {"numbers": [2, 3, 4], "target": 10}},
-            [
-                "10",
-                "4*3-2+0",
-                "4+4+2",
-                "12-2",
-                "4*3-2.0",
-                "4*3-2=10",
-                "43-2",
-                "9**9**9**9",
-                "4*3--",
-                "",
-            ],
-        ),
-        ("intermediate_integration", FOOLS["intermediate_integration"][0], ["0", "C*x", "sin(x)"]),
-        (
-            "number_sorting",
-            FOOLS["number_sorting"][0],
-            ["[1, 2, 3]", "[1, 2.5]", "1, 2.5, 3", "{}"],
-        ),
-        ("polynomial_equations", {"metadata": {"real_solutions": [1.0]}}, ["", "1, 1", "1, nan"]),
-        (
-            "polynomial_multiplication",
-            {"answer": "x**2 + 2*x"},
-            ["x*(x + 2)", "x**2", "x**9**9**9"],
-        ),
-        ("propositional_logic", FOOLS["propositional_logic"][0], ["P", "P ∨ ¬P", "(P", "¬" * 9999]),
+        ("countdown", TO_TEN, [*NO_TEN, "4 3 2", r"4 \times 3 - 2 = 10", r"4\timesx3-2"]),
         ("puzzle24", FOOLS["puzzle24"][0], ["24", "6*4*1", "6*4*1*3-48", "6*(4+1)-3*2"]),
-        ("rubiks_cube", FOOLS["rubiks_cube"][0], ["R", "R99999999", "U2", "R' hello"]),
-        ("rush_hour", FOOLS["rush_hour"][0], ["A+4", "B+2 A+3", "B+2 A+4 C+1", "A+99999999", "B"]),
         ("sokoban", FOOLS["sokoban"][0], ["L", "LR", "r", "R R"]),
     ],
 )
@@ -463,31 +304,12 @@ def test_what_is_no_solution(dataset, entry, answers):
         assert not graded(dataset, {"answer": "", **entry}, answer).correct, answer
 
 
-@pytest.mark.parametrize(
-    ("text", "allowed"),
-    [
-        ("-x**2/3 + 4.5*sin(2*x)*exp(-x) + C", True),
-        ("(x + 1)**(3/2)*sqrt(x)", True),
-        ("y", False),
-        ("eval(1)", False),
-        ("sin(x, evaluate=1)", False),
-        ("sin(sin)(x)", False),
-        ("x.diff(x)", False),
-        ("x if x else C", False),
-        ("[x]", False),
-        ("'x'", False),
-        ("x#", False),
-        ("1j", False),
-        ("2e5", False),
-        ("9**9**9", False),
-        ("9**(-(9**9))", False),
-        ("x**100", False),
-        ("x//2", False),
-        ("x + " * 125 + "x", False),
-    ],
-)
-def test_what_may_be_evaluated(text, allowed):
-    assert puzzle_grading._is_expression(text, {"x", "C"}) == allowed
+@pytest.mark.parametrize("dataset", EVALUATED)
+def test_where_the_library_would_run_the_answer_only_its_own_is_right(dataset):
+    drawn = next(one for one in map(lambda n: item(dataset, n), range(9)) if one.answer is not None)
+    assert graded(dataset, drawn.entry, drawn.answer).correct
+    for answer in (f"({drawn.answer})", f"{drawn.answer},", repr(drawn.answer)):
+        assert not graded(dataset, drawn.entry, answer, share=True).reward
 
 
 def test_the_operators_of_24_are_those_of_the_question():
@@ -531,12 +353,13 @@ HEAVY = [
 ]
 
 
+@pytest.mark.slow
 def test_no_answer_runs_as_a_program_or_keeps_a_worker(tmp_path, monkeypatch):
     mark = tmp_path / "ran"
     pool.stop()
     monkeypatch.chdir(tmp_path)  # of the workers, which start only now
     answers = [payload.format(mark=mark) for payload in PAYLOADS] + HEAVY
-    for name in NAMES:
+    for name in (*SUPPORTED, *EVALUATED):
         task = small(name, num_train=0, num_validation=0, num_test=1, reward="share")
         scores = task.score([*task.split("test")] * len(answers), tagged(*answers))
         for answer, score in zip(answers, scores, strict=True):
@@ -546,16 +369,28 @@ def test_no_answer_runs_as_a_program_or_keeps_a_worker(tmp_path, monkeypatch):
         assert not mark.exists(), name
 
 
+@pytest.mark.slow
+def test_no_answer_to_any_other_dataset_runs_as_a_program(tmp_path, monkeypatch):
+    mark = tmp_path / "ran"
+    pool.stop()
+    monkeypatch.chdir(tmp_path)
+    answers = [payload.format(mark=mark) for payload in PAYLOADS]
+    for name in set(NAMES) - {*SUPPORTED, *EVALUATED, *SLOW}:
+        task = small(name, num_train=0, num_validation=0, num_test=1, reward="share")
+        task.score([*task.split("test")] * len(answers), tagged(*answers))
+        assert not mark.exists(), name
+
+
 @pytest.fixture(scope="module")
 def one_of_each():
-    return {name: item(name).entry for name in NAMES}
+    return {name: item(name).entry for name in (*SUPPORTED, *EVALUATED)}
 
 
 @hypothesis.settings(
     deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @hypothesis.given(
-    st.sampled_from(NAMES),
+    st.sampled_from((*SUPPORTED, *EVALUATED)),
     st.one_of(
         st.text(max_size=40),
         st.text(st.sampled_from("0123456789+-*/().,[]{}\"' \nxCeEijABLRUD→¬∧∨_Q"), max_size=40),
@@ -695,6 +530,7 @@ def test_without_the_library(monkeypatch, found):
         small("dice")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_died_or_hangs_is_named_and_started_again(ended_by, monkeypatch):
     small("dice")
@@ -710,6 +546,18 @@ def test_the_page_names_every_dataset():
     page = (pathlib.Path(__file__).parents[2] / "docs/tasks/puzzles.md").read_text()
     table = page[page.index("## Datasets") :]
     assert set(re.findall(r"`(\w+)`", table)) >= set(NAMES)
+
+
+def test_the_page_and_the_config_name_what_is_supported():
+    root = pathlib.Path(__file__).parents[2]
+    page = (root / "docs/tasks/puzzles.md").read_text()
+    table = page[page.index("## PKT's categories") : page.index("## Options")]
+    rows = re.findall(r"^\| (\w+) \|(.*)$", table, flags=re.MULTILINE)
+    named = {row: set(re.findall(r"`(\w+)`", text)) & set(NAMES) for row, text in rows}
+    supported = {category: set(names) for category, names in puzzle_library.SUPPORTED.items()}
+    assert {category: named[category] for category in supported} == supported
+    config = (root / "configs/puzzles_small.py").read_text()
+    assert set(re.findall(r'"puzzles/(\w+)"', config)) <= set(SUPPORTED)
 
 
 def test_the_protocol():

@@ -1,7 +1,5 @@
-"""Tasks as seqio's, mixtures of them, and the training loop on one."""
+"""Our tasks as those of seqio, and those of seqio as ours."""
 
-import json
-import re
 import subprocess
 import sys
 
@@ -9,28 +7,14 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from passk_jax import tasks, tracking
-from passk_jax.errors import ConfigError, Stopped
+from passk_jax import tasks
 from passk_jax.policy.tokenizer import ByteTokenizer
-from passk_jax.run.loop import Loop, train
-from passk_jax.run.parts import build
 from passk_jax.tasks import seqio_tasks
-from passk_jax.tasks.order import Order
-from tests.tiny import tiny_config
 
 TOKENIZER = ByteTokenizer()
 ARITHMETIC = {"max_n": 9, "num_train": 40, "num_validation": 10, "num_test": 10}
 MAZE = {"sizes": (3,), "num_train": 20, "num_validation": 5, "num_test": 5, "prompt": "short"}
 OPTIONS = {"rates": {"arithmetic": 3, "maze": 1.0}, "arithmetic": ARITHMETIC, "maze": MAZE}
-
-
-def mixture(**changes):
-    return tasks.make("mixture", tokenizer=TOKENIZER, **(OPTIONS | changes))
-
-
-@pytest.fixture(scope="module")
-def mixed():
-    return mixture()
 
 
 def test_a_dataset_is_a_task_of_seqio():
@@ -73,44 +57,19 @@ def test_a_mixture_is_one_of_seqio():
     assert {"inputs", "targets"} == set(drawn[0]) and len(drawn) > 20
 
 
-def test_problems_keep_everything_and_know_their_part(mixed):
-    alone = [
-        problem
-        for name in ("arithmetic", "maze")
-        for problem in tasks.make(name, **OPTIONS[name]).split("train")
-    ]
-    problems = mixed.split("train")
-    assert mixed.split("train") is problems  # loaded once
-    assert [(p.id, p.prompt, p.reference, p.worked_example) for p in problems] == [
-        (p.id, p.prompt, p.reference, p.worked_example) for p in alone
-    ]
-    assert tasks.by_part(problems) == {
-        "arithmetic": list(range(40)),
-        "maze": list(range(40, 60)),
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_mixture_of_seqio_has_the_problems_of_ours_in_the_same_order(order):
+    rates = {name: OPTIONS["rates"][name] for name in ("arithmetic", "maze")[::order]}
+    parts = {
+        name: seqio_tasks.make(name, tasks.make(name, **OPTIONS[name]), TOKENIZER) for name in rates
     }
-    assert problems[0].part == tasks.Part("arithmetic", 3.0)
-    assert mixed.binary_rewards and isinstance(mixed, tasks.Task)
-    with pytest.raises(ValueError, match="'dev'; allowed: train"):
-        mixed.split("dev")
-
-
-def test_each_part_scores_its_own(mixed):
-    problems = mixed.split("validation")
-    assert all(s.correct for s in mixed.score(problems, [p.worked_example for p in problems]))
-    swapped = [problems[i - 1].worked_example for i in range(len(problems))]
-    alone = {name: tasks.make(name, **OPTIONS[name]) for name in ("arithmetic", "maze")}
-    for problem, answer, score in zip(
-        problems, swapped, mixed.score(problems, swapped), strict=True
-    ):
-        assert alone[problem.part.name].score([problem], [answer]) == [score]
-    assert mixed.score([], []) == []
-    with pytest.raises(ValueError, match="got 15 problems and 0 completions"):
-        mixed.score(problems, [])
-
-
-def test_the_first_held_out_problems_are_a_fair_share(mixed):
-    names = [problem.part.name for problem in mixed.split("test")]
-    assert [names[:count].count("maze") for count in (3, 6, 9, 12, 15)] == [1, 2, 3, 4, 5]
+    theirs = seqio_tasks.SeqioTask(seqio_tasks.mix("two", parts, rates))
+    ours = tasks.make("mixture", **(OPTIONS | {"rates": rates}))
+    for split in tasks.SPLITS:
+        assert ours.split(split) == theirs.split(split) and len(ours.split(split)) >= 15
+    problems = ours.split("test")
+    texts = [problem.worked_example for problem in problems]
+    assert ours.score(problems, texts) == theirs.score(problems, texts)
 
 
 def test_preprocessors_change_prompts_and_leave_problems_out():
@@ -177,102 +136,11 @@ def test_what_is_registered_with_seqio_can_be_named():
         seqio.MixtureRegistry.remove("ours")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"rates": {}}, "'mixture' needs `rates`"),
-        ({"rates": {"arithmetic": 1}}, "has no part 'maze'; its parts are arithmetic"),
-        ({"mase": {}}, r"has no part 'mase' \(did you mean 'maze'\?\)"),
-        (
-            {"rates": {"arithmetic": 1, "maze": 0}},
-            "rate of 'maze' must be a positive number, got 0",
-        ),
-        ({"rates": {"arithmetic": 1, "maze": "x"}}, "rate of 'maze' must be a positive number"),
-        ({"maze": {"size": 3}}, r"'maze' has no option 'size' \(did you mean 'sizes'"),
-        ({"rates": {"arithmetic": 1, "maize": 1}, "maze": {}}, "has no part 'maze'"),
-    ],
-)
-def test_mistakes(changes, message):
-    with pytest.raises(ValueError, match=message):
-        mixture(**changes)
-
-
-def test_a_mixture_needs_the_tokenizer():
-    with pytest.raises(ValueError, match="'mixture' is a seqio mixture; it needs the policy's"):
-        tasks.make("mixture", **OPTIONS)
-
-
-def test_shipped_mixtures_are_of_known_tasks_at_positive_rates():
-    for name, rates in tasks.MIXTURES.items():
-        for part, rate in rates.items():
-            assert part in tasks.names() or part.startswith("puzzles/"), (name, part)
-            assert rate > 0
-
-
+@pytest.mark.slow
 def test_tensorflow_sees_no_accelerator_and_other_tasks_do_not_import_it():
     assert [device.device_type for device in tf.config.get_visible_devices()] == ["CPU"]
     code = (
-        "import sys; from tests.tiny import tiny_config; from passk_jax.run.parts import build;"
-        "build(tiny_config()); sys.exit('tensorflow' in sys.modules or 'seqio' in sys.modules)"
+        "import sys; from tests.tasks.test_mixture import config; from passk_jax.run.parts import "
+        "build; build(config()); sys.exit('tensorflow' in sys.modules or 'seqio' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def config(**changes):
-    found = tiny_config(task__name="mixture", sampling__max_prompt_tokens=24, **changes)
-    found.task.unlock()
-    found.task.options = OPTIONS
-    return found.lock()
-
-
-def test_the_loop_draws_at_the_rates_and_reports_each_part(tmp_path):
-    train(config(steps=2, evaluation__num_problems=6), tmp_path)
-    rows = tracking.read_rows(tmp_path / "metrics.jsonl")
-    for part in ("arithmetic", "maze"):
-        assert f"eval/{part}/pass@1_n4" in rows[-1]
-    whole, parts = (
-        [rows[-1][f"{prefix}/reward_mean"] for prefix in prefixes]
-        for prefixes in (["eval"], ["eval/arithmetic", "eval/maze"])
-    )
-    assert whole[0] == pytest.approx((4 * parts[0] + 2 * parts[1]) / 6)
-
-
-@pytest.mark.slow
-def test_stopped_in_the_middle_a_mixture_goes_on_with_the_same_problems(tmp_path, monkeypatch):
-    train(config(), tmp_path / "whole")
-    save = Loop.save
-
-    def stop_after_the_fourth_step(loop):
-        save(loop)
-        if loop.run.step == 4:
-            raise Stopped(15)
-
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(Loop, "save", stop_after_the_fourth_step)
-        train(config(), tmp_path / "stopped")
-    train(config(), tmp_path / "stopped")
-    samples = (tmp_path / "stopped" / "samples.jsonl").read_text()
-    assert samples == (tmp_path / "whole" / "samples.jsonl").read_text()
-    rows = [json.loads(line) for line in samples.splitlines()]
-    drawn = [row["problem"] for row in rows if row["split"] == "train"]
-    problems = build(config()).task.split("train")
-    order = Order(problems, 0)
-    # Two of each logged step's four problems are written.
-    expected = [problems[i].id for step in (1, 3, 5) for i in order.batch(4 * step, 2)]
-    assert drawn == expected
-
-
-def test_long_problems_are_an_error_or_left_out_and_counted(caplog):
-    limits = {"sampling__max_prompt_tokens": 19}
-    with pytest.raises(
-        ConfigError, match=r"has 2[0-9] tokens; between 1 and config\.sampling\.max_prompt"
-    ):
-        build(tiny_config(task__options__max_n=10, **limits))
-    experiment = build(tiny_config(task__options__max_n=10, drop_long_problems=True, **limits))
-    kept = len(experiment.task.split("train"))
-    assert 0 < kept < 50
-    assert f"{50 - kept} of 50 problems of the train split are too long" in caplog.text
-    assert all(len(p.prompt) <= 19 for p in experiment.task.split("validation"))
-    with pytest.raises(ConfigError, match="no problems in its train split"):
-        build(tiny_config(drop_long_problems=True, sampling__max_response_tokens=2))
-    assert re.search("50 of 50 problems of the train split", caplog.text)

@@ -99,6 +99,16 @@ def test_entropy_of_wrong_answers():
     assert math.isnan(answers.wrong_answer_entropy(["a"], [True]))
 
 
+def test_share_of_different_answers_among_the_wrong_ones():
+    correct = [False] * 4 + [True] * 2
+    # Of four wrong samples: a, None and b. Among all samples there would be 4 of 6; without None 2
+    # of 4; and an "a" that is right is not a wrong one.
+    assert answers.unique_wrong_share(["a", "a", None, "b", "c", "a"], correct) == 3 / 4
+    assert answers.unique_wrong_share(["a", "a", "a", "a", "c", "d"], correct) == 1 / 4
+    assert answers.unique_wrong_share([None, None, "b"], [False, True, True]) == 1.0
+    assert math.isnan(answers.unique_wrong_share(["a"], [True]))
+
+
 @pytest.mark.parametrize("k", [0, 4, -1])
 def test_k_out_of_range(k):
     with pytest.raises(ValueError, match=rf"in \[1, n\] = \[1, 3\], got \[1, {k}\]"):

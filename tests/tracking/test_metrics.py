@@ -41,6 +41,8 @@ def test_figures_worked_out_by_hand():
             # (1, 2, 1) and (None, None, 3, 4); the second group has none wrong and is left out.
             "train/wrong_answer_entropy_n4": (math.log(3) - 2 / 3 * math.log(2) + 1.5 * math.log(2))
             / 2,
+            # 1 and 2 of three samples; None, 3 and 4 of four. The same group is left out.
+            "train/unique_wrong_share_n4": (2 / 3 + 3 / 4) / 2,
             "train/groups_all_right": 1 / 3,
             "train/groups_all_wrong": 1 / 3,
         },
@@ -58,7 +60,7 @@ def test_all_right_and_all_wrong_mean_all():
 
 def test_standard_errors_are_over_problems():
     got = metrics.group_metrics(CORRECT, CORRECT, ANSWERS, prefix="eval", ks=(1,), stderr=True)
-    assert len(got) == 14
+    assert len(got) == 16
     # Two groups have wrong answers: half their difference.
     entropies = [math.log(3) - 2 / 3 * math.log(2), 1.5 * math.log(2)]
     assert got["eval/wrong_answer_entropy_n4_stderr"] == pytest.approx(
@@ -78,6 +80,7 @@ def test_no_k_is_small_enough():
         "e/groups_all_right",
         "e/groups_all_wrong",
         "e/reward_mean",
+        "e/unique_wrong_share_n4",
         "e/wrong_answer_entropy_n4",
     ]
     assert metrics.bootstrap_pass_at_k(CORRECT, ks=(8,)) == {}
@@ -134,7 +137,7 @@ def test_bootstrap_estimates_are_the_metrics():
     answers = np.where(correct, "right", wrong).tolist()
     plain = metrics.group_metrics(correct, correct, answers, prefix="eval")
     intervals = metrics.bootstrap(metrics.metrics_by_problem(correct, answers))
-    assert len(intervals) == 3 * 5 + 1
+    assert len(intervals) == 3 * 5 + 2
     for name, interval in intervals.items():
         assert interval.estimate == pytest.approx(plain[f"eval/{name}"], rel=1e-9)
         if name != "distinct@1_n16":  # is 1

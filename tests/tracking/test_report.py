@@ -59,7 +59,7 @@ def arm_of(*rows_of_seeds, label="arm", **config):
     """One arm, a run for each list of rows."""
     config = dict(runs.flatten(CONFIG)) | config
     made = [
-        tracking.Run(f"seed{seed}", config | {"seed": seed}, rows, [], None)
+        tracking.Run(f"seed{seed}", config | {"seed": seed}, series.Table(rows), [], None)
         for seed, rows in enumerate(rows_of_seeds)
     ]
     return tracking.Arm(label, "#123456", tuple(made))
@@ -207,9 +207,10 @@ def test_the_browser_has_every_sample_the_latest_first(tmp_path, write_run, monk
         assert sorted((s[0], s[2], s[3]) for s in samples for _ in range(s[1])) == written
     arms = tracking.read_arms([workdir])
     room = len(json.dumps(shown["groups"][0])) + len(json.dumps(shown["groups"][1]))
-    (few,) = json.loads(browser.samples(arms, most=room))
+    text, left_out = browser.samples(arms, most=room)
+    (few,) = json.loads(text)
     assert few["groups"] == shown["groups"][:2]
-    assert few["left_out"] == len(rows) - 2
+    assert few["left_out"] == left_out["run"] == len(rows) - 2
 
 
 def test_the_contents_lead_to_every_heading(finished, compared):
@@ -439,7 +440,8 @@ def test_groups_with_both_outcomes_come_first_and_equal_samples_are_one_line():
         row("all wrong", [0] * 6),
         row("mixed", [0, 0, 1, 0]),
     ]
-    groups = report._choose_groups(rows)
+    run = tracking.Run("run", {}, series.Table([]), rows, None)
+    groups = report._choose_groups(run)
     assert [group["problem"] for group in groups] == ["mixed", "all wrong"]
     assert [(line["text"], line["count"]) for line in groups[0]["samples"]] == [
         ("1 0", 1),

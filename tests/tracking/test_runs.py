@@ -222,7 +222,7 @@ def test_control_characters_of_a_strangers_folder_are_shown_escaped(make):
     escaped = "\\x1b[2J\\u202e\\x9b"
     assert run.config["estimator.name"] == f"pkr{escaped}"
     assert f"p7{escaped}" in run.counts
-    said = [*run.rows[-1], *run.counts, *run.config, *map(str, run.config.values())]
+    said = [*run.table.names, *run.counts, *run.config, *map(str, run.config.values())]
     said += [*tracking.differences(arms)["estimator.name"], tracking.summary_table(arms)]
     assert not any(each in "".join(said) for each in bad if not each.isprintable())
 

@@ -104,3 +104,19 @@ def test_survives_an_orbax_checkpoint(tmp_path):
     assert again.last_step.tolist() == [18, -1, 17, -1]
     assert again.last_rate.dtype == np.float32
     assert again.last_rate.tolist() == pytest.approx([0.5, nan, 0.75, nan], nan_ok=True)
+
+
+def test_the_history_counts_all_samples_and_lets_them_fade():
+    record = solve_record.empty(3)
+    for step, right in ((1, 0), (3, 1), (5, 2)):  # evenly spaced, as `history` takes it
+        correct = np.arange(4)[None] < right
+        record = solve_record.update(record, np.array([1]), correct, step)
+    solved, sampled = solve_record.history(record, np.array([0, 1]), step=6, samples=4, decay=1.0)
+    assert solved.tolist() == [0, 3] and sampled.tolist() == [0, 12]
+    solved, sampled = solve_record.history(record, np.array([1]), step=6, samples=4, decay=0.5)
+    # The last step's 4 samples are of age 1. The 8 before it have ages 1 + 5/3 and 1 + 10/3.
+    faded = 4 * (0.5 ** (8 / 3) + 0.5 ** (13 / 3))
+    assert sampled[0] == pytest.approx(4 * 0.5 + faded)
+    assert solved[0] == pytest.approx(2 * 0.5 + faded / 8)  # one of those 8 was solved
+    for part in solve_record.history(record, np.array([0, 1]), step=6, samples=4, decay=0.0):
+        assert part.tolist() == [0, 0]

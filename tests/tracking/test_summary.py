@@ -5,6 +5,7 @@ import pytest
 
 from passk_jax import tracking
 from passk_jax.tracking import summary
+from passk_jax.tracking.series import Table
 
 
 def arm(label, **values_by_seed):
@@ -12,7 +13,7 @@ def arm(label, **values_by_seed):
     made = []
     for seed, values in values_by_seed.items():
         rows = [{"step": step, "eval/pass@1_n2": value} for step, value in enumerate(values)]
-        made.append(tracking.Run(seed, {"seed": int(seed[1:])}, rows, [], None))
+        made.append(tracking.Run(seed, {"seed": int(seed[1:])}, Table(rows), [], None))
     return tracking.Arm(label, "#000000", tuple(made))
 
 
@@ -27,7 +28,7 @@ def test_a_single_run_takes_first_and_last_evaluation():
     ]
 
     def table(rows):
-        run = tracking.Run("x", {"seed": 0}, rows, [], None)
+        run = tracking.Run("x", {"seed": 0}, Table(rows), [], None)
         return tracking.summary_table([tracking.Arm("x", "#000000", (run,))])
 
     assert table(rows).splitlines() == [

@@ -13,7 +13,7 @@ import pytest
 
 from passk_jax import tracking
 from passk_jax.tasks import Problem
-from passk_jax.tracking import event_file, writers
+from passk_jax.tracking import event_file, rows
 
 ROW = {
     "problem": "arithmetic/3*4+5*6",
@@ -262,13 +262,13 @@ def test_failing_fsync_is_not_swallowed(tmp_path, monkeypatch):
 
 def test_read_rows_names_the_bad_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    assert writers.read_rows(path) == []
+    assert rows.read_rows(path) == []
     path.write_bytes(b'{"step": 0}\n\xff\xfe\n{"step": 2}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: not JSON"):
-        writers.read_rows(path)
+        rows.read_rows(path)
     path.write_bytes(b'{"step": 0}\n[1]\n')
     with pytest.raises(ValueError, match=r"line 2: not a JSON object"):
-        writers.read_rows(path)
+        rows.read_rows(path)
     path.write_bytes(b'{"step": 0}\n{"step": 1}\n{"st')
     assert steps_of(path) == [0, 1]
 

@@ -71,7 +71,8 @@ WITH_K = {
     "reinforce_k": lambda n, c, k: (k * f(n, c, k)[0], 0),
     "rloo_k": lambda n, c, k: times(f(n, c, k), rloo(n, c)),
     "grpo_k": lambda n, c, k: times(f(n, c, k), grpo(n, c)),
-    "s_binary": lambda n, c, k: (k / n, k / n * (1 - C(n - 1 - c, k - 1) / C(n - 1, k - 1))),
+    # PKPO (8) is for a sum; n times it
+    "s_binary": lambda n, c, k: (k, k * (1 - C(n - 1 - c, k - 1) / C(n - 1, k - 1))),
     "biased_scaling": lambda n, c, k: times((1 - c / n) ** (k - 1), grpo(n, c)),
     "passk_analytical": passk_analytical,
     "combination": lambda n, c, k: mix(c / n, passk_analytical(n, c, k), grpo(n, c)),
@@ -105,7 +106,7 @@ WITH_NUMBER = {
 UNBASELINED = {
     "reinforce": lambda n, k: (0, 1),
     "reinforce_k": lambda n, k: (0, float(k == 1)),
-    "s_binary": lambda n, k: (0, k / n),
+    "s_binary": lambda n, k: (0, k),
     "log_pass_at_k": lambda n, k: (0, float(k == 1)),
     "pkr-rft": lambda n, x: (0, float(x == 1)),
     "w_reinforce": lambda n, x: (-1, x),
@@ -138,18 +139,19 @@ def parameters(name, n):
 @pytest.mark.parametrize("name", [*WITH_K, *WITHOUT_K, *WITH_NUMBER])
 def test_as_printed_for_every_n_c_and_k(name):
     reference = {**WITH_NUMBER, **WITHOUT_K, **WITH_K}[name]
+    of_equal = UNBASELINED.get(name, lambda n, value: (0, 0))
+
+    def printed(n, value, c):
+        given = () if name in WITHOUT_K else (value,)
+        plus, minus = reference(n, c, *given) if 0 < c < n else [of_equal(n, value)[c > 0]] * 2
+        return [plus] * c + [minus] * (n - c)
+
     for n in SIZES:
-        for value, groups in zip(parameters(name, n).tolist(), computed(name, n), strict=True):
-            for c, weights in enumerate(groups):
-                if 0 < c < n:
-                    given = () if name in WITHOUT_K else (value,)
-                    plus, minus = reference(n, c, *given)
-                else:
-                    plus = minus = UNBASELINED.get(name, lambda n, value: (0, 0))(n, value)[c > 0]
-                expected = [plus] * c + [minus] * (n - c)
-                np.testing.assert_allclose(
-                    weights, expected, rtol=1e-11, atol=1e-13, err_msg=f"{n, c, value}"
-                )
+        values = parameters(name, n).tolist()
+        expected = [[printed(n, value, c) for c in range(n + 1)] for value in values]
+        np.testing.assert_allclose(
+            computed(name, n), expected, rtol=1e-11, atol=1e-13, err_msg=f"n = {n}"
+        )
 
 
 def test_worked_by_hand():
@@ -188,7 +190,7 @@ def test_pkpo_33_is_reinforce_k_and_pkpo_19_is_its_binary_form(n):
             rewards = np.array([1.0] * c + [0.0] * (n - c))
             if k > 1:
                 np.testing.assert_allclose(
-                    n * transforms.sloo_minus_one(rewards, k),
+                    transforms.sloo_minus_one(rewards, k),
                     computed("reinforce_k", n)[k - 1, c],
                     atol=1e-12,
                 )
@@ -319,9 +321,13 @@ def test_equal_rewards_give_paper_and_centred_weights():
     # (29) of equal rewards c is -k c/(n (n-1)); the centred one is 0
     for n, k in ((size, k) for size in SIZES for k in range(1, size)):
         rewards = np.full(n, 0.5, np.float32)
-        expected = np.full(n, -k * 0.5 / (n * (n - 1)))
+        expected = np.full(n, -k * 0.5 / (n - 1))
         np.testing.assert_allclose(transforms.sloo(rewards, k), expected, rtol=1e-5)
         np.testing.assert_array_equal(transforms.sloo_centered(rewards, k), np.zeros(n))
+
+
+# Equal rewards are not all that they look at, or they have no baseline.
+OTHERS = ("pkr", "best_of_n", "sloo_posterior", "pass_at_any_k", "distinct_correct_at_k", "edas")
 
 
 @pytest.mark.parametrize("n", [16, 1000])
@@ -332,12 +338,14 @@ def test_groups_of_equal_rewards_are_never_nan_in_float32(name, n):
     given = {parameter: given[parameter] for parameter in row.parameters if parameter in given}
     if name == "adaptive":
         given = {"high_entropy": True}
+    if "answers" in row.parameters:
+        given["answers"] = np.arange(n) % 3
     for k in (1, 3, n) if row.takes_k else (None,):
         run = jax.jit(lambda r, k=k: row.function(r, **given, **({} if k is None else {"k": k})))
         for rewards in (np.zeros(n), np.ones(n), np.eye(n)[0], 1 - np.eye(n)[0]):
             weights = np.asarray(run(rewards))
             assert np.isfinite(weights).all()
-            if len(set(rewards)) == 1 and name not in {*UNBASELINED, "pkr", "best_of_n"}:
+            if len(set(rewards)) == 1 and name not in {*UNBASELINED, *OTHERS}:
                 assert (weights == 0).all()
 
 

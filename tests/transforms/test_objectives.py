@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special, stats
 
 from passk_jax import transforms
 
@@ -45,7 +46,7 @@ def test_a_mixture_is_the_sum_of_its_parts():
 
 def test_a_mixture_follows_the_mixture_of_pass_at_k():
     n, shares = 6, (0.4, 0.0, -2.0, 0.7)
-    rates, found = slopes(lambda r: n * transforms.mixture(r, shares), n)
+    rates, found = slopes(lambda r: transforms.mixture(r, shares), n)
     terms = [a * k * (1 - rates) ** (k - 1) for k, a in enumerate(shares, start=1)]
     np.testing.assert_allclose(found, sum(terms), rtol=1e-11)
 
@@ -55,7 +56,7 @@ def test_sloo_mixed_is_rloo_k_of_any_reward_and_any_k(n):
     for k, c in itertools.product(range(1, n + 1), range(n + 1)):
         rewards = np.array([1.0] * c + [0.0] * (n - c))
         np.testing.assert_allclose(
-            transforms.sloo_mixed(rewards, k), k / n * transforms.rloo_k(rewards, k), atol=1e-13
+            transforms.sloo_mixed(rewards, k), k * transforms.rloo_k(rewards, k), atol=1e-13
         )
         shifted = transforms.sloo_mixed(REWARDS[:n] + 7, k)
         np.testing.assert_allclose(shifted, transforms.sloo_mixed(REWARDS[:n], k), atol=1e-13)
@@ -63,7 +64,7 @@ def test_sloo_mixed_is_rloo_k_of_any_reward_and_any_k(n):
 
 
 def test_every_symmetric_unbiased_estimator_of_pass_at_k_is_one_family():
-    # w_i = delta(m)/n (r_i - b(m)): m successes among the others, delta the k-sets they all fail
+    # A_i = delta(m) (r_i - b(m)): m successes among the others, delta the k-sets they all fail
     n, k = 7, 3
     baselines = {
         "sloo_minus_one": lambda m: 0,
@@ -74,16 +75,27 @@ def test_every_symmetric_unbiased_estimator_of_pass_at_k_is_one_family():
         rewards = np.array([1.0] * c + [0.0] * (n - c))
         m = (c - rewards).astype(int)
         delta = np.array([k * math.comb(n - 1 - x, k - 1) / math.comb(n - 1, k - 1) for x in m])
-        expected = delta / n * (rewards - np.array([baselines[name](x) for x in m]))
+        expected = delta * (rewards - np.array([baselines[name](x) for x in m]))
         np.testing.assert_allclose(getattr(transforms, name)(rewards, k), expected, atol=1e-13)
+
+
+@pytest.mark.parametrize(("n", "expected"), [(8, 1.88), (12, 1.45), (16, 1.30), (32, 1.13)])
+def test_how_much_few_samples_inflate_the_slope(n, expected):
+    # E delta^2 / E slope^2 at k = 8, rates ~ Beta(.3, 3); delta is the weight of a success. A
+    # problem counts rate (1 - rate), the squared length of its gradient: as if Beta(1.3, 4).
+    k, rewards_CxN = 8, np.tri(n, n)  # row m: m others succeed
+    delta = np.asarray(jax.vmap(lambda r: transforms.sloo_minus_one(r, k))(rewards_CxN))[:, 0]
+    chances = stats.betabinom.pmf(np.arange(n), n - 1, 1.3, 4.0)
+    slope_squared = k**2 * special.beta(1.3, 4 + 2 * (k - 1)) / special.beta(1.3, 4)
+    assert chances @ delta**2 / slope_squared == pytest.approx(expected, abs=0.006)
 
 
 def test_pass_all_k_by_hand():
     # of the 3 sets of 2 in (0, 1, 3): the worst is 0, 0, 1; without the sample 3, 1 and 3 or 1
-    weights = transforms.pass_all_k(np.array([0.0, 1.0, 3.0]), 2)
+    weights = transforms.pass_all_k(np.array([0.0, 1.0, 3.0]), 2, scale="sum")
     np.testing.assert_allclose(weights, [((0 - 1) + (0 - 3)) / 3, (1 - 3) / 3, 0])
     n, k = 6, 3
-    rates, found = slopes(lambda r: n * transforms.pass_all_k(r, k), n)
+    rates, found = slopes(lambda r: transforms.pass_all_k(r, k), n)
     np.testing.assert_allclose(found, k * rates ** (k - 1), rtol=1e-11)  # of rate^k
 
 

@@ -1,5 +1,8 @@
 """Worked numbers and identities of the PKPO transformations."""
 
+import functools
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +14,18 @@ from passk_jax import transforms
 from passk_jax.transforms import pkpo
 
 WITH_K = ("s", "sloo", "sloo_centered", "sloo_minus_one")
-JITTED = {name: jax.jit(getattr(transforms, name)) for name in WITH_K}
+# PKPO's numbers are for a sum
+PAPER = types.SimpleNamespace(
+    **{name: functools.partial(getattr(transforms, name), scale="sum") for name in ("loo", *WITH_K)}
+)
+JITTED = {name: jax.jit(getattr(PAPER, name)) for name in WITH_K}
 SHIFT_INVARIANT = ("sloo_centered", "sloo_minus_one")
 
 
 def call(name, rewards, k):
     """(n,) weights as NumPy, k lowered to the largest that the estimator allows."""
     k = min(k, transforms.ESTIMATORS[name].parameters["k"].largest(len(rewards)))
-    return np.asarray(getattr(transforms, name)(rewards, k))
+    return np.asarray(getattr(PAPER, name)(rewards, k))
 
 
 # --- numbers worked out by hand ---
@@ -35,7 +42,7 @@ def test_rho_and_s_by_hand():
     # s = (5+5)/3, (5+3)/3, (5+3)/3. Without putting back in sample order: 8/3, 8/3, 10/3.
     rewards = jnp.array([5.0, 2.0, 3.0])
     np.testing.assert_allclose(transforms.rho(rewards, 2), 13 / 3, rtol=1e-6)
-    np.testing.assert_allclose(transforms.s(rewards, 2), [10 / 3, 8 / 3, 8 / 3], rtol=1e-6)
+    np.testing.assert_allclose(PAPER.s(rewards, 2), [10 / 3, 8 / 3, 8 / 3], rtol=1e-6)
 
 
 def test_baselines_by_hand():
@@ -45,36 +52,32 @@ def test_baselines_by_hand():
     # 5 adds 3 and 2, 3 adds 0 and 1, 2 adds 0 and 0, over 3: 5/3, 0, 1/3; the public shortcut
     # "best minus second best" would leave (2, 0, 0).
     rewards = jnp.array([5.0, 2.0, 3.0])
-    np.testing.assert_allclose(transforms.sloo(rewards, 2), [1 / 3, -7 / 3, -7 / 3], rtol=1e-6)
+    np.testing.assert_allclose(PAPER.sloo(rewards, 2), [1 / 3, -7 / 3, -7 / 3], rtol=1e-6)
+    np.testing.assert_allclose(PAPER.sloo_centered(rewards, 2), [4 / 3, -2 / 3, -2 / 3], rtol=1e-6)
     np.testing.assert_allclose(
-        transforms.sloo_centered(rewards, 2), [4 / 3, -2 / 3, -2 / 3], rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        transforms.sloo_minus_one(rewards, 2), [5 / 3, 0, 1 / 3], rtol=1e-6, atol=1e-7
+        PAPER.sloo_minus_one(rewards, 2), [5 / 3, 0, 1 / 3], rtol=1e-6, atol=1e-7
     )
 
 
 def test_loo_by_hand():
     # means of the others: 2.5, 4, 3.5; differences 2.5, -2, -0.5, over n = 3. Leaving out the 1/n
     # would give RLOO; the mean of all (10/3) in place of the others' would give 5/9, -4/9, -1/9.
-    weights = transforms.loo(jnp.array([5.0, 2.0, 3.0]))
+    weights = PAPER.loo(jnp.array([5.0, 2.0, 3.0]))
     np.testing.assert_allclose(weights, [2.5 / 3, -2 / 3, -0.5 / 3], rtol=1e-6)
 
 
 def test_k_of_n_gives_the_maximum_and_the_lead_over_the_second():
     rewards = jnp.array([0.25, -1.0, 2.0, 0.5])
     assert transforms.rho(rewards, 4) == 2
-    np.testing.assert_array_equal(transforms.s(rewards, 4), [2, 2, 2, 2])
-    np.testing.assert_array_equal(transforms.sloo_minus_one(rewards, 4), [0, 0, 1.5, 0])
+    np.testing.assert_array_equal(PAPER.s(rewards, 4), [2, 2, 2, 2])
+    np.testing.assert_array_equal(PAPER.sloo_minus_one(rewards, 4), [0, 0, 1.5, 0])
 
 
 def test_two_successes_in_a_full_set_earn_nothing_but_in_a_smaller_set_do():
     rewards = jnp.array([1, 0, 1, 0])
-    np.testing.assert_array_equal(transforms.sloo_minus_one(rewards, 4), np.zeros(4))
+    np.testing.assert_array_equal(PAPER.sloo_minus_one(rewards, 4), np.zeros(4))
     # k = 2: 2/4 times the share 2/3 of the other three that fail; max minus second max says 0.
-    np.testing.assert_allclose(
-        transforms.sloo_minus_one(rewards, 2), [1 / 3, 0, 1 / 3, 0], rtol=1e-6
-    )
+    np.testing.assert_allclose(PAPER.sloo_minus_one(rewards, 2), [1 / 3, 0, 1 / 3, 0], rtol=1e-6)
 
 
 # --- identities ---
@@ -84,7 +87,7 @@ def test_two_successes_in_a_full_set_earn_nothing_but_in_a_smaller_set_do():
 def test_s_adds_up_to_k_rho(n):
     rewards = jnp.asarray(np.random.default_rng(n).uniform(-1, 3, n), jnp.float32)
     for k in range(1, n + 1):
-        rho, total = transforms.rho(rewards, k), transforms.s(rewards, k).sum()
+        rho, total = transforms.rho(rewards, k), PAPER.s(rewards, k).sum()
         np.testing.assert_allclose(total, k * rho, rtol=1e-5)
 
 
@@ -94,11 +97,11 @@ def test_k_of_1_is_the_plain_policy_gradient(n):
     others = (rewards.sum() - rewards) / (n - 1)
     plain = (rewards - others) / n
     for name in SHIFT_INVARIANT:
-        np.testing.assert_allclose(getattr(transforms, name)(rewards, 1), plain, atol=1e-6)
-    np.testing.assert_allclose(transforms.loo(rewards), plain, atol=1e-6)
-    np.testing.assert_allclose(transforms.s(rewards, 1), rewards / n, atol=1e-6)
+        np.testing.assert_allclose(getattr(PAPER, name)(rewards, 1), plain, atol=1e-6)
+    np.testing.assert_allclose(PAPER.loo(rewards), plain, atol=1e-6)
+    np.testing.assert_allclose(PAPER.s(rewards, 1), rewards / n, atol=1e-6)
     expected = rewards / n - others / (n - 1)
-    np.testing.assert_allclose(transforms.sloo(rewards, 1), expected, atol=1e-6)
+    np.testing.assert_allclose(PAPER.sloo(rewards, 1), expected, atol=1e-6)
     np.testing.assert_allclose(transforms.rho(rewards, 1), rewards.mean(), atol=1e-6)
 
 
@@ -112,11 +115,11 @@ def test_binary_rewards_match_the_closed_forms(n):
         for k in range(1, n + 1):
             rho_others = 1 - choose(n - 1 - c, k - 1) / choose(n - 1, k - 1)
             expected = np.where(rewards == 1, k / n, k / n * rho_others)
-            np.testing.assert_allclose(transforms.s(rewards, k), expected, rtol=1e-6, atol=1e-7)
+            np.testing.assert_allclose(PAPER.s(rewards, k), expected, rtol=1e-6, atol=1e-7)
             if k > 1:
                 f_plus = choose(n - c, k - 1) / choose(n - 1, k - 1)
                 np.testing.assert_allclose(
-                    transforms.sloo_minus_one(rewards, k), k / n * f_plus * rewards, rtol=1e-6
+                    PAPER.sloo_minus_one(rewards, k), k / n * f_plus * rewards, rtol=1e-6
                 )
 
 
@@ -125,21 +128,21 @@ def test_binary_rewards_match_the_closed_forms(n):
 def test_equal_rewards(n, c):
     rewards = jnp.full(n, c)
     for k in {1, 2, n // 2 + 1, n - 1, n}:
-        np.testing.assert_array_equal(transforms.sloo_minus_one(rewards, k), np.zeros(n))
+        np.testing.assert_array_equal(PAPER.sloo_minus_one(rewards, k), np.zeros(n))
         if k < n:
-            np.testing.assert_array_equal(transforms.sloo_centered(rewards, k), np.zeros(n))
+            np.testing.assert_array_equal(PAPER.sloo_centered(rewards, k), np.zeros(n))
             expected = np.full(n, -k * c / (n * (n - 1)))
-            np.testing.assert_allclose(transforms.sloo(rewards, k), expected, rtol=2e-6)
-        np.testing.assert_allclose(transforms.s(rewards, k), np.full(n, k / n * c), rtol=2e-6)
-    np.testing.assert_array_equal(transforms.loo(rewards), np.zeros(n))
+            np.testing.assert_allclose(PAPER.sloo(rewards, k), expected, rtol=2e-6)
+        np.testing.assert_allclose(PAPER.s(rewards, k), np.full(n, k / n * c), rtol=2e-6)
+    np.testing.assert_array_equal(PAPER.loo(rewards), np.zeros(n))
 
 
 def test_centered_is_s_minus_the_group_mean_over_1_minus_k_over_n():
     rewards = np.random.default_rng(0).normal(size=9).astype(np.float32)
     for k in range(1, 9):
-        s = np.asarray(transforms.s(rewards, k), np.float64)
+        s = np.asarray(PAPER.s(rewards, k), np.float64)
         np.testing.assert_allclose(
-            transforms.sloo_centered(rewards, k), (s - s.mean()) / (1 - k / 9), atol=3e-6
+            PAPER.sloo_centered(rewards, k), (s - s.mean()) / (1 - k / 9), atol=3e-6
         )
 
 

@@ -78,7 +78,8 @@ def test_equals_the_sums_over_all_subsets(n, dtype):
         @jax.vmap
         def every_k(k):
             def one_group(g):
-                return {name: getattr(transforms, name)(g, k) for name in NAMES}
+                sums = {name: {"scale": "sum"} for name in NAMES[1:]}  # the paper's
+                return {n: getattr(transforms, n)(g, k, **sums.get(n, {})) for n in NAMES}
 
             return jax.vmap(one_group)(jnp.asarray(rewards, dtype))
 

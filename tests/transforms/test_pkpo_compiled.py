@@ -88,10 +88,11 @@ def test_importing_is_light():
     assert not heavy & set(loaded)
 
 
+@pytest.mark.slow
 def test_sharded_equals_unsharded():
     printed = run("""
         import os
-        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+        os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=4"
         import jax, numpy as np
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
         from passk_jax import transforms
@@ -105,19 +106,25 @@ def test_sharded_equals_unsharded():
         }
         mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "model"))
         for n in (16, 64):
+            # above 32 PKPO's sort in another way; the others compute the same at any n
+            rows = transforms.ESTIMATORS.items()
+            names = [name for name, row in rows if n == 16 or "PKPO (" in row.reference]
+            names = [name for name in names if n == 16 or name != "majority_at_k"]
             rewards = np.random.default_rng(0).integers(0, 2, size=(8, n)).astype(np.float32)
             batch = jax.jit(
                 lambda g: {
                     name: transforms.make(name, **options.get(name, {}))(
-                        g, 4, key=jax.random.key(0), entropy=g[:, 0] + np.arange(8)
+                        g, 4, key=jax.random.key(0), entropy=g[:, 0] + np.arange(8),
+                        history=(g[:, 1], g[:, 1] + 2),
+                        answers=jax.numpy.int32(g) + np.arange(n) % 3,
                     )
-                    for name in transforms.ESTIMATORS
+                    for name in names
                 }
             )
             expected = batch(rewards)
             for spec in (PartitionSpec("data"), PartitionSpec(("data", "model"))):
                 actual = batch(jax.device_put(rewards, NamedSharding(mesh, spec)))
-                for name in transforms.ESTIMATORS:
+                for name in names:
                     assert actual[name].sharding.spec[0] == spec[0], actual[name].sharding
                     np.testing.assert_allclose(actual[name], expected[name], atol=1e-6)
         print(len(jax.devices()), "devices agree")

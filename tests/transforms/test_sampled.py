@@ -1,5 +1,6 @@
 """Estimators that look at some sets of k, and noisy rewards."""
 
+import functools
 import itertools
 from collections import Counter
 
@@ -26,7 +27,8 @@ def reference(name, rewards, k):
             rest = np.delete(sets[j], i - j * k)
             if name == "full_sampling":
                 spread = bests.std()
-                weights[i] = (bests[j] - bests.mean()) / spread if spread > 1e-12 else 0
+                z = (bests[j] - bests.mean()) / spread if spread > 1e-12 else 0
+                weights[i] = z / n  # PKT's are for a mean
             elif name == "naive_partitioned":
                 weights[i] = bests[j] / count
             elif name == "naive_partitioned_baselined":
@@ -41,7 +43,7 @@ def reference(name, rewards, k):
 def test_the_loops_of_the_papers(name, n):
     largest = transforms.ESTIMATORS[name].parameters["k"].largest(n)
     rng = np.random.default_rng(n)
-    run = jax.jit(getattr(transforms, name))
+    run = jax.jit(functools.partial(getattr(transforms, name), scale="sum"))
     for k in range(1, largest + 1):
         for rewards in (rng.normal(size=n), rng.integers(0, 2, n), rng.integers(-1, 3, n)):
             rewards = rewards.astype(np.float32)
@@ -74,7 +76,8 @@ def pkr_17(rewards, k, rate_of):
 @pytest.mark.parametrize("n", [2, 5, 7])
 def test_the_best_of_n_is_pkr_17_with_the_rate_of_the_others(n):
     groups = np.array(list(itertools.product((0, 1), repeat=n)))
-    run = jax.jit(jax.vmap(transforms.best_of_n, in_axes=(0, None)))
+    of_n = functools.partial(transforms.best_of_n, scale="sum")
+    run = jax.jit(jax.vmap(of_n, in_axes=(0, None)))
     for k in range(1, n + 1):
         expected = [pkr_17(r, k, lambda i, r=r: np.delete(r, i).mean()) for r in groups]
         np.testing.assert_allclose(run(groups, k), expected, rtol=1e-5, atol=1e-7)
@@ -93,7 +96,8 @@ def slope_of_expected(n, k, p, weights_of):
 
 def test_the_bias_of_the_best_of_n_comes_from_the_estimated_rate_and_vanishes_as_n_grows():
     k, p, errors = 3, 0.4, []
-    run = jax.jit(jax.vmap(transforms.best_of_n, in_axes=(0, None)))
+    of_n = functools.partial(transforms.best_of_n, scale="sum")
+    run = jax.jit(jax.vmap(of_n, in_axes=(0, None)))
     for n in (6, 12):
         slope = slope_of_expected(n, k, p, lambda groups: np.asarray(run(groups, k)))
         errors.append(slope / (k * (1 - p) ** (k - 1)) - 1)
@@ -124,7 +128,7 @@ def test_at_k_of_1_they_are_their_plain_forms():
     rewards = np.random.default_rng(0).normal(size=7).astype(np.float32)
     for name, plain in {
         "full_sampling": transforms.grpo(rewards),
-        "naive_partitioned": rewards / 7,
+        "naive_partitioned": rewards,
         "naive_partitioned_baselined": transforms.loo(rewards),
         "loo_minus_one_partitioned": transforms.loo(rewards),
     }.items():

@@ -4,12 +4,10 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from passk_jax import transforms
-from passk_jax.errors import ConfigError
 from passk_jax.transforms import table
 
 REWARDS_PxN = np.array([[0.2, 1.0, -0.5, 0.25, 0.9]], np.float32)
@@ -21,11 +19,15 @@ OPTIONS = {
     "rs_grpo": {"coefficient": 2.0},
     "w_reinforce": {"coefficient": 0.1},
 }
-GIVEN = {"key": jax.random.key(0), "entropy": np.array([0.5, 0.2], np.float32)}
+GIVEN = {
+    "key": jax.random.key(0),
+    "entropy": np.array([0.5, 0.2], np.float32),
+    "answers": np.array([[7, 3, 7, -1, 3], [3, 4, 4, 5, 3]]),
+}
 
 
 def test_every_name_is_its_function():
-    assert len(transforms.ESTIMATORS) == 35
+    assert len(transforms.ESTIMATORS) == 42
     for name, row in transforms.ESTIMATORS.items():
         assert row.name == name
         assert row.function is getattr(transforms, name)
@@ -40,27 +42,41 @@ def test_at_k_of_1_the_learner_gets_rloo(name):
     np.testing.assert_allclose(transforms.make(name)(REWARDS_PxN, 1), [rloo], rtol=1e-5)
 
 
-def test_advantages_are_n_times_the_weights_for_a_sum_and_the_weights_for_a_mean():
-    for name, row in transforms.ESTIMATORS.items():
-        if set(row.parameters) - {"k"}:
-            continue
-        k = (2,) if row.takes_k else ()
-        advantages = transforms.make(name)(BINARY_PxN, *k)
-        weights = np.stack([row.function(rewards, *k) for rewards in BINARY_PxN])
-        factor = 5 if row.weights_for == "sum" else 1
-        np.testing.assert_allclose(advantages, factor * weights, rtol=2e-6, err_msg=name)
+def test_there_is_one_scale():
+    rows = {n: r for n, r in transforms.ESTIMATORS.items() if not set(r.parameters) - {"k"}}
+
+    @jax.jit  # one program of all rows
+    def every_row(k):
+        def of_group(rewards, **scale):
+            given = {n: (k,) if row.takes_k else () for n, row in rows.items()}
+            return {n: row.function(rewards, *given[n], **scale) for n, row in rows.items()}
+
+        advantages = {name: transforms.make(name)(BINARY_PxN, k) for name in rows}
+        by_sum = jax.vmap(lambda rewards: of_group(rewards, scale="sum"))
+        return advantages, jax.vmap(of_group)(BINARY_PxN), by_sum(BINARY_PxN)
+
+    advantages, weights, sums = every_row(2)
+    for name in rows:
+        np.testing.assert_allclose(advantages[name], weights[name], rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(5 * sums[name], weights[name], rtol=1e-6, err_msg=name)
+    with pytest.raises(ValueError, match=r"s: scale = 'max', allowed: mean, sum"):
+        transforms.s(BINARY_PxN[0], 2, scale="max")
 
 
 @pytest.mark.parametrize("name", transforms.ESTIMATORS)
 def test_one_program_maps_a_batch_for_every_k(name):
     estimate = transforms.make(name, **OPTIONS.get(name, {}))
-    run = jax.jit(lambda *args, **given: estimate(*args, **given))  # with a cache of its own
+    fixed_k = transforms.ESTIMATORS[name].fixed_k
+    # with a cache of its own
+    run = jax.jit(
+        lambda *args, **given: estimate(*args, **given), static_argnums=1 if fixed_k else ()
+    )
     for k in (1, 2):
         advantages = run(BINARY_PxN, k, **GIVEN)
         assert advantages.shape == BINARY_PxN.shape and np.isfinite(advantages).all()
         eager = transforms.make(name, **OPTIONS.get(name, {}))(BINARY_PxN, k, **GIVEN)
         np.testing.assert_allclose(advantages, eager, rtol=1e-6, atol=1e-7)
-    assert run._cache_size() == 1
+    assert run._cache_size() == (2 if fixed_k else 1)
 
 
 def test_gamma_and_the_other_numbers_may_be_traced():
@@ -139,7 +155,8 @@ def test_check_allows_exactly_what_the_function_allows(name):
 
     for n in range(2, 6):
         for k in range(-1, n + 2):
-            use = refused(transforms.make(name), np.zeros((2, n)), k, **GIVEN)
+            given = GIVEN | {"answers": np.zeros((2, n), int)}
+            use = refused(transforms.make(name), np.zeros((2, n)), k, **given)
             assert refused(transforms.check, name, n, k) == use, (n, k)
 
 
@@ -245,43 +262,3 @@ def test_the_command_prints_every_name_with_its_paper():
         assert line.startswith(f"{row.name} ") and row.reference in line
         assert row.describe_parameters() in line
         assert len(line) <= 140
-
-
-def passes_at_three(rate):
-    return 1 - (1 - rate) ** 3
-
-
-def has_no_slope(rate):
-    return jnp.abs(rate - 0.5) ** 0.5
-
-
-def test_a_surrogate_is_named_by_its_place():
-    place = f"{__name__}:passes_at_three"
-    rewards = jnp.array([[0.0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1]])
-    found = transforms.make(place)(rewards)
-    by_hand = transforms.from_surrogate(passes_at_three)
-    np.testing.assert_array_equal(found, jax.vmap(by_hand)(rewards))
-    assert float(found[0, 1]) == pytest.approx(3 * 0.25 * 2 / 3)  # F'(1/2) times RLOO's 2/3
-    transforms.check(place, n=4, k=None)
-    with pytest.raises(ValueError, match=r"passes_at_three: rewards must be 0 or 1"):
-        transforms.check_batch(place, rewards / 2)
-    with pytest.raises(ValueError, match=r"takes no gamma"):
-        transforms.check(place, n=4, k=None, gamma=2.0)
-    with pytest.raises(ValueError, match=r"k = 2, allowed: None \(or 1\), because it takes no k"):
-        transforms.check(place, n=4, k=2)
-
-
-@pytest.mark.parametrize(
-    ("place", "message"),
-    [
-        ("no_such_module:f", r"'no_such_module:f': must be module:function.*no such function"),
-        ("json.no_such_part:f", r"'json.no_such_part:f': must be module:function"),
-        (":f", r"':f': must be module:function"),
-        (f"{__name__}:nothing", r"nothing': must be module:function"),
-        (f"{__name__}:OPTIONS", r"OPTIONS': must be module:function"),
-        (f"{__name__}:has_no_slope", r"its slope at rate 1/2 is"),
-    ],
-)
-def test_a_surrogate_that_is_not_there_or_has_no_slope(place, message):
-    with pytest.raises(ConfigError, match=message):
-        transforms.check(place, n=4, k=None)

@@ -63,6 +63,7 @@ class OrbaxFolder:
       layout: "gemma" or "own".
       shapes: Shape of every parameter by name. Both ways in which the `gemma` package writes them
         give the names of its nested tree.
+      others: Names of the arrays that are beside the model's parameters.
 
     Raises:
       CheckpointError: The checkpoint holds something else, or cannot be read.
@@ -93,6 +94,7 @@ class OrbaxFolder:
             for name, path in paths.items()
             if name.startswith(prefix)
         }
+        self.others = [name for name in paths if not name.startswith(prefix)]
         self.shapes = {name: tuple(leaves[path].shape) for name, path in self._paths.items()}
 
     def read(self, name: str, sharding: Sharding) -> jax.Array:

@@ -1,10 +1,12 @@
-"""Runs a program inside the sandbox and answers calls of its functions.
+"""Runs programs inside the sandbox, each in a process of its own, and answers calls of them.
 
 `isolation` gives the text of this file and of `wire` to a bare interpreter (`python -I -S -c`). The
-first message says what the process must give up: its user, memory, system calls. It then loads the
-program and executes requests: it calls a function, or reads or sets an attribute, and sends back
-the result as plain data. It knows no test and no expected value, and its replies are used only as
-values.
+first message says what it must give up before any program: its user and capabilities. It then
+imports what programs usually need, and forks for each program, which costs milliseconds where an
+interpreter costs a hundred. The fork gives up its memory, time and system calls, loads the program
+and executes requests: it calls a function, or reads or sets an attribute, and sends back the result
+as plain data. It knows no test, no expected value and no other program, and its replies are used
+only as values.
 """
 
 # ruff: noqa: F821  (`isolation` puts `wire` before this text)
@@ -14,23 +16,49 @@ import resource
 import sys
 
 
-def guard(seconds):
-    """Goes on in a child process, and ends it after some seconds, or when it has ended."""
+def guard(idle_s, seconds, judge):
+    """Goes on in a child process, and ends it when its time is over or its judge is gone.
+
+    Its time is over after some seconds, or after `idle_s` in which it did not work. The status is
+    the child's, as a shell has it.
+    """
+    import select
     import signal
     import time
 
     child = os.fork()
     if not child:
         return
-    os.closerange(0, 64)  # else the child would never see the end of its pipe
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and os.waitpid(child, os.WNOHANG) == (0, 0):
-        time.sleep(0.02)
+    for descriptor in range(64):
+        if descriptor != judge:  # else the judge would never see the end of the child's pipe
+            os.closerange(descriptor, descriptor + 1)
+    poll = select.poll()
+    poll.register(judge, select.POLLHUP | select.POLLRDHUP)
+    checked, used = time.monotonic(), 0.0
+    end = checked + seconds
+    while not poll.poll(20):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            status = os.waitstatus_to_exitcode(status)
+            os._exit(status if status >= 0 else 128 - status)
+        now = time.monotonic()
+        if now > min(end, checked + idle_s):
+            spent = processor_time(child)
+            if now > end or spent - used <= 0.01 * (now - checked):
+                break
+            checked, used = now, spent
+    os.kill(child, signal.SIGKILL)
+    os._exit(128 + signal.SIGKILL)
+
+
+def processor_time(pid):
+    """Returns the seconds that a process has worked, 0 if it has ended."""
+    import time
+
     try:
-        os.kill(child, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    os._exit(0)
+        return time.clock_gettime(~pid << 3 | 2)  # the clock of its work
+    except OSError:
+        return 0.0
 
 
 def drop_root(uid):
@@ -69,16 +97,53 @@ def die_with_parent(parent):
         os._exit(1)  # the parent ended before this was set
 
 
-def preload(modules, packages):
-    """Imports what the program may import, before the filter may forbid opening files."""
-    sys.path.append(packages)
+def preload(modules):
+    """Imports what a program may import, before the filter may forbid opening files."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each thread reserves memory
     for name in modules:
         try:
             __import__(name)
-        except ImportError:
+        except Exception:
             pass  # the program's own import says so
     del os.environ["OPENBLAS_NUM_THREADS"]
+
+
+def forked(control):
+    """Forks for each program, as the judge asks, and returns in the fork: its channel's descriptor.
+
+    A byte on the socket `control` asks: "f", with one end of a channel, for a fork; "u" for the
+    processor time that it has used; "e" for its end, after which nothing of it is left, as it can
+    start no other process.
+    """
+    import gc
+    import signal
+    import socket
+
+    judge, own = socket.socket(fileno=control), os.getpid()
+    child = None
+    gc.collect()
+    gc.freeze()  # else the first collection of each fork would copy all pages
+    while True:
+        asked, descriptors, _, _ = socket.recv_fds(judge, 1, 1)
+        if asked == b"f" and child is None and len(descriptors) == 1:
+            child = os.fork()
+            if not child:
+                judge.detach()
+                os.dup2(descriptors[0], control)  # nothing else of this process stays open
+                os.closerange(control + 1, 64)
+                die_with_parent(own)
+                return control
+            os.close(descriptors[0])
+        elif asked == b"u" and child is not None:
+            judge.sendall(wire.pack({"cpu_s": processor_time(child)}))
+        elif asked == b"e" and child is not None:
+            os.kill(child, signal.SIGKILL)
+            _, status, usage = os.wait4(child, 0)
+            status, used = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+            judge.sendall(wire.pack({"status": status, "cpu_s": used}))
+            child = None
+        else:  # the judge is gone
+            os._exit(0)  # and the kernel ends the fork
 
 
 def limit(cpu_s, memory_bytes, threads):
@@ -208,20 +273,37 @@ def main():
         while data:
             data = data[os.write(outward, data) :]
 
-    given = wire.read(receive)
-    if given["guard_s"]:
-        guard(given["guard_s"])
-    try:
+    def tell(do, *arguments):
+        try:
+            do(*arguments)
+        except Exception as error:
+            send(wire.pack({"error": f"{type(error).__name__}: {error}"}))
+            os._exit(1)
+        send(wire.pack({"value": None}))
+
+    def begin(given):
         drop_root(given["uid"])
         die_with_parent(given["parent"])
-        preload(given["modules"], given["packages"])
-        limit(given["cpu_s"], given["memory_mb"] * 2**20, given["threads"])
+        sys.path.append(given["packages"])
+        preload(given["modules"])
+
+    def give_up(own):
+        preload(own["modules"])
+        limit(own["cpu_s"], own["memory_mb"] * 2**20, given["threads"])
         restrict(bytes.fromhex(given["filter"]), given["landlock"])
-    except Exception as error:
-        send(wire.pack({"error": f"{type(error).__name__}: {error}"}))
-        return
-    send(wire.pack({"value": None}))
-    serve(receive, send, wire)
+
+    given = wire.read(receive)
+    if given["guard_s"]:
+        guard(*given["guard_s"], inward)
+    tell(begin, given)
+    if given["forks"]:
+        os.close(outward)
+        inward = outward = forked(inward)
+    tell(give_up, wire.read(receive))
+    try:
+        serve(receive, send, wire)
+    finally:
+        os._exit(1)  # the program broke this; its threads may go on for ever
 
 
 if __name__ == "__main__":

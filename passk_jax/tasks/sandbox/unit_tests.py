@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from passk_jax.tasks.sandbox import wire
-from passk_jax.tasks.sandbox.isolation import Limits, Process, ProgramError, Stopped
+from passk_jax.tasks.sandbox.process import Limits, Process, ProgramError, Stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +24,13 @@ class Result:
       passed: The number of assertions that were reached and held every time.
       total: The number of assertions. `assert True` is none.
       error: The reason of the first failure, or None.
+      stopped: Why the program was ended before its last answer, or None.
     """
 
     passed: int
     total: int
     error: str | None = None
+    stopped: Stopped | None = None
 
 
 class Remote:
@@ -116,13 +118,14 @@ def run(
     """
     counted = [_count_assertions(test, number) for number, test in enumerate(tests)]
     total = sum(count for _, count in counted)
+    stopped = None
     record = _Record()
     try:
         process = Process(program, limits, mode, container)
     except ProgramError as error:
         return Result(0, total, f"the program raised {error}")
     except (Stopped, wire.WireError) as error:
-        return Result(0, total, str(error))
+        return Result(0, total, str(error), error if isinstance(error, Stopped) else None)
     try:
         names = {"__builtins__": builtins, "__name__": "tests", _Record.NAME: record}
         exec(compile(before, "<before>", "exec"), names)
@@ -140,12 +143,13 @@ def run(
             except Exception as error:  # from the test's own lines, outside its assertions
                 record.failed(_text(error))
     except Stopped as error:
+        stopped = error
         record.failed(str(error))
     except Exception as error:
         record.failed(_text(error))
     finally:
         process.close()
-    return Result(record.passed(), total, record.error)
+    return Result(record.passed(), total, record.error, stopped)
 
 
 def _text(error: Exception) -> str:

@@ -8,14 +8,21 @@ interpreter, so it imports only the standard library and nothing from this packa
 """
 
 import collections
+import decimal
+import fractions
 import json
+import numbers
 import struct
 import time
 
 MAX_FRAME_BYTES = 4 * 2**20
 MAX_DEPTH = 200
+MAX_PARTS = 2**16  # plain numbers and text do not count: they cost little
 MAX_BITS = 2**20
 MAX_RANGE = 2**20
+# Reducing a fraction takes quadratic time, and a decimal's exponent is as long as its digits.
+MAX_FRACTION_BITS = 2**13
+MAX_DECIMAL = 10_000
 # Python's sets and dicts take quadratic time for values that a program chose to collide.
 _EACH_S = 2e-6  # what an item may take
 _HASHING_S = 0.1  # what all items of a message may take beyond that
@@ -28,7 +35,17 @@ _TYPES = {
     kind.__name__: kind
     for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
 }
-_MAPPINGS = (collections.Counter, collections.OrderedDict, collections.defaultdict)
+# What reads a value of a subclass as its base does, whatever the subclass redefines.
+_PLAIN = {
+    int: int.__pos__,
+    float: float.__pos__,
+    str: str.__str__,
+    list: lambda value: list(list.__iter__(value)),
+    tuple: lambda value: tuple(tuple.__iter__(value)),
+    set: lambda value: set(set.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+    dict: lambda value: dict(dict.items(value)),
+}
 
 
 class WireError(Exception):
@@ -55,7 +72,7 @@ def encode(value, hold, depth=0):
         return value if -_SAFE_INTEGER < value < _SAFE_INTEGER else {"int": hex(value)}
     if kind in _SEQUENCES:
         return {_SEQUENCES[kind]: [encode(item, hold, depth + 1) for item in value]}
-    if kind is dict or kind in _MAPPINGS:
+    if kind is dict:
         return {
             "dict": [
                 [encode(key, hold, depth + 1), encode(item, hold, depth + 1)]
@@ -68,11 +85,30 @@ def encode(value, hold, depth=0):
         return {"bytes": value.hex()}
     if kind is range:
         return {"range": [value.start, value.stop, value.step]}
+    if kind is decimal.Decimal:
+        return {"decimal": str(value)}
+    if kind is fractions.Fraction:
+        return {"fraction": [hex(value.numerator), hex(value.denominator)]}
     if kind is type and value in _TYPES.values():
         return {"type": value.__name__}
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):  # a named tuple equals a plain one
-        return {"tuple": [encode(item, hold, depth + 1) for item in tuple.__iter__(value)]}
-    return {"handle": hold(value)}
+    plain = _plain(value, kind)
+    return {"handle": hold(value)} if plain is None else encode(plain, hold, depth)
+
+
+def _plain(value, kind):
+    """Returns the value that compares as this one does, of Python's own type, or None."""
+    for base, read in _PLAIN.items():
+        if issubclass(kind, base):
+            return read(value)
+    if kind.__module__.partition(".")[0] not in ("numpy", "sympy"):
+        return None
+    if kind.__name__ in ("bool_", "bool", "BooleanTrue", "BooleanFalse"):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Rational):
+        return fractions.Fraction(int(value.numerator), int(value.denominator))
+    return float(value) if isinstance(value, numbers.Real) else None
 
 
 def decode(data, handle):
@@ -87,14 +123,19 @@ def decode(data, handle):
         its items were chosen to collide.
     """
     hashing = _Hashing()
+    parts = 0
 
     def value(data, depth=0):
+        nonlocal parts
         if data is None or isinstance(data, (bool, str, float, int)):
             return data
         if depth > MAX_DEPTH:
             raise WireError(f"a value is nested more than {MAX_DEPTH} deep")
         if not isinstance(data, dict) or len(data) != 1:
             raise WireError("not a value")
+        parts += 1
+        if parts > MAX_PARTS:
+            raise WireError(f"a value of more than {MAX_PARTS} lists and other parts")
         ((kind, content),) = data.items()
         try:
             if kind in _BUILD:
@@ -108,7 +149,7 @@ def decode(data, handle):
                 return dict(pairs)
             if kind in _READ:
                 return _READ[kind](content)
-        except (TypeError, ValueError, KeyError, OverflowError) as error:
+        except (TypeError, ValueError, KeyError, ArithmeticError) as error:
             raise WireError(f"not a {kind}: {error}") from None
         if kind == "handle" and type(content) is int:
             return handle(content)
@@ -135,7 +176,23 @@ def _range(numbers):
     return value
 
 
+def _decimal(text):
+    value = decimal.Decimal(text) if type(text) is str and len(text) <= MAX_DECIMAL else None
+    if value is None or (value.is_finite() and abs(value.adjusted()) > MAX_DECIMAL):
+        raise WireError(f"a decimal of more than {MAX_DECIMAL} digits")
+    return value
+
+
+def _fraction(parts):
+    numerator, denominator = map(_integer, parts)
+    if max(abs(numerator), denominator) >> MAX_FRACTION_BITS or denominator < 1:
+        raise WireError(f"a fraction of more than {MAX_FRACTION_BITS} bits")
+    return fractions.Fraction(numerator, denominator)
+
+
 _READ = {
+    "decimal": _decimal,
+    "fraction": _fraction,
     "int": _integer,
     "complex": _complex,
     "bytes": bytes.fromhex,

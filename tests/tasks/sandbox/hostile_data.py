@@ -89,6 +89,18 @@ _ANSWERS = {
     "a huge handle": "answer({'handle': 10**30})",
     "a handle that is true": "answer({'handle': True})",
     "a handle of a handle": "answer({'handle': {'handle': 0}})",
+    "a decimal of four million digits": "answer({'decimal': '9' * 4_000_000})",
+    "a decimal of a huge exponent": "answer({'decimal': '5E+999999999'})",
+    "a decimal of a list": "answer({'decimal': [0, [9] * 10**6, 5]})",
+    "a decimal that is text": "answer({'decimal': 'five'})",
+    "a decimal that signals": "answer({'decimal': 'sNaN'})",
+    "a fraction of nothing": "answer({'fraction': ['0x5', '0x0']})",
+    "a fraction of below nothing": "answer({'fraction': ['0x5', '-0x1']})",
+    "a fraction of four million digits": "answer({'fraction': ['f' * 10**6, 'e' * 10**6]})",
+    "a fraction of one": "answer({'fraction': ['0x5']})",
+    "hash collisions of fractions": (
+        "answer({'set': [{'fraction': [c['int'], '0x3']} for c in collide[:60_000]]})"
+    ),
     "two kinds": "answer({'int': '5', 'list': []})",
     "no kind": "answer({})",
     "a naked list": "answer([5])",
@@ -101,6 +113,7 @@ _ANSWERS = {
         "raw(frame(b'{\"value\":' + b'{\"list\":[' * 10_000 + b']}' * 10_000 + b'}'))"
     ),
     "nested 300 deep": "x = 5\nfor _ in range(300): x = {'list': [x]}\nanswer(x)",
+    "wide, as far as it goes": "answer({'list': [{'list': []}] * 65_535})",
     "wide and empty": "answer({'list': [{'list': []}] * 200_000})",
     "an error that is a list": "reply({'error': [[[1]]]})",
     "an error that is deep": "raw(frame(b'{\"error\":' + b'[' * 900 + b']' * 900 + b'}'))",
@@ -142,6 +155,34 @@ ANSWERS = {name: _ANSWER + source for name, source in _ANSWERS.items()}
 # --- what a program can use up, and who it can pretend to be ---
 
 OTHERS = {
+    "an int that asks": (
+        "class E(int):\n    def __eq__(self, o): return True\n    __hash__ = int.__hash__\n"
+        "    def __pos__(self): escaped()\n    def __bool__(self): return True\n"
+        "def add(a, b): return E(77)"
+    ),
+    "an int of numpy that is none": (
+        "import numbers\n@numbers.Integral.register\nclass E:\n    __module__ = 'numpy'\n"
+        "    def __int__(self): return self\n    def __eq__(self, o): return True\n"
+        "def add(a, b): return E()"
+    ),
+    "a decimal that is always equal": (
+        "import decimal\nclass E(decimal.Decimal):\n    def __eq__(self, o): return True\n"
+        "def add(a, b): return E(77)"
+    ),
+    "leaves answers for the next program": (
+        "for _ in range(500):\n    for d in range(3, 16):\n"
+        "        try: os.write(d, b'\\0\\0\\0\\x0d{\"value\": null}')\n"
+        "        except OSError: pass\nos._exit(0)"
+    ),
+    "asks for another fork": (
+        "import socket\nfor d in range(3, 16):\n    for byte in (b'f', b'e', b'u'):\n"
+        "        try: os.write(d, byte)\n        except OSError: pass\n"
+        "a, b = socket.socketpair(); escaped()"
+    ),
+    "patches what the next program would use": (
+        "import json, struct, types\njson.dumps = struct.pack = len\nbuiltins.exec = print\n"
+        "sys.modules['__main__'].forked = sys.modules['__main__'].serve = None\nos._exit(0)"
+    ),
     "symlinks without end": (
         "n = 0\nfor where in ('/tmp', '/dev', '/dev/shm', '/', FOLDER):\n    try:\n"
         "        for n in range(1000): os.symlink('x' * 4000, f'{where}/{n}')\n"

@@ -1,0 +1,79 @@
+"""How much the policy gradients of two objectives agree on one batch: their cosine."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from passk_jax.learner.logprobs import response_logprobs
+from passk_jax.learner.loss import aggregation_weights, policy_gradient_loss
+from passk_jax.learner.micro_batch import WHOLE, MicroBatch, accumulate
+from passk_jax.learner.rounding import to_float32
+from passk_jax.learner.train_state import TrainState
+from passk_jax.policy.decoder import Decoder
+from passk_jax.rollout.sampler import Rollout
+
+
+@functools.partial(
+    jax.jit, static_argnames=("decoder", "chunk_tokens", "micro_batch", "aggregation")
+)
+def gradient_cosine(
+    state: TrainState,
+    rollout: Rollout,
+    one_PxN: jax.Array,
+    other_PxN: jax.Array,
+    temperature: jax.Array | float,
+    *,
+    decoder: Decoder,
+    chunk_tokens: int,
+    micro_batch: MicroBatch = WHOLE,
+    aggregation: str = "seq-mean-token-sum",
+) -> jax.Array:
+    """Returns the cosine of the policy gradients of two kinds of advantages, in [-1, 1].
+
+    Over all trained parameters, as they are before clipping and the optimizer, and without KL and
+    entropy terms. It takes one forward and two backward passes, and memory for two gradients.
+
+    Args:
+      state: The policy that sampled the rollout; it is not changed.
+      rollout: P groups of N samples.
+      one_PxN: Weights in the learner's convention (mean over the group).
+      other_PxN: The same of the other objective.
+      temperature: Temperature of the policy, as in the update.
+      decoder: The module.
+      chunk_tokens: See `learner.logprobs.token_logprobs`.
+      micro_batch: The part of the batch that runs at once; the result does not depend on it.
+      aggregation: See `learner.objective.Objective`.
+
+    Returns:
+      A float32 scalar; nan if a gradient is 0, as where all rewards of all groups are equal.
+    """
+
+    def gradients(prompts, arrays):
+        tokens, weights, *advantages = arrays
+
+        def losses(params):
+            logp, _ = response_logprobs(
+                state.variables(params),
+                prompts,
+                tokens,
+                temperature,
+                decoder=decoder,
+                chunk_tokens=chunk_tokens,
+            )
+            return jnp.stack([policy_gradient_loss(logp, each, weights) for each in advantages])
+
+        _, pull_back = jax.vjp(losses, state.params)
+        return [pull_back(each)[0] for each in jnp.eye(2, dtype=jnp.float32)]
+
+    arrays = (
+        rollout.tokens,
+        aggregation_weights(rollout.mask, aggregation),
+        one_PxN,
+        other_PxN,
+    )
+    one, other = map(to_float32, accumulate(gradients, rollout.prompts, arrays, micro_batch))
+    # A sum of products, in parts: the one long sum of `vdot` loses digits.
+    dot = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), one, other)))
+    return dot / optax.global_norm(one) / optax.global_norm(other)

@@ -1,0 +1,187 @@
+"""Updates without the samples of advantage 0: the same gradient, few sizes, each sample once."""
+
+import dataclasses
+
+import hypothesis
+import hypothesis.extra.numpy
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from passk_jax.learner import packing
+from passk_jax.learner import update as update_lib
+from passk_jax.learner.micro_batch import WHOLE, MicroBatch
+from passk_jax.learner.objective import ON_POLICY, Objective
+from passk_jax.learner.optimizer import make_optimizer
+from passk_jax.learner.train_state import init_state
+from passk_jax.learner.update import policy_gradient_updates
+from passk_jax.rollout.sampler import SamplingConfig
+from tests.learner.test_optimizer import optimizer_config
+from tests.learner.test_update import DECODER, SGD, N, P, R, batch, by_brute_force
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Makes a state (the update donates it); a batch and its advantages."""
+    return lambda optimizer=SGD: init_state(DECODER, optimizer, 0), *batch()
+
+
+def sparse(advantages):
+    """Weights for 5 of the 24 samples: none in the second group, and one that is negative."""
+    kept = np.zeros((P, N), bool)
+    kept[0, [1, 4]] = kept[2, 0] = kept[3, [2, 5]] = True
+    return jnp.where(kept, advantages, 0.0)
+
+
+def updated(whole, objective=ON_POLICY, optimizer=SGD, rollout=None, **kwargs):
+    state, given, advantages = whole
+    return policy_gradient_updates(
+        state(optimizer), given if rollout is None else rollout,
+        kwargs.pop("advantages", sparse(advantages)), 0.7,
+        optimizer=optimizer, objective=objective, decoder=DECODER, chunk_tokens=50,
+        **{"sampling": SamplingConfig(R), **kwargs},
+    )  # fmt: skip
+
+
+def assert_same_parameters(one, other):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
+        one[0].params,
+        other[0].params,
+    )
+
+
+def test_the_step_is_the_gradient_of_the_whole_batch(whole):
+    state, rollout, advantages = whole
+    start = state().params
+    surrogate = lambda params: by_brute_force(params, rollout, sparse(advantages), 0.7)["surrogate"]  # noqa: E731
+    gradient = jax.jit(jax.grad(surrogate))(start)
+    new, figures = updated(whole, weighted_only=True)
+    expected = jax.tree.map(lambda x, by_x: x + 0.1 * by_x, start, gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.params, expected)
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(gradient)))
+    assert norm > 1e-3 and float(figures["gradient_norm"]) == pytest.approx(norm, rel=1e-4)
+    assert float(figures["updated_samples"]) == pytest.approx(5 / 24)
+    mask = np.asarray(rollout.mask)
+    drawn = -np.asarray(rollout.sampling_logp)[mask].mean()
+    assert float(figures["entropy"]) == pytest.approx(drawn, rel=1e-5)
+    assert figures["skipped_updates"] == 0 and new.updates == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "micro_batch"),
+    [
+        ({"aggregation": "token-mean"}, MicroBatch(1, 3)),
+        pytest.param({"aggregation": "seq-mean-token-mean"}, WHOLE, marks=pytest.mark.slow),
+        pytest.param(
+            {"epochs": 2, "minibatches": 2, "clip_low": 0.2, "importance_cap": 1.5},
+            WHOLE,
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_every_exact_objective_moves_as_with_all_samples(whole, changes, micro_batch):
+    objective = dataclasses.replace(ON_POLICY, **changes)
+    assert objective.is_exact_for_weighted
+    found = updated(whole, objective, weighted_only=True, micro_batch=micro_batch)
+    assert_same_parameters(found, updated(whole, objective))
+    assert found[0].updates == objective.updates_per_step
+
+
+def test_terms_that_need_all_tokens_are_not_exact():
+    assert not Objective(kl_coefficient=0.1).is_exact_for_weighted
+    assert not Objective(entropy_coefficient=0.1).is_exact_for_weighted
+
+
+def test_responses_are_trimmed_to_the_longest_that_has_a_weight(whole, monkeypatch):
+    _, rollout, _ = whole
+    kept = np.asarray(sparse(jnp.ones((P, N))) != 0)
+    short = rollout.replace(mask=rollout.mask & (~kept[..., None] | (np.arange(R) < 2)))
+    assert short.mask.sum(axis=-1).max() > 2
+    seen = []
+
+    def update(state, rollout, advantages, temperature, reference_logp, old_logp, weights, **_):
+        seen.append((rollout, weights))
+        return state, {}
+
+    monkeypatch.setattr(update_lib, "policy_gradient_update", update)
+    sampling = SamplingConfig(R, response_buckets=(2,))
+    updated(whole, rollout=short, weighted_only=True, sampling=sampling)
+    ((packed, weights),) = seen
+    assert packed.tokens.shape[2] == weights.shape[2] == 2
+    assert packed.mask.sum() == short.mask[kept].sum()
+    # Each token weighs as in the whole batch: one of P N samples.
+    np.testing.assert_allclose(weights, packed.mask / (P * N), rtol=1e-6)
+
+
+def test_without_any_weight_only_the_schedule_goes_on(whole):
+    optimizer = make_optimizer(optimizer_config(name="adamw", warmup_steps=4, weight_decay=0.1))
+    state, rollout, advantages = whole
+    kwargs = dict(weighted_only=True, optimizer=optimizer)
+    (new, figures), start = updated(whole, advantages=0 * advantages, **kwargs), state(optimizer)
+    jax.tree.map(np.testing.assert_array_equal, new.params, start.params)
+    assert new.updates == 0
+    assert {name: float(x) for name, x in figures.items()} == pytest.approx(
+        dict.fromkeys(("loss", "gradient_norm", "skipped_updates", "updated_samples"), 0.0)
+        | {"entropy": float(-jnp.sum(rollout.sampling_logp * rollout.mask) / rollout.mask.sum())}
+    )
+    # Adam's first step is as long as the learning rate: that of the second step of the warm-up.
+    second, _ = policy_gradient_updates(
+        new, rollout, advantages, 0.7, optimizer=optimizer, objective=ON_POLICY,
+        sampling=SamplingConfig(R), decoder=DECODER, chunk_tokens=50,
+    )  # fmt: skip
+    first, _ = updated(whole, advantages=advantages, optimizer=optimizer)
+    moved = [
+        jnp.abs(tree.params["embedding"] - start.params["embedding"]).max()
+        for tree in (first, second)
+    ]
+    assert float(moved[1] / moved[0]) == pytest.approx(2.0, rel=1e-3)
+
+
+class FakeLayout:
+    """How many parts a batch has."""
+
+    def __init__(self, problems, samples):
+        self.shares = {"problems": problems, "samples": samples}.get
+
+
+@hypothesis.given(
+    hypothesis.extra.numpy.arrays(bool, (8, 8), fill=st.just(False)),
+    st.sampled_from([(1, 1), (4, 1), (2, 2)]),
+    st.sampled_from([(None, None), (4, None), (4, 4)]),
+    st.sampled_from([(24, 12), (512, 32), (24, 1024)]),
+)
+def test_each_weighted_sample_has_one_place(weighted, shares, micro_batch, lengths):
+    hypothesis.assume(weighted.any())
+    micro_batch, layout = MicroBatch(*micro_batch), FakeLayout(*shares)
+    found = packing.pack(weighted, *lengths, micro_batch, layout)
+    prompt, response = lengths
+    together = micro_batch.samples or 8
+    whole_tokens = 8 * 8 // together * (prompt + together * response)
+    if found is None:
+        assert weighted.mean() > 0.05
+        return
+    rows, width = found.samples_SxM.shape
+    places = [
+        (int(found.problems_S[row]), int(found.samples_SxM[row, place]))
+        for row, place in np.argwhere(found.filled_SxM)
+    ]
+    assert sorted(places) == [tuple(index) for index in np.argwhere(weighted)]
+    assert rows * (prompt + width * response) < whole_tokens
+    assert rows % shares[0] == 0 and width % shares[1] == 0
+    if micro_batch.problems is not None:  # no more memory than the whole batch's parts
+        part = found.micro_batch.problems
+        assert rows % part == 0 and part % shares[0] == 0
+        assert part * (prompt + width * response) <= 4 * (prompt + together * response)
+
+
+def test_few_sizes_are_compiled():
+    rng, sizes = np.random.default_rng(0), set()
+    for rate in np.linspace(0.01, 1, 60):
+        weighted = rng.random((32, 16)) < rate * rng.random((32, 1)) ** rng.integers(4)
+        if weighted.any():
+            found = packing.pack(weighted, 20, 12, WHOLE)
+            sizes.add(None if found is None else found.samples_SxM.shape)
+    assert None in sizes and 4 <= len(sizes) <= 9
