@@ -18,7 +18,10 @@ def traced_flops(name, parts, tokens):
 
 
 def _flops(jaxpr, trips):
-    """Loops count as often as they run; those that end by their data as `trips` says."""
+    """Loops count as often as they run; those that end by their data as `trips` says.
+
+    Of several branches one runs: all of one product have the same size.
+    """
     total = 0
     for equation in jaxpr.eqns:
         kind, parameters = equation.primitive.name, equation.params
@@ -26,7 +29,8 @@ def _flops(jaxpr, trips):
             (contracted, _), _ = parameters["dimension_numbers"]
             left, result = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
             total += 2 * math.prod(result) * math.prod(left[axis] for axis in contracted)
-        inner = sum(_flops(one, trips) for value in parameters.values() for one in _jaxprs(value))
+        inner = [_flops(one, trips) for value in parameters.values() for one in _jaxprs(value)]
+        inner = max(inner) if kind == "cond" else sum(inner)
         times = parameters["length"] if kind == "scan" else 1
         total += inner and inner * (next(trips) if kind == "while" else times)
     return total
