@@ -15,8 +15,10 @@ UV_VERSION := 0.13.8
 BIN = $(VENV)/bin
 READY := $(VENV)/.ready
 
-# A shell that is set up for other projects must not reach into this one.
-unexport PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONWARNINGS PIP_USER PIP_TARGET PIP_PREFIX
+# A shell that is set up for other projects must not reach into this one. What Python compiles is kept:
+# tests start hundreds of processes, and each would compile the libraries again.
+unexport PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONWARNINGS PYTHONDONTWRITEBYTECODE
+unexport PIP_USER PIP_TARGET PIP_PREFIX
 # Like pip, uv then trusts the machine's certificates (some networks have one of their own); a bare
 # machine that keeps none is left with those that uv brings.
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/cert.pem /etc/ssl/certs/* /etc/pki/tls/certs/*),true,false)

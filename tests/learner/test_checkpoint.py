@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, damage is noticed, nothing good is lost."""
 
+import errno
 import os
 import pathlib
 
@@ -85,12 +86,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_set_aside(tmp_path, damage, cap
     damage(largest_file(directory / "3"))
     checkpoints = Checkpoints(directory)
     assert_restored(checkpoints.restore_latest(arrays()), 2)
-    assert "checkpoint 3" in caplog.text and "damaged" in caplog.text
+    aside = tmp_path / "damaged_checkpoints"
+    assert f"checkpoint 3 in {directory} is damaged (" in caplog.text
+    assert f"moved damaged checkpoint 3 to {aside / '3'}" in caplog.text
     # Its number is free again, and what was there is kept for who wants to look at it.
-    assert (tmp_path / "damaged_checkpoints" / "3").is_dir()
+    assert (aside / "3").is_dir()
     checkpoints.save(3, arrays(3), {"step": 3, "cursor": {"bytes": 30}})
     checkpoints.close()
     assert_restored(Checkpoints(directory).restore_latest(arrays()), 3)
+    damage(largest_file(directory / "3"))
+    assert_restored(Checkpoints(directory).restore_latest(arrays()), 2)
+    assert sorted(path.name for path in aside.iterdir()) == ["3", "3_again"]
 
 
 def test_reading_for_evaluation_moves_nothing(tmp_path):
@@ -169,3 +175,14 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_and_the_others_are_name
     ):
         checkpoints.save(2, arrays(2), {"step": 2})
         checkpoints.wait()
+
+
+def test_what_fails_at_once_is_the_same_error(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(CheckpointError, match=r"could not write .*No space left.*\[\] are intact"):
+        checkpoints.save(1, arrays(1), {"step": 1})
