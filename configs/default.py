@@ -174,6 +174,10 @@ def get_config() -> config_dict.ConfigDict:
     # Whether the sampler's layers are compiled one by one. That is faster on a CPU, but compiling
     # many layers takes longer, and their weights are kept twice while it samples. None: on CPUs.
     config.sampling.unroll_layers = optional(None, bool)
+    # What is rounded to 8 bits while completions are drawn, in evaluations too: ("weights",),
+    # ("caches",) (keys and values) or both. An accelerator then reads half as much. The samples are
+    # of a slightly different policy; objective.importance_cap corrects for that. None: nothing.
+    config.sampling.int8 = optional(None, object)
 
     # The estimator turns a group's rewards into weights. Name and k may be schedules ((first step,
     # value), ...), such as k = ((0, 8), (1500, 1)), with steps counted from 0.

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.lora import merged
+from passk_jax.policy.quantize import quantized_params
 from passk_jax.policy.sharding import one_device
 
 
@@ -232,9 +233,17 @@ def abstract_params(decoder: Decoder) -> Any:
     return _shapes(decoder.clone(layout=None))["params"]
 
 
-def abstract_sampling_params(decoder: Decoder) -> Any:
+def abstract_sampling_params(decoder: Decoder, int8: bool = False) -> Any:
     """Returns shapes, dtypes and shardings of `sampling_params`; nothing is computed."""
-    return _in_arithmetic_dtype(decoder)
+    params = _in_arithmetic_dtype(decoder)
+    if not int8:
+        return params
+    boxed = abstract_params(decoder)
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(lambda params: quantized_params(params, boxed), params),
+        quantized_params(_shardings(decoder), boxed),
+    )
 
 
 def _in_arithmetic_dtype(decoder):
@@ -246,7 +255,11 @@ def _in_arithmetic_dtype(decoder):
 
 
 def sampling_params(
-    variables: Mapping[str, Any], decoder: Decoder, lora_scale: float | None = None
+    variables: Mapping[str, Any],
+    decoder: Decoder,
+    lora_scale: float | None = None,
+    *,
+    int8: bool = False,
 ) -> Any:
     """Returns the parameters for sampling: in the compute dtype, sharded by the decoder's layout.
 
@@ -257,23 +270,30 @@ def sampling_params(
       variables: From `TrainState.variables`.
       decoder: The sampler's decoder.
       lora_scale: The scale of LoRA in the update's decoder.
+      int8: Whether matrices are rounded to 8 bits, see `policy.quantize`.
     """
     params, shardings = variables["params"], _shardings(decoder)
-    if "lora" not in variables and all(
-        x.dtype == decoder.config.dtype and x.sharding.is_equivalent_to(sharding, x.ndim)
-        for x, sharding in zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)
+    if (
+        "lora" not in variables
+        and not int8
+        and all(
+            x.dtype == decoder.config.dtype and x.sharding.is_equivalent_to(sharding, x.ndim)
+            for x, sharding in zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)
+        )
     ):
         return params
-    return _relay(variables, lora_scale, decoder=decoder)
+    return _relay(variables, lora_scale, decoder=decoder, int8=int8)
 
 
-@functools.partial(jax.jit, static_argnames="decoder")
-def _relay(variables, lora_scale, decoder):
-    return jax.tree.map(
-        jax.lax.with_sharding_constraint,
-        merged(variables, lora_scale, decoder.config.dtype),
-        _shardings(decoder),
-    )
+@functools.partial(jax.jit, static_argnames=("decoder", "int8"))
+def _relay(variables, lora_scale, decoder, int8):
+    params = merged(variables, lora_scale, decoder.config.dtype)
+    shardings = _shardings(decoder)
+    if int8:
+        boxed = abstract_params(decoder)
+        params = quantized_params(params, boxed)
+        shardings = quantized_params(shardings, boxed)
+    return jax.tree.map(jax.lax.with_sharding_constraint, params, shardings)
 
 
 @functools.cache

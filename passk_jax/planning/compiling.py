@@ -107,7 +107,7 @@ def compile_sampling(parts: Parts) -> Compiled:
     key = jax.eval_shape(lambda: jax.random.key(0))
     return _compile(
         sample,
-        abstract_sampling_params(parts.sampling_decoder),
+        sampling_params(parts),
         _rollout(parts, parts.config.prompts_per_step).prompts,
         _whole(parts, key.shape, key.dtype),
         parts.config.sampling.temperature,
@@ -149,6 +149,11 @@ def training_state(parts: Parts) -> TrainState:
     return state.replace(frozen=abstract_base(parts.decoder))
 
 
+def sampling_params(parts: Parts) -> Any:
+    """Returns shapes, dtypes and shardings of the parameters that completions are drawn with."""
+    return abstract_sampling_params(parts.sampling_decoder, "weights" in parts.sampling.int8)
+
+
 def cache_bytes(parts: Parts, room: int | None = None) -> tuple[int, int]:
     """Returns the bytes of keys and values on one device, of all prompts and of all completions.
 
@@ -161,6 +166,8 @@ def cache_bytes(parts: Parts, room: int | None = None) -> tuple[int, int]:
     heads = c.num_kv_heads * layout.kv_copies(c.num_heads, c.num_kv_heads)
     groups = (config.prompts_per_step, config.samples_per_prompt)
     names = ("problems", "samples", None, "kv_heads", None)
+    # Of 8 bits, each token of a head has a scale of 4 bytes.
+    item = 1 + 4 / c.head_dim if "caches" in parts.sampling.int8 else jnp.dtype(c.dtype).itemsize
     sizes = [0, 0]
     for kind in c.layer_kinds:
         seen = (c.window(kind) or math.inf) - 1
@@ -169,7 +176,7 @@ def cache_bytes(parts: Parts, room: int | None = None) -> tuple[int, int]:
         own = max(1, min(room or config.sampling.max_response_tokens, seen))
         for index, shape in enumerate([(groups[0], 1, prompt), (*groups, own)]):
             share = local_size(layout, names, (*shape, heads, c.head_dim))
-            sizes[index] += 2 * share * jnp.dtype(c.dtype).itemsize
+            sizes[index] += int(2 * share * item)
     return tuple(sizes)
 
 

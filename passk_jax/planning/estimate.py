@@ -61,7 +61,7 @@ def memory(parts: Parts) -> tuple[int, int]:
     """
     state = compiling.training_state(parts)
     kept, gradient = compiling.tree_bytes(state), compiling.tree_bytes(state.params)
-    of_sampling = compiling.abstract_sampling_params(parts.sampling_decoder)
+    of_sampling = compiling.sampling_params(parts)
     sampling = compiling.tree_bytes(of_sampling) + sum(compiling.cache_bytes(parts))
     d, config = work.Device(parts.decoder), parts.config
     c = d.config
@@ -141,7 +141,7 @@ def exchanges(name: str, parts: Parts, tokens: int) -> Iterator[Collective]:
 def _of_sampling(parts, tokens):
     """The prompts as sequences, then token after token."""
     d, layout, config = (
-        work.Device(parts.sampling_decoder),
+        work.sampler(parts),
         parts.sampling_decoder.layout,
         parts.config,
     )
@@ -152,7 +152,7 @@ def _of_sampling(parts, tokens):
     for rows, times in ((prompts, 1), (samples, tokens)):
         sums = (2 * c.num_layers + 1) * times
         yield from _sum(layout, split, rows * c.embed_dim * d.item, sums)
-        yield from _gather(layout, width, (d.base + d.head) * d.item, times)
+        yield from _gather(layout, width, (d.base + d.head) * d.weight, times)
     draw = _axes(layout, "vocab", c.vocab_size)
     yield from _sum(layout, draw, samples * 4, _OF_A_DRAW * tokens)
 

@@ -117,9 +117,7 @@ def _memory_kept(parts: Parts) -> dict[str, Any]:
         "frozen_bytes": compiling.tree_bytes(state.frozen),
         "reference_bytes": compiling.tree_bytes(state.reference),
         "kept_bytes": compiling.tree_bytes(state),
-        "sampling_parameters_bytes": compiling.tree_bytes(
-            compiling.abstract_sampling_params(parts.sampling_decoder)
-        ),
+        "sampling_parameters_bytes": compiling.tree_bytes(compiling.sampling_params(parts)),
         "prompt_cache_bytes": of_prompts,
         "response_cache_bytes": of_completions,
     }

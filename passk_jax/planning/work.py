@@ -62,9 +62,10 @@ class Device:
         whole along the model's width.
       head: Numbers in the output's matrix.
       item: Bytes of a number in the arithmetic's dtype.
+      weight: Bytes of a number of a matrix; scales of 8 bits are left out, they are few.
     """
 
-    def __init__(self, decoder: Decoder):
+    def __init__(self, decoder: Decoder, int8: bool = False):
         def share(size, name):
             return local_size(decoder.layout, [name], [size])
 
@@ -78,6 +79,7 @@ class Device:
         self.lora = c.num_layers * (c.lora_rank or 0) * (7 * c.embed_dim + self.inner)
         self.head = self.vocab * c.embed_dim
         self.item = jnp.dtype(c.dtype).itemsize
+        self.weight = 1 if int8 else self.item
         self._layout = decoder.layout
 
     def groups(self, problems: int, samples: int) -> int:
@@ -110,6 +112,11 @@ def of_phase(name: str, parts: Parts, tokens: int) -> dict[str, Work]:
     return works | {"optimizer": Work(0, moved)}
 
 
+def sampler(parts: Parts) -> Device:
+    """Returns the sizes of the policy that draws completions."""
+    return Device(parts.sampling_decoder, "weights" in parts.sampling.int8)
+
+
 def micro_batch(parts: Parts, problems: int) -> tuple[int, int, int]:
     """Returns the prompts and samples of a device that run at once, and how many times some do."""
     d, config = Device(parts.decoder), parts.config
@@ -129,7 +136,7 @@ def loops(parts: Parts, tokens: int) -> list[tuple[int, int]]:
 
 def _sampling(parts, tokens) -> dict[str, Work]:
     """The prompts as sequences, then token after token."""
-    d, config = Device(parts.sampling_decoder), parts.config
+    d, config = sampler(parts), parts.config
     c, prompt = d.config, config.sampling.max_prompt_tokens - 1
     samples = d.groups(config.prompts_per_step, config.samples_per_prompt)
     flops = hbm_bytes = 0
@@ -138,7 +145,7 @@ def _sampling(parts, tokens) -> dict[str, Work]:
         seen = [(c.window(kind) or math.inf) - 1 for kind in c.layer_kinds]
         keys = sum(min(prompt, s) + min(room, s) + 1 for s in seen)
         flops += drawn * samples * (2 * (d.base + d.head) + 4 * keys * d.heads * c.head_dim)
-        hbm_bytes += drawn * (d.item * (d.base + d.head) + sum(cache_bytes(parts, room)))
+        hbm_bytes += drawn * (d.weight * (d.base + d.head) + sum(cache_bytes(parts, room)))
     prompts = d.groups(config.prompts_per_step, 1)
     return _layers(d, prompts, prompt, 0, 0, _Passes()) | {"tokens": Work(flops, hbm_bytes)}
 
@@ -189,7 +196,7 @@ def _layers(d, prompts, prompt_tokens, samples, tokens, passes) -> dict[str, Wor
     # Parameters are read, and gradients in float32 written and read, once for prompts and once for
     # samples. The 7 products take or make the model's width once each; a norm reads it twice and
     # writes it, and a sum of residuals reads two and writes one.
-    parameters = passes.base * (d.base + d.lora) * d.item
+    parameters = passes.base * (d.base + d.lora) * d.weight
     parameters += passes.gradients * 8 * (d.lora or d.base)
     norms_and_sums = (4 if c.post_norms else 2) + 2
     return {

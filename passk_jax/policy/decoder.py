@@ -24,6 +24,7 @@ from passk_jax.policy.config import (
     kind_of,
 )
 from passk_jax.policy.linear import PRODUCT, linear, lookup
+from passk_jax.policy.quantize import Quantized, split
 from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
 
 
@@ -36,7 +37,8 @@ class Segment:
     Attributes:
       kv: Keys (repeats, P, N, K, H, S) and values (repeats, P, N, K, S, H), the operands of
         attention's products as they are. They lack the N axis if the whole group shares them (the
-        prompt), and repeats if the decoder is unrolled.
+        prompt), and repeats if the decoder is unrolled. They may be quantized, with a scale for
+        each token.
       positions: Position of each key in its sequence, int32 (P, N, S) or (P, S).
       valid: False for padding and for slots not yet written, bool, same shape.
     """
@@ -375,7 +377,7 @@ def head_split(layout: Layout | None) -> WeightSplit | None:
     return None if layout is None else WeightSplit(layout, ("vocab", "embed"))
 
 
-def output_head(params: Mapping[str, Any]) -> jax.Array:
+def output_head(params: Mapping[str, Any]) -> jax.Array | Quantized:
     """Returns the output matrix (V, D) from a decoder's parameters; if tied, the embedding."""
     return params.get("head", params["embedding"])
 
@@ -386,13 +388,18 @@ def output_logits(hidden: jax.Array, head_VxD: jax.Array, config: DecoderConfig)
     return softcap(logits, config.final_softcap)
 
 
-def token_logits(hidden_PxNxD: jax.Array, head_VxD: jax.Array, decoder: Decoder) -> jax.Array:
+def token_logits(
+    hidden_PxNxD: jax.Array, head_VxD: jax.Array | Quantized, decoder: Decoder
+) -> jax.Array:
     """Returns the logits (V, P, N) of one token of each sequence, else as `output_logits`.
 
     In this order the product of a few rows takes XLA's CPU less than half the time.
     """
+    head_VxD, scale_Vx1 = split(head_VxD)
     head_VxD = head_VxD.astype(hidden_PxNxD.dtype)
     logits_VxPxN = linear(head_VxD, jnp.moveaxis(hidden_PxNxD, -1, 0), 1, jnp.float32)
+    if scale_Vx1 is not None:
+        logits_VxPxN *= scale_Vx1[..., None]
     if decoder.layout is not None:
         logits_VxPxN = decoder.layout.constrain(logits_VxPxN, "vocab", "problems", "samples")
     return softcap(logits_VxPxN, decoder.config.final_softcap)

@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from passk_jax.policy.quantize import Quantized
 from passk_jax.policy.sharding import WeightSplit
 
 PRODUCT = "product"  # remat policies can keep a layer's matrix products by this name
@@ -14,7 +15,7 @@ PRODUCT = "product"  # remat policies can keep a layer's matrix products by this
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def linear(
     x: jax.Array,
-    w: jax.Array,
+    w: jax.Array | Quantized,
     num_inputs: int = 1,
     dtype: jnp.dtype | None = None,
     split: WeightSplit | None = None,
@@ -29,7 +30,7 @@ def linear(
 
     Args:
       x: Input (..., *inputs).
-      w: Parameter (*inputs, *outputs), any float dtype.
+      w: Parameter (*inputs, *outputs), any float dtype. If it is quantized, there is no gradient.
       num_inputs: Number of contracted axes.
       dtype: dtype of the result; `None` for the dtype of x.
       split: Split of w over devices; w is gathered in x's dtype.
@@ -37,6 +38,9 @@ def linear(
     Returns:
       The product (..., *outputs).
     """
+    if isinstance(w, Quantized):
+        y = linear(x, w.values, num_inputs, dtype, split)
+        return (y * w.scale.reshape(w.shape[num_inputs:])).astype(y.dtype)
     x_axes = range(x.ndim - num_inputs, x.ndim)
     return _product(x, in_use(w, x.dtype, split), x_axes, range(num_inputs), dtype)
 
@@ -99,7 +103,10 @@ def _product(a, b, a_axes, b_axes, dtype):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def lookup(
-    table_VxD: jax.Array, tokens: jax.Array, dtype: jnp.dtype, split: WeightSplit | None = None
+    table_VxD: jax.Array | Quantized,
+    tokens: jax.Array,
+    dtype: jnp.dtype,
+    split: WeightSplit | None = None,
 ) -> jax.Array:
     """Returns embedding rows in the compute dtype; their gradients are summed in float32.
 
@@ -107,7 +114,7 @@ def lookup(
     plain gradient is summed in bfloat16 and stops growing after some hundreds of terms.
 
     Args:
-      table_VxD: Embedding, any float dtype.
+      table_VxD: Embedding, any float dtype. If it is quantized, there is no gradient.
       tokens: Token ids, integers (...).
       dtype: dtype of the result.
       split: Split of the table over devices.
@@ -115,6 +122,9 @@ def lookup(
     Returns:
       Rows (..., D).
     """
+    if isinstance(table_VxD, Quantized):
+        rows = lookup(table_VxD.values, tokens, jnp.float32, split)
+        return (rows * table_VxD.scale[tokens]).astype(dtype)
     if split is not None and split.layout.shares("embed") > 1:
         table_VxD = in_use(table_VxD, dtype, split)
     return table_VxD[tokens].astype(dtype)

@@ -14,11 +14,13 @@ from jax.sharding import Mesh
 
 from passk_jax.errors import ConfigError
 from passk_jax.policy.decoder import Decoder, Segment, output_head, prefill, token_logits, unrolled
+from passk_jax.policy.quantize import quantized
 from passk_jax.policy.sharding import split_batch
 from passk_jax.rollout.drawing import draw, keep_most_probable
 from passk_jax.rollout.prompts import Prompts, bucket_for, check_buckets
 
 _SLOTS = -1, -2  # the axes of tokens in a layer's keys (..., H, S) and values (..., S, H)
+_INT8 = ("weights", "caches")
 
 # Without buckets the room for long completions grows so where attention is a large part of a
 # token: on CPUs. On a TPU weights are.
@@ -78,6 +80,8 @@ class SamplingConfig:
       num_tokens: The tokenizer's number of ids; those from it on are never drawn. `None`: all are.
       unroll_layers: Whether the layers are compiled one by one, see `policy.decoder.unrolled`.
         `None`: on CPUs.
+      int8: Which of "weights" and "caches" (keys and values) are rounded to 8 bits. The weights are
+        what `sample` is given.
     """
 
     max_response_tokens: int
@@ -86,6 +90,7 @@ class SamplingConfig:
     response_buckets: tuple[int, ...] = ()
     num_tokens: int | None = None
     unroll_layers: bool | None = None
+    int8: tuple[str, ...] = ()
 
     def __post_init__(self):
         """Checks the ranges before anything is compiled."""
@@ -98,6 +103,11 @@ class SamplingConfig:
             raise ConfigError(f"sampling.top_k = {self.top_k}: must be at least 1, or None for off")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
             raise ConfigError(f"sampling.top_p = {self.top_p}: must be in (0, 1], or None for off")
+        if isinstance(self.int8, str) or set(self.int8) - set(_INT8):
+            raise ConfigError(
+                f"sampling.int8 = {self.int8!r}: a tuple of names of {_INT8} is allowed, such as "
+                "('weights',), or None"
+            )
 
 
 def _draw(keys_PxN, t, logits_VxPxN, temperature, config: SamplingConfig):
@@ -151,7 +161,10 @@ def _with_room(kv, decoder: Decoder, length: int):
     modulo their number, and replaces a token that no later token sees.
     """
 
-    def enlarged(x, axis, slots):
+    def enlarged(pair, axis, slots):
+        return jax.tree.map(lambda x: padded(x, axis, slots), pair)
+
+    def padded(x, axis, slots):
         widths = [(0, 0)] * x.ndim
         widths[axis] = 0, slots - x.shape[axis]
         x = jnp.pad(x, widths)
@@ -169,12 +182,26 @@ def _with_room(kv, decoder: Decoder, length: int):
 def _no_tokens(prefix: Segment, num_samples: int):
     """Returns empty keys and values of response tokens, for each sample of each prompt."""
 
-    def empty(shared, axis):
+    def empty(all_, axis):
+        return jax.tree.map(lambda x: without(x, axis), all_)
+
+    def without(shared, axis):
         shape = [*shared.shape[:-3], num_samples, *shared.shape[-3:]]
         shape[axis] = 0
         return jnp.zeros(shape, shared.dtype)
 
     return {slot: tuple(map(empty, pair, _SLOTS)) for slot, pair in prefix.kv.items()}
+
+
+def _stored(kv, config: SamplingConfig):
+    """Returns keys and values as they are kept: with a scale for each token, or as they are."""
+    if "caches" not in config.int8:
+        return kv
+    feature = -2, -1  # the axes of H
+    return {
+        slot: tuple(quantized(x, [axis]) for x, axis in zip(pair, feature, strict=True))
+        for slot, pair in kv.items()
+    }
 
 
 def _carried(kv, decoder: Decoder):
@@ -206,7 +233,10 @@ def _write(kv, one, t: jax.Array):
     """Writes the keys and values of token t to their slots; of token -1 to one that none sees."""
 
     def written(all_, new, axis):
-        return jax.lax.dynamic_update_slice_in_dim(all_, new, t % all_.shape[axis], axis)
+        return jax.tree.map(lambda x, one: put(x, one, axis), all_, new)
+
+    def put(x, one, axis):
+        return jax.lax.dynamic_update_slice_in_dim(x, one, t % x.shape[axis], axis)
 
     return {slot: tuple(map(written, kv[slot], one[slot], _SLOTS)) for slot in kv}
 
@@ -253,6 +283,7 @@ def sample(
     num_problems, length = prompts.tokens.shape[0], config.max_response_tokens
     shape = (num_problems, num_samples)
     prefix = prefill(decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1])
+    prefix = prefix.replace(kv=_stored(prefix.kv, config))
     rooms = rooms_of(decoder, config)
     if _unrolls(decoder, config):
         decoder, params, prefix = unrolled(decoder, params, prefix)
@@ -297,7 +328,8 @@ def sample(
         if stops is not None:
             state_PxN = stops[state_PxN, token_PxN]
             done_PxN |= state_PxN == stops.shape[0] - 1
-        return t + 1, token_PxN, done_PxN, state_PxN, _carried(segment.kv, decoder), kv, out
+        own = _carried(_stored(segment.kv, config), decoder)
+        return t + 1, token_PxN, done_PxN, state_PxN, own, kv, out
 
     def unfinished(carry, length):
         t, _, done_PxN, *_ = carry

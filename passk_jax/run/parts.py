@@ -83,7 +83,12 @@ class Parts:
 
     def sampling_params(self, variables: Mapping[str, Any]) -> Any:
         """Returns the update's parameters in sampling's layout and the arithmetic's dtype."""
-        return sampling_params(variables, self.sampling_decoder, self.decoder.config.lora_scale)
+        return sampling_params(
+            variables,
+            self.sampling_decoder,
+            self.decoder.config.lora_scale,
+            int8="weights" in self.sampling.int8,
+        )
 
     def prompts(self, problems: Sequence[tasks.Problem]) -> Prompts:
         """Returns the problems' prompts as left-padded tokens (P, T) on the devices."""
@@ -258,6 +263,7 @@ def build_policy(
             tuple(settings.response_buckets or ()),
             num_tokens,
             settings.unroll_layers,
+            settings.int8 if isinstance(settings.int8, str) else tuple(settings.int8 or ()),
         )
         check_buckets("prompt", settings.prompt_buckets or (), settings.max_prompt_tokens)
         objective = Objective(**config.objective.to_dict())

@@ -98,6 +98,14 @@ def test_bytes_of_a_token_are_those_of_parameters_and_caches():
     first = token * 2 * (4 * (13 + 32) + 16 * (8 + 8))
     second = token * 2 * (4 * (13 + 32) + 16 * (13 + 24))
     assert tokens.hbm_bytes == 8 * (parameters + first) + 2 * (parameters + second)
+    # Of 8 bits a number takes one byte, and each token of a head 4 for its scale.
+    small = parts_of(sampling__response_buckets=(8,), sampling__int8=("weights", "caches"))
+    tokens = work.of_phase("sampling", small, 10)["tokens"]
+    first, second = (x * (8 + 4) // (4 * 8) for x in (first, second))
+    assert tokens.hbm_bytes == 8 * (parameters // 4 + first) + 2 * (parameters // 4 + second)
+    kept = compiling.tree_bytes(compiling.sampling_params(small))
+    norms, outputs = 4 * (4 * 4 * 40 + 40), 4 * (48 + 16 + 16 + 40 + 96 + 96 + 40)
+    assert kept == parameters // 4 + norms + 4 * (outputs + 300)
 
 
 def test_bytes_of_an_update():

@@ -291,19 +291,25 @@ def test_local_layers_keep_what_their_window_sees(params):
     assert slots == {"local": 3, "global": LENGTH}
 
 
-def test_on_a_mesh_each_device_has_its_problems_samples_and_heads():
+@pytest.mark.parametrize("int8", [(), ("caches",)])
+def test_on_a_mesh_each_device_has_its_problems_samples_and_heads(int8):
     decoder = on_a_mesh(dataclasses.replace(CONFIG, vocab_size=14))
     draw = functools.partial(
-        sample, decoder=decoder, num_samples=4, config=SamplingConfig(8, response_buckets=(2,)),
-        stop_ids=(EOS,), pad_id=PAD,
+        sample, decoder=decoder, num_samples=4, stop_ids=(EOS,), pad_id=PAD,
+        config=SamplingConfig(8, response_buckets=(2,), int8=int8),
     )  # fmt: skip
     params = nn.meta.unbox(abstract_params(decoder))
     found = splits(draw, params, pad([*PROMPTS, [5]], 6), jax.random.key(0), 1.0)
     # Of 4 problems, 4 samples, 2 heads of width 8: keys and values with room for 2, 3 and 8 tokens.
     for room in (2, 3, 8):
         for shape in (f"8,{room}", f"{room},8"):
-            kv = (f"float32[1,4,4,2,{shape}]", (None, "data", "fsdp", "model", None, None))
-            assert kv in found
+            dtype, split = (
+                "int8" if int8 else "float32",
+                (None, "data", "fsdp", "model", None, None),
+            )
+            assert (f"{dtype}[1,4,4,2,{shape}]", split) in found
+            scale = shape.replace("8", "1", 1) if room < 8 else f"1,{room}"
+            assert not int8 or (f"float32[1,4,4,2,{scale}]", split) in found
     assert ("float32[14,4,4]", ("model", "data", "fsdp")) in found  # a token's logits
     for kind in ("int32", "bool", "float32"):  # what comes out
         assert (f"{kind}[4,4,8]", ("data", "fsdp", None)) in found
@@ -338,6 +344,8 @@ def test_another_temperature_does_not_recompile(params):
         ({"response_buckets": (2, 4)}, r"sampling.response_buckets = \(2, 4\): rising lengths"),
         ({"response_buckets": (3, 2)}, r"sampling.response_buckets = \(3, 2\)"),
         ({"response_buckets": (0, 2)}, r"sampling.response_buckets = \(0, 2\)"),
+        ({"int8": ("weights", "keys")}, r"sampling.int8 = \('weights', 'keys'\): a tuple of names"),
+        ({"int8": "weights"}, "sampling.int8 = 'weights': a tuple of names"),
     ],
 )
 def test_settings_out_of_range_are_refused(change, message):

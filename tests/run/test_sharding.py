@@ -135,6 +135,11 @@ SAMPLES_TOO = {
             | {"objective__minibatches": 2, "objective__epochs": 2},
             [["fsdp", "model"], ["model"], ["data", "fsdp"]],
         ),
+        (
+            (2, 2, 2),
+            {"sampling__int8": ("weights", "caches"), "sharding__sampling__embed": "data"},
+            [["fsdp", "model"], ["data", "model"], ["data", "fsdp"]],
+        ),
         ((2, 2, 2), LORA, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
     ],
 )

@@ -157,6 +157,18 @@ def test_the_update_is_of_the_policy_at_the_temperature_that_was_sampled_from(te
     assert abs(at_one / jnp.sum(rollout.mask)) > 0.02
 
 
+def test_what_is_drawn_in_8_bits_is_of_another_policy_and_weighed_for_it():
+    found = []
+    for int8 in (None, ("weights", "caches")):
+        parts, run = begin(sampling__int8=int8, objective__importance_cap=2.0)
+        _, step = train_step(parts, run)
+        found.append((step.metrics["train/sampling_kl"], step.metrics["train/ratio"]))
+    (plain_kl, plain_ratio), (kl, ratio) = found
+    assert abs(plain_kl) < 1e-7 and plain_ratio == pytest.approx(1, abs=1e-7)
+    # Hardly another one: random parameters of this size make all tokens about as probable.
+    assert 1e-6 < abs(kl) < 1e-3 and 1e-6 < abs(ratio - 1) < 1e-3
+
+
 def test_the_parts_of_a_step_are_timed_and_counted():
     parts, run = begin(figure_ks=(1, 3, 4))
     ((_, step),) = steps(parts, run, 1)
