@@ -268,6 +268,7 @@ def _fingerprints(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _fingerprint(x: jax.Array) -> jax.Array:
+    x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
     bits = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
     words = jax.lax.bitcast_convert_type(x, bits).astype(jnp.uint32)
     # Places are computed by axis; a reshape would gather a sharded array.

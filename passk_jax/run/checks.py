@@ -77,6 +77,21 @@ def check_counts(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.dynamic_sampling_batches = {batches}: must be at least 2, or None for off"
         )
+    if config.pipeline not in (0, 1):
+        raise ConfigError(
+            f"config.pipeline = {config.pipeline}: must be 1, or 0 for off: more than one batch is "
+            "never ahead"
+        )
+    if config.pipeline and config.objective.importance_cap is None:
+        raise ConfigError(
+            "config.pipeline = 1: samples are of the policy before the last update, and need "
+            "objective.importance_cap, such as 2.0, to correct for it"
+        )
+    if config.pipeline and batches is not None:
+        raise ConfigError(
+            f"config.pipeline = 1, config.dynamic_sampling_batches = {batches}: what refills a "
+            "step is not known before it is scored; use one of the two"
+        )
     for name in ("stop_when_flat", "gradient_cosine_every_steps"):
         if _value(config, name) is not None and _value(config, name) < 1:
             raise ConfigError(

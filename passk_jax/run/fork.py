@@ -19,7 +19,7 @@ from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.settings import from_settings
 from passk_jax.run import record
 from passk_jax.run.parts import Parts
-from passk_jax.run.state import RunState, base, numbered, of_checkpoint
+from passk_jax.run.state import RunState, base, nothing_read_ahead, numbered, of_checkpoint
 from passk_jax.tracking import SolveRecord, solve_record
 
 _logger = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ def fork(parts: Parts, place: str, data: Mapping[str, Mapping[str, str]]) -> Run
             reference=_all_or_none(template.reference, keeps["the reference"]),
         ),
         _all_or_none(solve_record.empty(max(len(old_ids), 1)), keeps["the solve record"]),
+        nothing_read_ahead(old),
     )
     arrays, metadata = _restored(where, folder, which, old, wanted)
     step = metadata["step"]

@@ -104,6 +104,19 @@ def sample_rows(
 
 
 @dataclasses.dataclass(frozen=True)
+class Samples:
+    """P groups of N samples that are not scored yet.
+
+    Attributes:
+      indices: The problems' positions in the train split, (P,).
+      rollout: The samples, on the devices.
+    """
+
+    indices: np.ndarray
+    rollout: Rollout
+
+
+@dataclasses.dataclass(frozen=True)
 class Groups:
     """P groups of samples with their scores.
 

@@ -180,6 +180,7 @@ class Loop:
         cursor = self.writer.cursor()
         processes.together(self.files.publish)  # first: a checkpoint points to what is there
         state.save(
+            self.parts,
             self.checkpoints,
             self.run,
             value=self._value,

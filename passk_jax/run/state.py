@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 
 from passk_jax.errors import CheckpointError, ConfigError
 from passk_jax.learner.checkpoint import LEFT_OUT, Checkpoints, fingerprints
@@ -18,7 +20,9 @@ from passk_jax.learner.train_state import (
     init_state,
 )
 from passk_jax.policy.params import load
+from passk_jax.rollout.sampler import Rollout
 from passk_jax.run import checks
+from passk_jax.run.groups import Samples
 from passk_jax.run.parts import Parts
 from passk_jax.tracking import SolveRecord, solve_record
 
@@ -37,6 +41,8 @@ class RunState:
       position: The number of training problems drawn by them.
       unwritten: The row of this step, where the evaluation that may belong to it was not made yet,
         and the row is not in metrics.jsonl; {} where training begins.
+      ahead: With `config.pipeline`, the samples of the step that comes next, where they were drawn
+        by the policy before the last update.
     """
 
     state: TrainState
@@ -45,6 +51,7 @@ class RunState:
     step: int = 0
     position: int = 0
     unwritten: Mapping[str, Any] | None = None
+    ahead: Samples | None = None
 
     def key(self, purpose: int, batch: int = 0) -> jax.Array:
         """Returns the PRNG key of the step that comes next, for one purpose and batch."""
@@ -59,26 +66,69 @@ class RunState:
         return dataclasses.replace(self, solve_record=record, position=position)
 
 
-# A checkpoint has two parts. Its arrays are `state` (without `frozen`) and `solve_record`. Its
-# metadata are the counters below, `cursor` (the sizes of the run's files) and `base` (the
-# fingerprints of what LoRA adds to). Saving, going on, evaluation and export meet here.
+# A checkpoint has two parts. Its arrays are `state` (without `frozen`), `solve_record` and, with
+# `config.pipeline`, `ahead` (zeros where nothing is ahead). Its metadata are the counters below,
+# `ahead` (its problems), `cursor` (the sizes of the run's files) and `base` (the fingerprints of
+# what LoRA adds to). Saving, going on, evaluation and export meet here.
 _COUNTERS = ("warm_start_step", "step", "position", "unwritten")
+_AHEAD = ("tokens", "mask", "ended", "sampling_logp", "policy_logp")
 
 
 def save(
-    checkpoints: Checkpoints, run: RunState, *, value: float | None = None, **metadata: Any
+    parts: Parts,
+    checkpoints: Checkpoints,
+    run: RunState,
+    *,
+    value: float | None = None,
+    **metadata: Any,
 ) -> None:
     """Starts writing a checkpoint; `metadata` are its cursor and base, `value` says how good it is.
 
     Raises:
       CheckpointError: This checkpoint, or the one before, cannot be written.
     """
+    ahead = None
+    if parts.config.pipeline:
+        ahead = _nothing_ahead(parts) if run.ahead is None else run.ahead.rollout
+        ahead = {name: ahead[name] for name in _AHEAD}
+        metadata["ahead"] = None if run.ahead is None else run.ahead.indices.tolist()
     checkpoints.save(
         run.warm_start_step + run.step,
-        of_checkpoint(run.state.replace(frozen=None), run.solve_record),
+        of_checkpoint(run.state.replace(frozen=None), run.solve_record, ahead),
         {name: getattr(run, name) for name in _COUNTERS} | metadata,
         value,
     )
+
+
+def _shapes_ahead(parts: Parts) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a step's samples, as the sampler lays them out."""
+    config, layout = parts.config, parts.sampling_decoder.layout
+    groups = config.prompts_per_step, config.samples_per_prompt
+    tokens = (*groups, config.sampling.max_response_tokens)
+    shapes = tokens, tokens, groups, tokens, tokens
+    names, dtypes = ("problems", "samples", None), ("int32", "bool", "bool", "float32", "float32")
+    return {
+        name: jax.ShapeDtypeStruct(
+            shape, np.dtype(dtype), sharding=layout.sharding(names[: len(shape)], shape)
+        )
+        for name, shape, dtype in zip(_AHEAD, shapes, dtypes, strict=True)
+    }
+
+
+def _nothing_ahead(parts: Parts) -> dict[str, jax.Array]:
+    shapes = _shapes_ahead(parts)
+    zeros = jax.jit(
+        lambda: {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()},
+        out_shardings={name: x.sharding for name, x in shapes.items()},
+    )
+    return zeros()
+
+
+def _samples_ahead(parts, indices, arrays) -> Samples | None:
+    if indices is None:
+        return None
+    prompts = parts.prompts([parts.problems[i] for i in indices])
+    return Samples(np.asarray(indices), Rollout(prompts=prompts, **arrays))
 
 
 def restore_or_begin(
@@ -100,13 +150,15 @@ def restore_or_begin(
     template = abstract_state(
         parts.decoder, parts.warm_start_optimizer, keep_reference=keep_reference
     )
-    restored = checkpoints.restore_latest(of_checkpoint(template, record))
+    ahead = _shapes_ahead(parts) if parts.config.pipeline else None
+    restored = checkpoints.restore_latest(of_checkpoint(template, record, ahead))
     if restored is not None:
         _, arrays, metadata = restored
         state = arrays["state"].replace(frozen=base(parts, metadata["base"]))
         # Older checkpoints do not say what is unwritten: nothing, unless training begins there.
         metadata = {"unwritten": None if metadata["step"] else {}} | metadata
         counters = {name: metadata[name] for name in _COUNTERS}
+        counters["ahead"] = _samples_ahead(parts, metadata.get("ahead"), arrays.get("ahead"))
         return RunState(state, arrays["solve_record"], **counters), metadata["cursor"]
     if begin is not None:
         return begin(), None
@@ -165,7 +217,8 @@ def restore_variables(
     state = abstract_state(
         parts.decoder, parts.optimizer, keep_reference=parts.objective.keeps_reference
     )
-    arrays = of_checkpoint(state, solve_record.empty(1))  # of any length: it is not read
+    record = solve_record.empty(1)  # of any length: it is not read
+    arrays = of_checkpoint(state, record, nothing_read_ahead(parts.config))
     template = jax.tree.map(lambda _: LEFT_OUT, arrays)
     template["state"] = template["state"].replace(params=state.params)
     folder, restored = directory / "checkpoints", None
@@ -215,6 +268,20 @@ def base(parts: Parts, expected: Mapping[str, int] | None = None) -> Any:
     return params
 
 
-def of_checkpoint(state: TrainState, record: SolveRecord) -> dict[str, Any]:
-    """Returns the arrays of a checkpoint, or the template of a restore."""
-    return {"state": state, "solve_record": record}
+def of_checkpoint(
+    state: TrainState, record: SolveRecord, ahead: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Returns the arrays of a checkpoint, or the template of a restore.
+
+    Args:
+      state: Without `frozen`.
+      record: The solve record.
+      ahead: The arrays of the samples that are ahead; `None` without `config.pipeline`.
+    """
+    arrays = {"state": state, "solve_record": record}
+    return arrays if ahead is None else arrays | {"ahead": dict(ahead)}
+
+
+def nothing_read_ahead(config: ConfigDict) -> dict[str, Any] | None:
+    """Returns the template of what is ahead in a run's checkpoint, for who does not want it."""
+    return dict.fromkeys(_AHEAD, LEFT_OUT) if config.get("pipeline") else None

@@ -10,13 +10,14 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from passk_jax.learner.gradient_cosine import gradient_cosine
 from passk_jax.rollout.sampler import Rollout, trimmed, without_truncated
-from passk_jax.run.groups import Groups, Scores, joined
+from passk_jax.run.groups import Groups, Samples, Scores, joined
 from passk_jax.run.parts import Parts
 from passk_jax.run.sampling import sample, score
 from passk_jax.run.state import SAMPLING, TRANSFORM, RunState
@@ -36,8 +37,10 @@ class Step:
 def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[RunState, Step]:
     """Samples N completions of each of P problems, and updates the policy with their advantages.
 
-    With dynamic sampling, further batches replace groups of equal rewards until none is left, or
-    `config.dynamic_sampling_batches` batches were sampled.
+    With `config.pipeline`, the samples are those that the step before began to draw, and this one
+    begins the next batch before its own update. With dynamic sampling, further batches replace
+    groups of equal rewards until none is left, or `config.dynamic_sampling_batches` batches were
+    sampled.
 
     Args:
       parts: The parts of the run.
@@ -50,25 +53,27 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
     config, clock = parts.config, _Clock()
     params = parts.sampling_params(run.state.variables())
     known = run.solve_record  # before this step's samples: an estimator's history is without them
-    groups, scored, counts = None, [], collections.Counter()
+    groups, ahead, scored, counts = None, None, [], collections.Counter()
     while groups is None or (
         len(scored) < (config.dynamic_sampling_batches or 1) and groups.silent().any()
     ):
-        indices_P = parts.order.batch(
-            run.position, config.prompts_per_step, run.solve_record.last_rate
-        )
-        problems = [parts.problems[i] for i in indices_P]
         with clock.of("sampling"):
-            rollout = sample(parts, params, problems, run.key(SAMPLING, batch=len(scored)))
-            jax.block_until_ready(rollout.tokens)  # scoring needs them anyway
+            samples = run.ahead or _draw(parts, run, params, batch=len(scored))
+            jax.block_until_ready(samples.rollout.tokens)  # scoring needs them anyway
+        if config.pipeline and run.step + 1 < config.steps:
+            after = dataclasses.replace(
+                run, step=run.step + 1, position=run.position + config.prompts_per_step
+            )
+            ahead = _draw(parts, after, params)  # by the devices, while the host scores
+        indices_P, rollout = samples.indices, samples.rollout
         with clock.of("scoring"):
-            scores = score(parts, problems, rollout, num_texts)
+            scores = score(parts, [parts.problems[i] for i in indices_P], rollout, num_texts)
         batch = Groups(indices_P, rollout, scores)
         groups = batch if groups is None else groups.refilled(batch)
         run = run.with_samples(indices_P, scores.correct_PxN)
         scored.append(scores)
         counts.update(jax.tree.map(int, _count(rollout)))
-    del params, batch, rollout  # they would take memory during the update
+    del params, batch, rollout, samples  # they would take memory during the update
 
     advantages_PxN = parts.transform(
         groups.scores.rewards_PxN,
@@ -102,6 +107,8 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
     }
     if k is not None:
         metrics["train/k"] = k
+    if config.pipeline:
+        metrics["train/staleness"] = float(parts.objective.updates_per_step * bool(run.ahead))
     if config.dynamic_sampling_batches is not None:
         metrics["train/sampled_batches"] = len(scored)
         metrics["train/groups_silent"] = float(groups.silent().mean())
@@ -109,8 +116,17 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
     metrics |= {f"train/{name}": value for name, value in jax.device_get(learned).items()}
     metrics |= jax.device_get(cosine)
     metrics |= clock.metrics(counts)  # ..._tokens_per_s, ..._time_s
-    run = dataclasses.replace(run, state=state, step=run.step + 1)
+    run = dataclasses.replace(run, state=state, step=run.step + 1, ahead=ahead)
     return run, Step(groups, scores, advantages_PxN, metrics)
+
+
+def _draw(parts: Parts, run: RunState, params: Any, batch: int = 0) -> Samples:
+    """Starts sampling a batch of the step that comes next; the devices may still be at it."""
+    indices_P = parts.order.batch(
+        run.position, parts.config.prompts_per_step, run.solve_record.last_rate
+    )
+    problems = [parts.problems[i] for i in indices_P]
+    return Samples(indices_P, sample(parts, params, problems, run.key(SAMPLING, batch)))
 
 
 def _cosine_with_pass1(

@@ -17,6 +17,7 @@ def arrays(seed=0):
     return {
         "weights": jax.random.normal(jax.random.key(seed), (100, 50)),
         "half": jax.random.normal(jax.random.key(seed), (3, 4, 5)).astype(jnp.bfloat16),
+        "flags": jax.random.bernoulli(jax.random.key(seed), 0.5, (9, 3)),
         "counts": np.arange(7, dtype=np.int32) + seed,
         "key": jax.random.key_data(jax.random.key(seed)),
     }

@@ -92,6 +92,12 @@ MISTAKES = [
     (dict(objective__epochs=2, objective__clip_low=1.5), r"clip_low = 1.5: must be in \(0, 1\]"),
     (dict(objective__clip_high=0.2), r"clip_high = 0.2: with one update for each sampling"),
     (dict(objective__entropy_coefficient=0.0), r"entropy_coefficient = 0.0: must be a number othe"),
+    (dict(pipeline=2), r"config.pipeline = 2: must be 1, or 0 for off"),
+    (dict(pipeline=1), r"config.pipeline = 1: samples are of .* need objective.importance_cap"),
+    (
+        dict(pipeline=1, objective__importance_cap=2.0, dynamic_sampling_batches=2),
+        r"config.pipeline = 1, config.dynamic_sampling_batches = 2: what refills a step",
+    ),
     (dict(objective__importance_cap=-1.0), r"importance_cap = -1.0: must be a positive number"),
     (dict(order="kimi"), r"config.order = 'kimi': must be one of epochs, prioritized"),
     (dict(dynamic_sampling_batches=1), r"dynamic_sampling_batches = 1: must be at least 2, or No"),

@@ -25,7 +25,7 @@ from passk_jax.run import step as step_lib
 from passk_jax.run.groups import Scores
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import Parts, build
-from passk_jax.run.state import restore_variables
+from passk_jax.run.state import nothing_read_ahead, restore_variables
 from passk_jax.tasks import Problem
 from tests.tiny import ROOT, command, environment, run, tiny_config, train_command
 
@@ -56,6 +56,7 @@ def final_arrays(workdir, config):
             ),
             "solve_record": tracking.solve_record.empty(len(parts.task.split("train"))),
         }
+        | ({"ahead": nothing_read_ahead(config)} if config.pipeline else {})
     )
     return restored[0], restored[1]
 

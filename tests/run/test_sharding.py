@@ -16,7 +16,7 @@ import json, sys
 import jax, numpy as np
 from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample
-from passk_jax.run.state import base
+from passk_jax.run.state import _shapes_ahead, base
 from passk_jax.run.groups import Groups, Scores
 from passk_jax.learner.train_state import init_state
 from passk_jax.policy.decoder import prefill
@@ -55,6 +55,8 @@ advantages = parts.transform(rewards, rollout, jax.random.key(2), 0)
 split = [{name for x in jax.tree.leaves(tree) for part in x.sharding.spec if part
           for name in ([part] if isinstance(part, str) else part)}
          for tree in (state.params, params, rollout.tokens)]
+for name, x in _shapes_ahead(parts).items():  # so a checkpoint of config.pipeline is read
+    assert rollout[name].sharding.is_equivalent_to(x.sharding, x.ndim), name
 prefix = jax.eval_shape(lambda p: prefill(
     parts.sampling_decoder, {"params": p}, *rollout.prompts.values()), params)
 for _ in range(2):  # LoRA's A has a gradient from the second one on
