@@ -247,7 +247,8 @@ def get_config() -> config_dict.ConfigDict:
     config.optimizer.moment_dtype = "float32"  # or "bfloat16", rounded stochastically
 
     # Splits the P x n samples of an update into micro-batches, for batches whose activations do not
-    # fit in memory. The result is the same. None: all samples at once.
+    # fit in memory. The result is the same. None: all samples at once, but on a CPU as many as its
+    # cache holds, which is faster.
     config.micro_batch = config_dict.ConfigDict()
     config.micro_batch.problems = optional(None, int)  # also worked examples; must divide P
     config.micro_batch.samples = optional(None, int)  # of each problem; must divide n

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,36 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatch:
-    """Numbers of problems and of samples per problem that run at once; `None` for all."""
+    """How much of a batch runs at once.
+
+    Attributes:
+      problems: p, the number of problems; `None` for as many as `tokens` allows.
+      samples: m, the number of samples of each; `None` likewise.
+      tokens: The most tokens of prompts and responses, with their padding; `None` for no limit.
+    """
 
     problems: int | None = None
     samples: int | None = None
+    tokens: int | None = None
+
+    def sizes(
+        self, problems: int, samples: int, prompt_tokens: int, response_tokens: int
+    ) -> tuple[int, int]:
+        """Returns p and m for a batch of so many problems, samples, and tokens of each.
+
+        >>> MicroBatch(tokens=100).sizes(problems=6, samples=4, prompt_tokens=9, response_tokens=6)
+        (3, 4)
+        """
+
+        def most(size, tokens):
+            if self.tokens is None:
+                return size
+            fitting = (n for n in range(1, size + 1) if size % n == 0 and tokens(n) <= self.tokens)
+            return max(fitting, default=1)
+
+        m = self.samples or most(samples, lambda m: prompt_tokens + m * response_tokens)
+        of_problem = prompt_tokens + m * response_tokens
+        return self.problems or most(problems, lambda p: p * of_problem), m
 
 
 WHOLE = MicroBatch()
@@ -76,9 +103,10 @@ def minibatch(batch: Any, index: jax.Array | int, count: int) -> Any:
 
 def _parts(prompts, arrays, micro_batch):
     """Returns the number of micro-batches and a function from an index to prompts and arrays."""
-    num_problems, num_samples = jax.tree.leaves(arrays)[0].shape[:2]
-    p = num_problems if micro_batch.problems is None else micro_batch.problems
-    m = num_samples if micro_batch.samples is None else micro_batch.samples
+    prompt, (num_problems, num_samples, *rest) = (
+        jax.tree.leaves(tree)[0].shape for tree in (prompts, arrays)
+    )
+    p, m = micro_batch.sizes(num_problems, num_samples, math.prod(prompt[1:]), math.prod(rest))
     if num_problems % p or num_samples % m:
         raise ValueError(
             f"micro_batch.problems = {p} must divide {num_problems}, micro_batch.samples = {m} "

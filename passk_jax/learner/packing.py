@@ -63,7 +63,7 @@ def pack(
       layout: Layout of the update. Every device gets as many rows.
     """
     num_problems, num_samples = weighted_PxN.shape
-    together = micro_batch.samples or num_samples
+    _, together = micro_batch.sizes(*weighted_PxN.shape, prompt_tokens, response_tokens)
     counts_P = weighted_PxN.sum(axis=1)
     fewest, chosen = num_problems * num_samples // together * prompt_tokens, None
     fewest += weighted_PxN.size * response_tokens
@@ -73,14 +73,14 @@ def pack(
         tokens = rows * (prompt_tokens + width * response_tokens)
         if tokens < fewest and np.sum(-(-counts_P // width)) <= rows:
             fewest, chosen = tokens, (width, rows, part)
-    return None if chosen is None else _places(weighted_PxN, *chosen)
+    return None if chosen is None else _places(weighted_PxN, micro_batch, *chosen)
 
 
 def _sizes(shape, prompt_tokens, response_tokens, micro_batch, layout) -> Iterator[tuple]:
     """Yields the sizes that may be compiled: M, S and the number of rows that run at once."""
     num_problems, num_samples = shape
     shares = (1, 1) if layout is None else (layout.shares("problems"), layout.shares("samples"))
-    together = micro_batch.samples or num_samples
+    _, together = micro_batch.sizes(*shape, prompt_tokens, response_tokens)
     for width in dict.fromkeys(together // split for split in _SPLITS):
         if width < 1 or width % shares[1]:
             continue
@@ -94,7 +94,7 @@ def _sizes(shape, prompt_tokens, response_tokens, micro_batch, layout) -> Iterat
             yield width, unit * math.ceil(rows / unit), part
 
 
-def _places(weighted_PxN, width, rows, part) -> Packing:
+def _places(weighted_PxN, micro_batch, width, rows, part) -> Packing:
     problems_S, samples_SxM = np.zeros(rows, np.int32), np.zeros((rows, width), np.int32)
     filled_SxM, row = np.zeros((rows, width), bool), 0
     for problem, weighted_N in enumerate(weighted_PxN):
@@ -105,7 +105,8 @@ def _places(weighted_PxN, width, rows, part) -> Packing:
             samples_SxM[row, : len(these)] = these
             filled_SxM[row, : len(these)] = True
             row += 1
-    return Packing(problems_S, samples_SxM, filled_SxM, MicroBatch(part))
+    micro_batch = MicroBatch(part, tokens=micro_batch.tokens)
+    return Packing(problems_S, samples_SxM, filled_SxM, micro_batch)
 
 
 @functools.partial(jax.jit, static_argnames="layout")

@@ -1,5 +1,6 @@
 """One gradient step, on sampled groups with their advantages or on worked examples."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -326,7 +327,7 @@ def supervised_update(
         return supervised_loss(logp, mask, num_tokens), {}
 
     arrays = (tokens_BxR[:, None], mask_BxR[:, None])  # groups of one sample
-    examples = MicroBatch(micro_batch.problems)
+    examples = dataclasses.replace(micro_batch, samples=None)
     return _step(state, loss_fn, prompts, arrays, optimizer, examples)
 
 

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from passk_jax.errors import ConfigError
-from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.train_state import (
     TrainState,
     abstract_base,
@@ -215,7 +214,7 @@ def _sizes(parts):
     return {
         "decoder": parts.decoder,
         "chunk_tokens": config.logprob_chunk_tokens,
-        "micro_batch": MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
+        "micro_batch": parts.micro_batch,
     }
 
 

@@ -120,8 +120,8 @@ def sampler(parts: Parts) -> Device:
 def micro_batch(parts: Parts, problems: int) -> tuple[int, int, int]:
     """Returns the prompts and samples of a device that run at once, and how many times some do."""
     d, config = Device(parts.decoder), parts.config
-    m = config.micro_batch.samples or config.samples_per_prompt
-    p = config.micro_batch.problems or problems
+    lengths = config.sampling.max_prompt_tokens, config.sampling.max_response_tokens
+    p, m = parts.micro_batch.sizes(problems, config.samples_per_prompt, *lengths)
     times = (problems // p) * (config.samples_per_prompt // m)
     return d.groups(p, 1), d.groups(p, m), times
 

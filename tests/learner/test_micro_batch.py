@@ -29,6 +29,32 @@ def test_the_parts_are_every_so_manyth_and_come_back_in_their_place():
         for_each(function, prompts, arrays, MicroBatch(3))
 
 
+@pytest.mark.parametrize(
+    ("tokens", "parts"),
+    [
+        (None, (6, 4)),
+        (6 * (9 + 4 * 5), (6, 4)),
+        (6 * (9 + 4 * 5) - 1, (3, 4)),
+        (9 + 4 * 5, (1, 4)),
+        (9 + 4 * 5 - 1, (1, 2)),  # a problem's prompt then runs twice
+        (5, (1, 1)),  # no less than one sample
+    ],
+)
+def test_as_many_run_at_once_as_have_no_more_tokens(tokens, parts):
+    assert MicroBatch(tokens=tokens).sizes(6, 4, 9, 5) == parts
+    assert MicroBatch(2, tokens=tokens).sizes(6, 4, 9, 5)[0] == 2
+    assert MicroBatch(None, 1, tokens).sizes(6, 4, 9, 5)[1] == 1
+    seen = []
+
+    def shapes(prompts, arrays):
+        seen.append((prompts.shape, arrays.shape))
+        return jnp.sum(arrays)
+
+    arrays = jnp.ones((6, 4, 5))
+    assert accumulate(shapes, jnp.ones((6, 9)), arrays, MicroBatch(tokens=tokens)) == 120
+    assert set(seen) == {((parts[0], 9), (*parts, 5))}
+
+
 def test_one_micro_batch_costs_no_loop():
     jaxpr = jax.make_jaxpr(lambda p, a: accumulate(lambda p, a: jnp.sum(a), p, a, WHOLE))(
         jnp.zeros(4), jnp.zeros((4, 6))

@@ -150,7 +150,7 @@ class FakeLayout:
 @hypothesis.given(
     hypothesis.extra.numpy.arrays(bool, (8, 8), fill=st.just(False)),
     st.sampled_from([(1, 1), (4, 1), (2, 2)]),
-    st.sampled_from([(None, None), (4, None), (4, 4)]),
+    st.sampled_from([(None, None), (4, None), (4, 4), (None, None, 100)]),
     st.sampled_from([(24, 12), (512, 32), (24, 1024)]),
 )
 def test_each_weighted_sample_has_one_place(weighted, shares, micro_batch, lengths):
@@ -158,10 +158,10 @@ def test_each_weighted_sample_has_one_place(weighted, shares, micro_batch, lengt
     micro_batch, layout = MicroBatch(*micro_batch), FakeLayout(*shares)
     found = packing.pack(weighted, *lengths, micro_batch, layout)
     prompt, response = lengths
-    together = micro_batch.samples or 8
+    _, together = micro_batch.sizes(8, 8, prompt, response)
     whole_tokens = 8 * 8 // together * (prompt + together * response)
     if found is None:
-        assert weighted.mean() > 0.05
+        assert weighted.mean() > 0.05 or together % shares[1]
         return
     rows, width = found.samples_SxM.shape
     places = [
@@ -171,6 +171,7 @@ def test_each_weighted_sample_has_one_place(weighted, shares, micro_batch, lengt
     assert sorted(places) == [tuple(index) for index in np.argwhere(weighted)]
     assert rows * (prompt + width * response) < whole_tokens
     assert rows % shares[0] == 0 and width % shares[1] == 0
+    assert found.micro_batch.tokens == micro_batch.tokens
     if micro_batch.problems is not None:  # no more memory than the whole batch's parts
         part = found.micro_batch.problems
         assert rows % part == 0 and part % shares[0] == 0
