@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
@@ -116,12 +115,11 @@ def _shapes_ahead(parts: Parts) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _nothing_ahead(parts: Parts) -> dict[str, jax.Array]:
-    shapes = _shapes_ahead(parts)
-    zeros = jax.jit(
-        lambda: {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()},
-        out_shardings={name: x.sharding for name, x in shapes.items()},
-    )
-    return zeros()
+    put = parts.sampling_decoder.layout.put
+    return {
+        name: put(np.zeros(x.shape, x.dtype), "problems", "samples")
+        for name, x in _shapes_ahead(parts).items()
+    }
 
 
 def _samples_ahead(parts, indices, arrays) -> Samples | None:
