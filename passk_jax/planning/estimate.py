@@ -140,11 +140,7 @@ def exchanges(name: str, parts: Parts, tokens: int) -> Iterator[Collective]:
 
 def _of_sampling(parts, tokens):
     """The prompts as sequences, then token after token."""
-    d, layout, config = (
-        work.sampler(parts),
-        parts.sampling_decoder.layout,
-        parts.config,
-    )
+    d, layout, config = work.sampler(parts), parts.sampling_decoder.layout, parts.config
     c, problems = d.config, config.prompts_per_step
     prompts = d.groups(problems, 1) * (config.sampling.max_prompt_tokens - 1)
     samples = d.groups(problems, config.samples_per_prompt)

@@ -154,6 +154,17 @@ def rooms_of(decoder: Decoder, config: SamplingConfig) -> tuple[int, ...]:
     return (*[room for room in rooms if room < length], length)
 
 
+def _of_pair(function, *pairs):
+    """Returns function(*arrays, axis) of keys and of values, where axis is that of their tokens.
+
+    Of quantized ones it is called with the numbers, and then with the scales.
+    """
+    return tuple(
+        jax.tree.map(lambda *arrays, axis=axis: function(*arrays, axis), *each)
+        for axis, *each in zip(_SLOTS, *pairs, strict=True)
+    )
+
+
 def _with_room(kv, decoder: Decoder, length: int):
     """Returns the keys and values of response tokens, with slots for `length` tokens.
 
@@ -161,10 +172,7 @@ def _with_room(kv, decoder: Decoder, length: int):
     modulo their number, and replaces a token that no later token sees.
     """
 
-    def enlarged(pair, axis, slots):
-        return jax.tree.map(lambda x: padded(x, axis, slots), pair)
-
-    def padded(x, axis, slots):
+    def enlarged(x, axis, slots):
         widths = [(0, 0)] * x.ndim
         widths[axis] = 0, slots - x.shape[axis]
         x = jnp.pad(x, widths)
@@ -175,22 +183,19 @@ def _with_room(kv, decoder: Decoder, length: int):
     for slot, pair in kv.items():
         window = decoder.config.window(slot)
         slots = length if window is None else max(1, min(length, window - 1))
-        roomy[slot] = tuple(enlarged(x, axis, slots) for x, axis in zip(pair, _SLOTS, strict=True))
+        roomy[slot] = _of_pair(functools.partial(enlarged, slots=slots), pair)
     return roomy
 
 
 def _no_tokens(prefix: Segment, num_samples: int):
     """Returns empty keys and values of response tokens, for each sample of each prompt."""
 
-    def empty(all_, axis):
-        return jax.tree.map(lambda x: without(x, axis), all_)
-
-    def without(shared, axis):
+    def empty(shared, axis):
         shape = [*shared.shape[:-3], num_samples, *shared.shape[-3:]]
         shape[axis] = 0
         return jnp.zeros(shape, shared.dtype)
 
-    return {slot: tuple(map(empty, pair, _SLOTS)) for slot, pair in prefix.kv.items()}
+    return {slot: _of_pair(empty, pair) for slot, pair in prefix.kv.items()}
 
 
 def _stored(kv, config: SamplingConfig):
@@ -233,12 +238,9 @@ def _write(kv, one, t: jax.Array):
     """Writes the keys and values of token t to their slots; of token -1 to one that none sees."""
 
     def written(all_, new, axis):
-        return jax.tree.map(lambda x, one: put(x, one, axis), all_, new)
+        return jax.lax.dynamic_update_slice_in_dim(all_, new, t % all_.shape[axis], axis)
 
-    def put(x, one, axis):
-        return jax.lax.dynamic_update_slice_in_dim(x, one, t % x.shape[axis], axis)
-
-    return {slot: tuple(map(written, kv[slot], one[slot], _SLOTS)) for slot in kv}
+    return {slot: _of_pair(written, kv[slot], one[slot]) for slot in kv}
 
 
 @functools.partial(
