@@ -235,23 +235,22 @@ def abstract_params(decoder: Decoder) -> Any:
 
 def abstract_sampling_params(decoder: Decoder, int8: bool = False) -> Any:
     """Returns shapes, dtypes and shardings of `sampling_params`; nothing is computed."""
-    params = _in_arithmetic_dtype(decoder)
-    if not int8:
-        return params
-    boxed = abstract_params(decoder)
+    return _in_arithmetic_dtype(decoder, int8)
+
+
+def _in_arithmetic_dtype(decoder, int8=False):
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(lambda params: quantized_params(params, boxed), params),
-        quantized_params(_shardings(decoder), boxed),
+        nn.meta.unbox(_sampled(decoder, int8)),
+        _shardings(decoder, int8),
     )
 
 
-def _in_arithmetic_dtype(decoder):
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, decoder.config.dtype, sharding=sharding),
-        nn.meta.unbox(abstract_params(decoder)),
-        _shardings(decoder),
-    )
+def _sampled(decoder, int8):
+    """Returns shapes of the parameters in the arithmetic's dtype, or in 8 bits, boxed."""
+    in_dtype = lambda x: jax.ShapeDtypeStruct(x.shape, decoder.config.dtype)  # noqa: E731
+    boxed = jax.tree.map(in_dtype, abstract_params(decoder))
+    return jax.eval_shape(quantized_params, boxed) if int8 else boxed
 
 
 def sampling_params(
@@ -288,14 +287,14 @@ def sampling_params(
 @functools.partial(jax.jit, static_argnames=("decoder", "int8"))
 def _relay(variables, lora_scale, decoder, int8):
     params = merged(variables, lora_scale, decoder.config.dtype)
-    shardings = _shardings(decoder)
     if int8:
-        boxed = abstract_params(decoder)
-        params = quantized_params(params, boxed)
-        shardings = quantized_params(shardings, boxed)
-    return jax.tree.map(jax.lax.with_sharding_constraint, params, shardings)
+        is_box = lambda x: isinstance(x, nn.meta.AxisMetadata)  # noqa: E731
+        box = lambda box, x: box.replace_boxed(x)  # noqa: E731
+        boxed = jax.tree.map(box, abstract_params(decoder), params, is_leaf=is_box)
+        params = nn.meta.unbox(quantized_params(boxed))
+    return jax.tree.map(jax.lax.with_sharding_constraint, params, _shardings(decoder, int8))
 
 
 @functools.cache
-def _shardings(decoder):
-    return (decoder.layout or one_device()).parameters(abstract_params(decoder))
+def _shardings(decoder, int8=False):
+    return (decoder.layout or one_device()).parameters(_sampled(decoder, int8))

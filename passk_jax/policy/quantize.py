@@ -56,28 +56,20 @@ def split(x: jax.Array | Quantized) -> tuple[jax.Array, jax.Array | None]:
     return (x.values, x.scale) if isinstance(x, Quantized) else (x, None)
 
 
-def quantized_params(params: Any, boxed: Any) -> Any:
+def quantized_params(boxed: Any) -> Any:
     """Returns a decoder's parameters with a scale for each output of each matrix.
 
     Norms and biases stay as they are.
 
     Args:
-      params: The parameters, or their shardings.
-      boxed: Their shapes with the names of axes, from `learner.train_state.abstract_params`.
+      boxed: The parameters with the names of their axes, which numbers and scales then have too.
     """
 
-    def one(box, param):
+    def one(box):
         axes = _inputs(box.names)
-        if not axes:
-            return param
-        if isinstance(param, jax.sharding.Sharding):  # none splits an axis of size 1
-            spec = [*param.spec, *[None] * (len(box.names) - len(param.spec))]
-            spec = [None if axis in axes else part for axis, part in enumerate(spec)]
-            scale = jax.sharding.NamedSharding(param.mesh, jax.sharding.PartitionSpec(*spec))
-            return Quantized(values=param, scale=scale)
-        return quantized(param, axes)
+        return jax.tree.map(box.replace_boxed, quantized(box.value, axes)) if axes else box
 
-    return jax.tree.map(one, boxed, params, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
+    return jax.tree.map(one, boxed, is_leaf=lambda x: isinstance(x, nn.meta.AxisMetadata))
 
 
 def _inputs(names: Sequence[str]) -> tuple[int, ...]:
