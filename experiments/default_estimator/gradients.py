@@ -11,14 +11,14 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from etils import epath
 
 from experiments.default_estimator.run import NAMES, K, studies
 from experiments.running import Run
 from experiments.study import Study
 from passk_jax import transforms
-from passk_jax.learner.logprobs import response_logprobs
-from passk_jax.learner.loss import aggregation_weights, policy_gradient_loss
+from passk_jax.learner.gradient_cosine import policy_gradients
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample, score
 from passk_jax.run.state import restore_variables
@@ -39,28 +39,15 @@ def weights(rewards_PxN: jax.Array, history: transforms.History) -> dict[str, ja
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "chunk_tokens"))
-def gradients(params, rollout, weights_ExPxN, temperature, *, decoder, chunk_tokens):
-    """Returns the policy gradients with E kinds of weights: a tree like params, with E in front."""
-    tokens_PxNxR = aggregation_weights(rollout.mask, "seq-mean-token-sum")
-
-    def losses(params):
-        logp, _ = response_logprobs(
-            params,
-            rollout.prompts,
-            rollout.tokens,
-            temperature,
-            decoder=decoder,
-            chunk_tokens=chunk_tokens,
-        )
-        return jax.vmap(lambda w: policy_gradient_loss(logp, w, tokens_PxNxR))(weights_ExPxN)
-
-    return jax.jacrev(losses)(params)
+def gradients(variables, rollout, weights, temperature, **sizes) -> list:
+    """Returns the policy gradient with each kind of (P, N) weights."""
+    of_params = lambda params: {"params": params}  # noqa: E731
+    return policy_gradients(variables["params"], of_params, rollout, weights, temperature, **sizes)
 
 
-def squares(tree) -> np.ndarray:
-    """Returns the (E,) squared norms of E gradients."""
-    leaves = [np.asarray(jnp.sum(x**2, axis=range(1, x.ndim))) for x in jax.tree.leaves(tree)]
-    return np.sum(leaves, axis=0, dtype=np.float64)
+def squares(gradients) -> np.ndarray:
+    """Returns the squared norm of each gradient."""
+    return np.array([float(optax.global_norm(each)) ** 2 for each in gradients])
 
 
 def variances(parts: Parts, run: Run) -> dict[str, float]:
@@ -85,7 +72,7 @@ def variances(parts: Parts, run: Run) -> dict[str, float]:
         found = gradients(
             variables,
             rollout,
-            jnp.stack(list(by_name.values())),
+            list(by_name.values()),
             config.sampling.temperature,
             decoder=parts.decoder,
             chunk_tokens=config.logprob_chunk_tokens,

@@ -1,6 +1,8 @@
 """How much the policy gradients of two objectives agree on one batch: their cosine."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,31 +51,67 @@ def gradient_cosine(
     Returns:
       A float32 scalar; nan if a gradient is 0, as where all rewards of all groups are equal.
     """
+    one, other = policy_gradients(
+        state.params,
+        state.variables,
+        rollout,
+        (one_PxN, other_PxN),
+        temperature,
+        decoder=decoder,
+        chunk_tokens=chunk_tokens,
+        micro_batch=micro_batch,
+        aggregation=aggregation,
+    )
+    # A sum of products, in parts: the one long sum of `vdot` loses digits.
+    dot = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), one, other)))
+    return dot / optax.global_norm(one) / optax.global_norm(other)
+
+
+def policy_gradients(
+    params: Any,
+    variables: Callable[[Any], Any],
+    rollout: Rollout,
+    advantages: Sequence[jax.Array],
+    temperature: jax.Array | float,
+    *,
+    decoder: Decoder,
+    chunk_tokens: int,
+    micro_batch: MicroBatch = WHOLE,
+    aggregation: str = "seq-mean-token-sum",
+) -> list[Any]:
+    """Returns the policy gradient for each kind of advantages, as trees in float32.
+
+    It takes one forward pass, and a backward pass and memory for each gradient.
+
+    Args:
+      params: The trained parameters.
+      variables: From these to what `decoder.apply` takes.
+      rollout: P groups of N samples.
+      advantages: Weights (P, N) in the learner's convention, of each kind.
+      temperature: As all that follows: see `gradient_cosine`.
+      decoder: The module.
+      chunk_tokens: See there.
+      micro_batch: See there.
+      aggregation: See there.
+    """
 
     def gradients(prompts, arrays):
-        tokens, weights, *advantages = arrays
+        tokens, weights, *kinds = arrays
 
         def losses(params):
             logp, _ = response_logprobs(
-                state.variables(params),
+                variables(params),
                 prompts,
                 tokens,
                 temperature,
                 decoder=decoder,
                 chunk_tokens=chunk_tokens,
             )
-            return jnp.stack([policy_gradient_loss(logp, each, weights) for each in advantages])
+            return jnp.stack([policy_gradient_loss(logp, each, weights) for each in kinds])
 
-        _, pull_back = jax.vjp(losses, state.params)
-        return [pull_back(each)[0] for each in jnp.eye(2, dtype=jnp.float32)]
+        _, pull_back = jax.vjp(losses, params)
+        return [pull_back(each)[0] for each in jnp.eye(len(kinds), dtype=jnp.float32)]
 
-    arrays = (
-        rollout.tokens,
-        aggregation_weights(rollout.mask, aggregation),
-        one_PxN,
-        other_PxN,
-    )
-    one, other = map(to_float32, accumulate(gradients, rollout.prompts, arrays, micro_batch))
-    # A sum of products, in parts: the one long sum of `vdot` loses digits.
-    dot = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), one, other)))
-    return dot / optax.global_norm(one) / optax.global_norm(other)
+    arrays = (rollout.tokens, aggregation_weights(rollout.mask, aggregation), *advantages)
+    found = accumulate(gradients, rollout.prompts, arrays, micro_batch)
+    return [to_float32(each) for each in found]

@@ -19,13 +19,11 @@ def test_the_gradients_are_those_of_an_update():
     state = init_state(parts.decoder, parts.optimizer, 0)
     params = parts.sampling_params(state.variables())
     rollout = sample(parts, params, parts.problems[:4], jax.random.key(1))
-    weights = jax.random.normal(jax.random.key(2), (2, 4, 4))
+    weights = [*jax.random.normal(jax.random.key(2), (2, 4, 4))]
     sizes = {"decoder": parts.decoder, "chunk_tokens": 64}
     found = gradients.gradients(state.variables(), rollout, weights, 1.0, **sizes)
-    one, other = (jax.tree.map(lambda x, i=i: x[i], found) for i in range(2))
-    dot = sum(
-        float(np.vdot(a, b)) for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True)
-    )
+    leaves = map(jax.tree.leaves, found)
+    dot = sum(float(np.vdot(a, b)) for a, b in zip(*leaves, strict=True))
     norms = np.sqrt(gradients.squares(found))
     expected = gradient_cosine(state, rollout, *weights, 1.0, **sizes)
     assert dot / norms[0] / norms[1] == pytest.approx(float(expected), rel=1e-4)
