@@ -13,7 +13,7 @@ import numpy as np
 
 from passk_jax.planning import chips, compiling, step, work
 from passk_jax.planning.collectives import SENT, Collective, groups_along
-from passk_jax.policy.sharding import MESH_AXES, Layout
+from passk_jax.policy.sharding import MESH_AXES, Layout, mesh_axes
 from passk_jax.run.checks import problems_per_update
 from passk_jax.run.parts import Parts
 
@@ -156,8 +156,7 @@ def _of_sampling(parts, tokens):
 def _axes(layout: Layout, name: str, size: int) -> list[str]:
     """Returns the axes of the mesh that split an axis of an array of this size."""
     (axes,) = layout.sharding([name], [size]).spec
-    axes = (axes,) if isinstance(axes, str) else axes or ()
-    return [axis for axis in axes if layout.mesh.shape[axis] > 1]
+    return [axis for axis in mesh_axes(axes) if layout.mesh.shape[axis] > 1]
 
 
 def _sum(layout, axes, size, times):

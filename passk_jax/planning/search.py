@@ -21,7 +21,7 @@ from passk_jax.planning.collectives import Groups, groups_along
 from passk_jax.planning.step import changed, longest, plan
 from passk_jax.planning.words import as_flags, short
 from passk_jax.policy.config import REMAT_POLICIES
-from passk_jax.policy.sharding import MESH_AXES, Layout
+from passk_jax.policy.sharding import MESH_AXES, Layout, mesh_axes
 from passk_jax.run.parts import Parts, build_policy
 
 _EMBED = "sharding.training.embed"
@@ -147,7 +147,7 @@ def candidates(config: ConfigDict, devices: Sequence[jax.Device]) -> Iterator[Ca
     meshes = sorted(_meshes(len(devices)), key=lambda mesh: mesh != dict(sizes))
     splits, seen = (own[_EMBED], None, "fsdp", ("fsdp", "data")), set()
     for mesh, batch, embed in itertools.product(meshes, batches, splits):
-        shares = math.prod(mesh[axis] for axis in _tuple(config.sharding.sampling.problems))
+        shares = math.prod(mesh[axis] for axis in mesh_axes(config.sharding.sampling.problems))
         settings = {f"mesh.{axis}": size for axis, size in mesh.items()} | {
             "prompts_per_step": batch,
             _EMBED: embed,
@@ -174,7 +174,7 @@ def _split(layout: Layout) -> tuple[Groups, ...]:
 
 def _variants(change, parts, own) -> Iterator[Candidate]:
     """Yields a candidate with each remat and each choice of buckets, but for the config itself."""
-    room, buckets = parts.sampling.max_response_tokens, {_tuple(own[_BUCKETS]): {}}
+    room, buckets = parts.sampling.max_response_tokens, {tuple(own[_BUCKETS] or ()): {}}
     for pieces in (1, 2, 4):
         choice = tuple(sorted({room * i // pieces for i in range(1, pieces)} - {0}))
         buckets.setdefault(choice, {_BUCKETS: choice or None})
@@ -226,7 +226,3 @@ def _compiled(config, one, topology, estimate_s, options) -> dict[str, Any]:
         row["usd_per_1000_steps"] = price * step_s * row["chips"] / 3.6
     print(f"... a step of {short(step_s)} s, estimated {short(estimate_s)} s", file=sys.stderr)
     return row
-
-
-def _tuple(value: Any) -> tuple:
-    return () if value is None else (value,) if isinstance(value, str) else tuple(value)

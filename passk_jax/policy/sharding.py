@@ -130,6 +130,11 @@ def split_batch(layout: Layout | None, x_PxN: jax.Array, *rest: str | None) -> j
     return x_PxN if layout is None else layout.constrain(x_PxN, "problems", "samples", *rest)
 
 
+def mesh_axes(named: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the mesh axes that an entry of a table or of a spec names: one, several or none."""
+    return () if named is None else (named,) if isinstance(named, str) else tuple(named)
+
+
 def make_layout(mesh: Mesh, rules: Mapping[str, str | Sequence[str] | None]) -> Layout:
     """Returns the layout that a table describes.
 
@@ -143,7 +148,7 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str | Sequence[str] | None]) -> 
     """
     parsed = {}
     for name, axes in rules.items():
-        axes = () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
+        axes = mesh_axes(axes)
         unknown = [axis for axis in axes if axis not in mesh.shape]
         if name not in LOGICAL_AXES or unknown or len(set(axes)) < len(axes):
             raise ConfigError(
