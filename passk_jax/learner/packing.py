@@ -62,35 +62,30 @@ def pack(
       micro_batch: The part of the whole batch that runs at once.
       layout: Layout of the update. Every device gets as many rows.
     """
-    num_problems, num_samples = weighted_PxN.shape
-    _, together = micro_batch.sizes(*weighted_PxN.shape, prompt_tokens, response_tokens)
+    lengths, samples = (prompt_tokens, response_tokens), weighted_PxN.size
+    _, together = micro_batch.sizes(*weighted_PxN.shape, *lengths)
     counts_P = weighted_PxN.sum(axis=1)
-    fewest, chosen = num_problems * num_samples // together * prompt_tokens, None
-    fewest += weighted_PxN.size * response_tokens
-    for width, rows, part in _sizes(
-        weighted_PxN.shape, prompt_tokens, response_tokens, micro_batch, layout
-    ):
+    fewest, chosen = samples // together * prompt_tokens + samples * response_tokens, None
+    for width, rows, part in _sizes(samples, together, *lengths, micro_batch.problems, layout):
         tokens = rows * (prompt_tokens + width * response_tokens)
         if tokens < fewest and np.sum(-(-counts_P // width)) <= rows:
             fewest, chosen = tokens, (width, rows, part)
     return None if chosen is None else _places(weighted_PxN, micro_batch, *chosen)
 
 
-def _sizes(shape, prompt_tokens, response_tokens, micro_batch, layout) -> Iterator[tuple]:
+def _sizes(samples, together, prompt_tokens, response_tokens, problems, layout) -> Iterator[tuple]:
     """Yields the sizes that may be compiled: M, S and the number of rows that run at once."""
-    num_problems, num_samples = shape
     shares = (1, 1) if layout is None else (layout.shares("problems"), layout.shares("samples"))
-    _, together = micro_batch.sizes(*shape, prompt_tokens, response_tokens)
     for width in dict.fromkeys(together // split for split in _SPLITS):
         if width < 1 or width % shares[1]:
             continue
         part = None
-        if micro_batch.problems is not None:
+        if problems is not None:
             before, now = (prompt_tokens + m * response_tokens for m in (together, width))
-            part = micro_batch.problems * (before // now)
+            part = problems * (before // now)
         unit = math.lcm(shares[0], part or 1)
         for share in _SHARES:
-            rows = num_problems * num_samples * share / width
+            rows = samples * share / width
             yield width, unit * math.ceil(rows / unit), part
 
 

@@ -286,6 +286,7 @@ def build_policy(
     for use, rules in config.sharding.items():
         with section(f"sharding.{use}"):
             layouts[use] = make_layout(mesh, rules.to_dict())
+    on_a_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
     checks.check_batches(config, layouts)
     checks.check_attention(config, mesh)
     return Parts(
@@ -300,9 +301,7 @@ def build_policy(
         micro_batch=MicroBatch(
             config.micro_batch.problems,
             config.micro_batch.samples,
-            _TOKENS_OF_A_CPU
-            if mesh.size == 1 and mesh.devices[0, 0, 0].platform == "cpu"
-            else None,
+            _TOKENS_OF_A_CPU if on_a_cpu else None,
         ),
         weighted_only=checks.weighted_only(config, objective),
     )
