@@ -48,7 +48,11 @@ WHOLE = MicroBatch()
 
 
 def accumulate(
-    function: Callable[..., Any], prompts: Any, arrays: Any, micro_batch: MicroBatch
+    function: Callable[..., Any],
+    prompts: Any,
+    arrays: Any,
+    micro_batch: MicroBatch,
+    used: jax.Array | None = None,
 ) -> Any:
     """Returns the sum of function(prompts, arrays) over the micro-batches, computed in float32.
 
@@ -57,6 +61,7 @@ def accumulate(
       prompts: A tree of arrays (P, ...).
       arrays: A tree of arrays (P, N, ...).
       micro_batch: Gives p, which divides P, and m, which divides N. Prompts run once per m samples.
+      used: Number of micro-batches that run, the first ones; `None` for all. At least one runs.
 
     Returns:
       The summed tree; with one micro-batch exactly what the function returns.
@@ -69,22 +74,35 @@ def accumulate(
         lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), like
     )
 
-    def add(total, index):
-        return jax.tree.map(jnp.add, total, function(*part(index))), None
+    def add(index, total):
+        return jax.tree.map(jnp.add, total, function(*part(index)))
 
-    return jax.lax.scan(add, zeros, jnp.arange(count))[0]
+    return jax.lax.fori_loop(0, count if used is None else used, add, zeros)
 
 
 def for_each(
-    function: Callable[..., jax.Array], prompts: Any, arrays: Any, micro_batch: MicroBatch
+    function: Callable[..., jax.Array],
+    prompts: Any,
+    arrays: Any,
+    micro_batch: MicroBatch,
+    used: jax.Array | None = None,
 ) -> jax.Array:
-    """Joins the parts (p, m, ...) that the function returns to (P, N, ...); see `accumulate`."""
+    """Joins the parts (p, m, ...) that the function returns to (P, N, ...); see `accumulate`.
+
+    Parts that do not run are 0.
+    """
     count, part = _parts(prompts, arrays, micro_batch)
     if count == 1:
         return function(prompts, arrays)
-    parts = jax.lax.map(lambda index: function(*part(index)), jnp.arange(count))
+    like = jax.eval_shape(lambda: function(*part(0)))
     num_problems, num_samples = jax.tree.leaves(arrays)[0].shape[:2]
-    p, m, *rest = parts.shape[1:]
+    p, m, *rest = like.shape
+    parts = jax.lax.fori_loop(
+        0,
+        count if used is None else used,
+        lambda index, parts: parts.at[index].set(function(*part(index))),
+        jnp.zeros((count, *like.shape), like.dtype),
+    )
     parts = parts.reshape(num_problems // p, num_samples // m, p, m, *rest)
     return jnp.moveaxis(parts, (2, 3), (0, 2)).reshape(num_problems, num_samples, *rest)
 

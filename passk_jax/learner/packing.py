@@ -5,7 +5,9 @@ every wrong one. The others of a batch (P, N) move together into S rows of M sam
 one problem, with the problem's prompt beside it. So the update runs on a smaller batch of the same
 form, and its gradient is the same.
 
-The batch takes one of a few sizes, because each is compiled. The choice depends only on the numbers
+Each form of the batch is compiled, so there are few. In micro-batches there are two: with all
+samples of a problem in a row, and with a fourth of them. As many micro-batches run as have samples.
+A batch that runs at once has one of a few numbers of rows. The choice depends only on the numbers
 of samples with a weight in the groups, so that a run that is resumed makes the same updates.
 """
 
@@ -18,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from passk_jax.learner.micro_batch import MicroBatch
+from passk_jax.learner.micro_batch import WHOLE, MicroBatch
 from passk_jax.policy.sharding import Layout, split_batch
 from passk_jax.rollout.sampler import Rollout
 
-# The sizes of a packed batch, as shares of the samples.
+# The sizes of a batch that runs at once, as shares of the samples.
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4)
 # Rows have all N samples of a problem, or a fourth of them: fewer are left empty, but a prompt runs
 # in up to four rows.
@@ -38,12 +40,14 @@ class Packing(NamedTuple):
       filled_SxM: Whether the place is used; a row's other places are padding.
       micro_batch: The part of the packed batch that runs at once: it has no more tokens than the
         part of the whole batch had.
+      used: Number of micro-batches that have a sample; they are the first ones.
     """
 
     problems_S: np.ndarray
     samples_SxM: np.ndarray
     filled_SxM: np.ndarray
     micro_batch: MicroBatch
+    used: np.int32
 
 
 def pack(
@@ -52,8 +56,8 @@ def pack(
     response_tokens: int,
     micro_batch: MicroBatch,
     layout: Layout | None = None,
-) -> Packing | None:
-    """Returns the packing of fewest tokens, or `None` if the whole batch has no more.
+) -> Packing:
+    """Returns the packing of fewest tokens.
 
     Args:
       weighted_PxN: Whether a sample has a weight; at least one has.
@@ -62,46 +66,57 @@ def pack(
       micro_batch: The part of the whole batch that runs at once.
       layout: Layout of the update. Every device gets as many rows.
     """
-    lengths, samples = (prompt_tokens, response_tokens), weighted_PxN.size
-    _, together = micro_batch.sizes(*weighted_PxN.shape, *lengths)
     counts_P = weighted_PxN.sum(axis=1)
-    fewest, chosen = samples // together * prompt_tokens + samples * response_tokens, None
-    for width, rows, part in _sizes(samples, together, *lengths, micro_batch.problems, layout):
-        tokens = rows * (prompt_tokens + width * response_tokens)
-        if tokens < fewest and np.sum(-(-counts_P // width)) <= rows:
-            fewest, chosen = tokens, (width, rows, part)
-    return None if chosen is None else _places(weighted_PxN, micro_batch, *chosen)
+
+    def tokens(form):
+        width, part, most = form
+        times = -(-np.sum(-(-counts_P // width)) // part)
+        return times * part * (prompt_tokens + width * response_tokens) if times <= most else np.inf
+
+    forms = _forms(*weighted_PxN.shape, prompt_tokens, response_tokens, micro_batch, layout)
+    return _places(weighted_PxN, *min(forms, key=tokens))
 
 
-def _sizes(samples, together, prompt_tokens, response_tokens, problems, layout) -> Iterator[tuple]:
-    """Yields the sizes that may be compiled: M, S and the number of rows that run at once."""
-    shares = (1, 1) if layout is None else (layout.shares("problems"), layout.shares("samples"))
-    for width in dict.fromkeys(together // split for split in _SPLITS):
-        if width < 1 or width % shares[1]:
+def _forms(
+    problems, samples, prompt_tokens, response_tokens, micro_batch, layout
+) -> Iterator[tuple[int, int, int]]:
+    """Yields the forms that may be compiled: M, rows that run at once, and most times they do.
+
+    The last has room for all samples, as the whole batch has.
+    """
+    of_rows, of_samples = (1, 1) if layout is None else map(layout.shares, ("problems", "samples"))
+    p, together = micro_batch.sizes(problems, samples, prompt_tokens, response_tokens)
+    widths = [together // split for split in _SPLITS if together // split]
+    row_tokens = {width: prompt_tokens + width * response_tokens for width in widths}
+    for width in widths:
+        if width % of_samples:
             continue
-        part = None
-        if problems is not None:
-            before, now = (prompt_tokens + m * response_tokens for m in (together, width))
-            part = problems * (before // now)
-        unit = math.lcm(shares[0], part or 1)
-        for share in _SHARES:
-            rows = samples * share / width
-            yield width, unit * math.ceil(rows / unit), part
+        rows = problems * samples / width
+        if micro_batch == WHOLE:
+            for share in _SHARES:
+                yield width, of_rows * math.ceil(rows * share / of_rows), 1
+        elif width < together:
+            part = min(p * row_tokens[together] // row_tokens[width], rows / 8)
+            part = of_rows * max(1, int(part / of_rows))
+            yield width, part, math.ceil(rows / part)
+    yield together, p, problems // p * (samples // together)
 
 
-def _places(weighted_PxN, micro_batch, width, rows, part) -> Packing:
-    problems_S, samples_SxM = np.zeros(rows, np.int32), np.zeros((rows, width), np.int32)
-    filled_SxM, row = np.zeros((rows, width), bool), 0
+def _places(weighted_PxN, width, part, most) -> Packing:
+    problems_S, samples_SxM = np.zeros(most * part, np.int32), np.zeros((most * part, width), int)
+    filled_SxM, filled = np.zeros((most * part, width), bool), 0
     for problem, weighted_N in enumerate(weighted_PxN):
         samples = np.flatnonzero(weighted_N)
         for first in range(0, len(samples), width):
             these = samples[first : first + width]
+            # A micro-batch is every so-manyth row.
+            row = filled // part + most * (filled % part)
             problems_S[row] = problem
             samples_SxM[row, : len(these)] = these
             filled_SxM[row, : len(these)] = True
-            row += 1
-    micro_batch = MicroBatch(part, tokens=micro_batch.tokens)
-    return Packing(problems_S, samples_SxM, filled_SxM, micro_batch)
+            filled += 1
+    used = np.int32(-(-filled // part))
+    return Packing(problems_S, samples_SxM.astype(np.int32), filled_SxM, MicroBatch(part), used)
 
 
 @functools.partial(jax.jit, static_argnames="layout")

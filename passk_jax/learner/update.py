@@ -50,6 +50,7 @@ def policy_gradient_update(
     reference_logp_PxNxR: jax.Array | None = None,
     old_logp_PxNxR: jax.Array | None = None,
     weights_PxNxR: jax.Array | None = None,
+    used: jax.Array | None = None,
     *,
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
@@ -70,6 +71,7 @@ def policy_gradient_update(
         updated one; `None` for an on-policy step.
       weights_PxNxR: Weights of the tokens, where these samples are a part of a batch; `None` for
         those that `objective.aggregation` gives them as a batch.
+      used: Number of micro-batches that run, the first ones; `None` for all.
       decoder: The module.
       optimizer: The transformation that `state.optimizer_state` belongs to.
       chunk_tokens: See `learner.logprobs.token_logprobs`.
@@ -135,7 +137,7 @@ def policy_gradient_update(
         reference_logp_PxNxR,
         old_logp_PxNxR,
     )
-    state, metrics = _step(state, loss_fn, rollout.prompts, arrays, optimizer, micro_batch)
+    state, metrics = _step(state, loss_fn, rollout.prompts, arrays, optimizer, micro_batch, used)
     if weighted:  # for the whole batch, not for each micro-batch
         square = jnp.maximum(metrics["effective_sample_size"], jnp.finfo(jnp.float32).tiny)
         metrics["effective_sample_size"] = metrics["ratio"] ** 2 / square
@@ -198,7 +200,7 @@ def policy_gradient_updates(
         if batch.updated:
             state, each = policy_gradient_update(
                 state, batch.rollout, batch.advantages, temperature,
-                *logps[update % objective.minibatches], batch.weights,
+                *logps[update % objective.minibatches], batch.weights, batch.used,
                 optimizer=optimizer, objective=objective, micro_batch=batch.micro_batch, **sizes,
             )  # fmt: skip
         else:
@@ -214,32 +216,32 @@ class _Batch(NamedTuple):
     advantages: jax.Array
     weights: jax.Array | None
     micro_batch: MicroBatch
+    used: np.int32 | None
     updated: bool
     metrics: dict[str, jax.Array]
 
 
 def _batch(rollout, advantages_PxN, objective, sampling, weighted_only, micro_batch, decoder):
-    """Returns the groups of an update, without their silent samples if that saves anything."""
-    whole, weights, metrics, updated = rollout, None, {}, True
+    """Returns the groups of an update, packed where only samples with a weight are updated."""
+    whole, rollout = rollout, trimmed(rollout, sampling)
+    if not weighted_only:
+        return _Batch(rollout, advantages_PxN, None, micro_batch, None, True, {})
+    weighted_PxN = processes.fetch(advantages_PxN) != 0
+    metrics = {
+        "entropy": _entropy_as_drawn(whole),
+        "updated_samples": jnp.float32(np.mean(weighted_PxN)),
+    }
+    if not weighted_PxN.any():
+        return _Batch(rollout, advantages_PxN, None, micro_batch, None, False, metrics)
+    lengths = rollout.prompts.tokens.shape[1], rollout.tokens.shape[2]
+    *places, micro_batch, used = packing.pack(weighted_PxN, *lengths, micro_batch, decoder.layout)
+    weights = aggregation_weights(whole.mask, objective.aggregation)
+    rollout, (advantages_PxN, weights) = packing.packed(
+        whole, (advantages_PxN, weights), tuple(places), decoder.layout
+    )
     rollout = trimmed(rollout, sampling)
-    if weighted_only:
-        weighted_PxN = processes.fetch(advantages_PxN) != 0
-        updated = bool(weighted_PxN.any())
-        metrics["entropy"] = _entropy_as_drawn(whole)
-        metrics["updated_samples"] = jnp.float32(np.mean(weighted_PxN))
-        lengths = rollout.prompts.tokens.shape[1], rollout.tokens.shape[2]
-        packed = None
-        if updated:
-            packed = packing.pack(weighted_PxN, *lengths, micro_batch, decoder.layout)
-        if packed is not None:
-            *places, micro_batch = packed
-            weights = aggregation_weights(whole.mask, objective.aggregation)
-            rollout, (advantages_PxN, weights) = packing.packed(
-                whole, (advantages_PxN, weights), tuple(places), decoder.layout
-            )
-            rollout = trimmed(rollout, sampling)
-            weights = weights[..., : rollout.tokens.shape[2]]
-    return _Batch(rollout, advantages_PxN, weights, micro_batch, updated, metrics)
+    weights = weights[..., : rollout.tokens.shape[2]]
+    return _Batch(rollout, advantages_PxN, weights, micro_batch, used, True, metrics)
 
 
 def _logps(state, batch, temperature, objective, **sizes):
@@ -252,7 +254,7 @@ def _logps(state, batch, temperature, objective, **sizes):
         None
         if policy is None
         else rollout_logprobs(
-            policy, batch.rollout, temperature, micro_batch=batch.micro_batch, **sizes
+            policy, batch.rollout, temperature, batch.used, micro_batch=batch.micro_batch, **sizes
         )
         for policy in policies
     ]
@@ -336,6 +338,7 @@ def rollout_logprobs(
     variables: Mapping[str, Any],
     rollout: Rollout,
     temperature: jax.Array | float,
+    used: jax.Array | None = None,
     *,
     decoder: Decoder,
     chunk_tokens: int,
@@ -347,6 +350,7 @@ def rollout_logprobs(
       variables: The parameters, as `decoder.apply` takes them.
       rollout: P groups of N samples.
       temperature: As in the update.
+      used: Number of micro-batches that run, the first ones; `None` for all.
       decoder: The module.
       chunk_tokens: See `learner.logprobs.token_logprobs`.
       micro_batch: The part of the batch that runs at once.
@@ -357,10 +361,10 @@ def rollout_logprobs(
             variables, prompts, tokens, temperature, decoder=decoder, chunk_tokens=chunk_tokens
         )[0]
 
-    return for_each(logp, rollout.prompts, rollout.tokens, micro_batch)
+    return for_each(logp, rollout.prompts, rollout.tokens, micro_batch, used)
 
 
-def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch):
+def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch, used=None):
     """Sums the gradient over the micro-batches and applies one optimizer update.
 
     If the loss or the gradient is not finite, the state stays as it was, the counters too.
@@ -369,7 +373,7 @@ def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch):
     def loss_and_gradients(prompts, arrays):
         return jax.value_and_grad(loss_fn, has_aux=True)(state.params, prompts, arrays)
 
-    (loss, metrics), gradients = accumulate(loss_and_gradients, prompts, arrays, micro_batch)
+    (loss, metrics), gradients = accumulate(loss_and_gradients, prompts, arrays, micro_batch, used)
     gradients, params = to_float32(gradients), to_float32(state.params)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), _ROUNDING)
     moments_key, params_key = jax.random.split(jax.random.fold_in(key, state.updates))

@@ -29,6 +29,27 @@ def test_the_parts_are_every_so_manyth_and_come_back_in_their_place():
         for_each(function, prompts, arrays, MicroBatch(3))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_micro_batches_that_are_not_used_do_not_run(count):
+    ran = []
+
+    def function(prompts, arrays):
+        jax.debug.callback(lambda x: ran.append(x.ravel().tolist()), prompts)
+        return arrays + prompts[:, None]
+
+    def both(used):
+        rest = jnp.arange(6), jnp.ones((6, 1)), MicroBatch(2), used
+        return for_each(function, *rest), accumulate(function, *rest)
+
+    each, total = jax.jit(both)(np.int32(count))
+    jax.effects_barrier()
+    rows = [[0, 3], [1, 4], [2, 5]][:count]
+    assert sorted(ran) == sorted(2 * rows)
+    used = [n for row in rows for n in row]
+    assert each[:, 0].tolist() == [n + 1 if n in used else 0 for n in range(6)]
+    assert total[:, 0].tolist() == [sum(n + 1 for n, _ in rows), sum(n + 1 for _, n in rows)]
+
+
 @pytest.mark.parametrize(
     ("tokens", "parts"),
     [

@@ -102,7 +102,9 @@ def test_responses_are_trimmed_to_the_longest_that_has_a_weight(whole, monkeypat
     assert short.mask.sum(axis=-1).max() > 2
     seen = []
 
-    def update(state, rollout, advantages, temperature, reference_logp, old_logp, weights, **_):
+    def update(
+        state, rollout, advantages, temperature, reference_logp, old_logp, weights, used, **_
+    ):
         seen.append((rollout, weights))
         return state, {}
 
@@ -150,39 +152,46 @@ class FakeLayout:
 @hypothesis.given(
     hypothesis.extra.numpy.arrays(bool, (8, 8), fill=st.just(False)),
     st.sampled_from([(1, 1), (4, 1), (2, 2)]),
-    st.sampled_from([(None, None), (4, None), (4, 4), (None, None, 100)]),
+    st.sampled_from(
+        [WHOLE, MicroBatch(4), MicroBatch(4, 4), MicroBatch(None, 2), MicroBatch(4, tokens=100)]
+    ),
     st.sampled_from([(24, 12), (512, 32), (24, 1024)]),
 )
 def test_each_weighted_sample_has_one_place(weighted, shares, micro_batch, lengths):
     hypothesis.assume(weighted.any())
-    micro_batch, layout = MicroBatch(*micro_batch), FakeLayout(*shares)
-    found = packing.pack(weighted, *lengths, micro_batch, layout)
+    found = packing.pack(weighted, *lengths, micro_batch, FakeLayout(*shares))
     prompt, response = lengths
-    _, together = micro_batch.sizes(8, 8, prompt, response)
-    whole_tokens = 8 * 8 // together * (prompt + together * response)
-    if found is None:
-        assert weighted.mean() > 0.05 or together % shares[1]
-        return
+    p, m = micro_batch.sizes(8, 8, prompt, response)
     rows, width = found.samples_SxM.shape
     places = [
         (int(found.problems_S[row]), int(found.samples_SxM[row, place]))
         for row, place in np.argwhere(found.filled_SxM)
     ]
     assert sorted(places) == [tuple(index) for index in np.argwhere(weighted)]
-    assert rows * (prompt + width * response) < whole_tokens
-    assert rows % shares[0] == 0 and width % shares[1] == 0
-    assert found.micro_batch.tokens == micro_batch.tokens
-    if micro_batch.problems is not None:  # no more memory than the whole batch's parts
-        part = found.micro_batch.problems
-        assert rows % part == 0 and part % shares[0] == 0
-        assert part * (prompt + width * response) <= 4 * (prompt + together * response)
+    part = found.micro_batch.problems
+    assert rows % part == 0 and found.micro_batch == MicroBatch(part)
+    if m % shares[1] == 0:  # every device has as many rows and samples of every micro-batch
+        assert part % shares[0] == 0 and width % shares[1] == 0
+    tokens = part * (prompt + width * response)
+    # Only the first micro-batches run. With them the update has no more tokens than the whole
+    # batch, and each one no more than a part of the whole (a device has one row at least).
+    of_part, unused = p * (prompt + m * response), slice(int(found.used), None)
+    assert not found.filled_SxM.reshape(part, -1, width)[:, unused].any()
+    assert found.used * tokens <= 8 * 8 // (p * m) * of_part
+    assert tokens <= of_part or part == shares[0]
 
 
-def test_few_sizes_are_compiled():
-    rng, sizes = np.random.default_rng(0), set()
+def test_few_forms_are_compiled():
+    rng, alone, in_parts = np.random.default_rng(0), set(), []
     for rate in np.linspace(0.01, 1, 60):
         weighted = rng.random((32, 16)) < rate * rng.random((32, 1)) ** rng.integers(4)
         if weighted.any():
-            found = packing.pack(weighted, 20, 12, WHOLE)
-            sizes.add(None if found is None else found.samples_SxM.shape)
-    assert None in sizes and 4 <= len(sizes) <= 9
+            whole = packing.pack(weighted, 20, 12, WHOLE)
+            alone.add(whole.samples_SxM.shape)
+            assert whole.micro_batch.problems == len(whole.problems_S) and whole.used == 1
+            in_parts.append(packing.pack(weighted, 20, 12, MicroBatch(8)))
+    assert (32, 16) in alone and 4 <= len(alone) <= 9
+    assert {(each.samples_SxM.shape, each.micro_batch) for each in in_parts} == {
+        ((128, 4), MicroBatch(16)), ((32, 16), MicroBatch(8))
+    }  # fmt: skip
+    assert {int(each.used) for each in in_parts} >= {1, 2, 3, 4, 5}
