@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from passk_jax.planning.compiling import cache_bytes, local_size, training_state, tree_bytes
+from passk_jax.policy import attention
 from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder
 from passk_jax.rollout.sampler import rooms_of
@@ -101,11 +102,11 @@ def of_phase(name: str, parts: Parts, tokens: int) -> dict[str, Work]:
         return _sequences(parts, parts.config.prompts_per_step, _Passes())
     c, state = parts.decoder.config, training_state(parts)
     # The backward pass makes twice the products of the forward pass, and those again that remat
-    # does not keep. Frozen matrices have no gradient. The logits are made twice in any case. Splash
-    # attention makes 2 products forward and 7 backward.
+    # does not keep. Frozen matrices have no gradient. The logits are made twice in any case.
+    # Attention makes 2 products forward and 5 backward, as a splash kernel 7.
     again, frozen = c.remat == "full", c.lora_rank is not None
-    attention = 4.5 + again if c.attention == "splash" else 3 + (c.remat is not None)
-    passes = _Passes(3 + again - frozen, 3 + again, attention, 4 - frozen, gradients=True)
+    times = (4.5 if c.attention == "splash" else 3.5) + again
+    passes = _Passes(3 + again - frozen, 3 + again, times, 4 - frozen, gradients=True)
     gradient = jax.tree.map(lambda x: x.update(dtype=jnp.float32), state.params)
     moved = 2 * tree_bytes((state.params, state.optimizer_state, gradient))
     works = _sequences(parts, problems_per_update(parts.config), passes)
@@ -179,9 +180,15 @@ def attended_pairs(
             seen = [min(place + 1, window) for place in range(prompt_tokens + tokens)]
             pairs += prompts * sum(seen[:prompt_tokens]) + samples * sum(seen[prompt_tokens:])
         else:
-            pairs += prompts * prompt_tokens**2
-            pairs += samples * tokens * (min(prompt_tokens, window - 1) + tokens)
+            pairs += prompts * _own_pairs(prompt_tokens, c.window(kind))
+            pairs += samples * _own_pairs(tokens, c.window(kind))
+            pairs += samples * tokens * min(prompt_tokens, window - 1)
     return pairs
+
+
+def _own_pairs(tokens, window):
+    """Pairs of two tokens of one sequence."""
+    return sum((q.stop - q.start) * (k.stop - k.start) for q, k in attention.blocks(tokens, window))
 
 
 def _layers(d, prompts, prompt_tokens, samples, tokens, passes) -> dict[str, Work]:
