@@ -170,6 +170,17 @@ def test_a_surrogate_may_be_derived_inside_jit():
     np.testing.assert_allclose(inside, transforms.surrogate_of(transforms.grpo, 8)(0.3), rtol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_weights_are_equal_up_to_rounding_at_any_scale(scale):
+    def about(rewards, error):  # the last sample weighs a little less
+        return scale * (1 + error * (jnp.arange(8) < 7)) * transforms.rloo(rewards)
+
+    found = transforms.surrogate_of(lambda rewards: about(rewards, 1e-6), 8)
+    assert found(1.0) - found(0.0) == pytest.approx(scale, rel=1e-4)
+    with pytest.raises(ValueError, match="differ for samples of equal reward"):
+        transforms.surrogate_of(lambda rewards: about(rewards, 1e-3), 8)
+
+
 def test_what_has_no_surrogate_is_refused():
     with pytest.raises(ValueError, match="differ for samples of equal reward"):
         transforms.surrogate_of(lambda rewards: transforms.naive_partitioned(rewards, 2), 5)

@@ -222,12 +222,19 @@ def test_a_batch_is_checked_before_it_is_transformed():
         run(bad, 2)
     with pytest.raises(ValueError, match=message):
         transforms.check_batch("grpo_k", bad)
+    with pytest.raises(ValueError, match=message):
+        transforms.check_batch("grpo_k", bad.tolist())
     assert np.isnan(jax.jit(run)(bad, 2)).tolist() == [[False] * 5, [True] * 5]
     transforms.check_batch("sloo_minus_one", bad)  # any real reward
     with pytest.raises(ValueError, match=r"s: rewards must be a batch \(P, n\), got shape \(5,\)"):
         transforms.make("s")(bad[0], 2)
     with pytest.raises(ValueError, match="s: n must be >= 2, got 1"):
         transforms.make("s")(bad[:, :1], 1)
+
+
+def test_the_table_cannot_be_changed_by_mistake():
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        transforms.lookup("sloo").parameters["k"] = None
 
 
 def test_a_missing_key_or_entropy_is_named():
