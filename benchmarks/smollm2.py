@@ -5,9 +5,10 @@
 Both have the same weights in float32, the same prompts and as many threads as the process has
 cores. They run in one process, in turn; compiling is not counted. Greedy completions and norms of
 gradients are compared first. `transformers` samples by `generate`, with its dynamic and its static
-cache. Its update is the forward and backward pass over prompt and completion of every sample, with
-logits of completions only, and a step of SGD. Ours is `policy_gradient_update` with SGD. Every
-sample has a weight. Where other programs run, compare processor times on one core: `taskset -c 0`.
+cache, and with one in which each prompt has run once and is then repeated. Its update is the
+forward and backward pass over prompt and completion of every sample, with logits of completions
+only, and a step of SGD. Ours is `policy_gradient_update` with SGD. Every sample has a weight. Where
+other programs run, compare processor times on one core: `taskset -c 0`.
 """
 
 import argparse
@@ -120,6 +121,12 @@ class Transformers:
             drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         if cache == "static":  # compiling it by torch.compile is not for CPUs
             drawn |= {"cache_implementation": "static", "disable_compile": True}
+        if cache == "shared":  # each prompt runs once, and its keys and values are repeated
+            cached = transformers.DynamicCache()
+            with torch.inference_mode():
+                self.model(self.tokens[:, :-1], past_key_values=cached)
+            cached.batch_repeat_interleave(self.num_samples)
+            drawn |= {"past_key_values": cached}
         tokens = generated(self.model, tokens, self.new_tokens, **drawn)
         return tokens.reshape(-1, self.num_samples, self.new_tokens)
 
@@ -197,6 +204,7 @@ def main():
         "passk_jax": lambda seed: ours.sample(seed, 1.0),
         "transformers, dynamic": lambda seed: theirs.sample(seed, 1.0),
         "transformers, static": lambda seed: theirs.sample(seed, 1.0, "static"),
+        "transformers, shared": lambda seed: theirs.sample(seed, 1.0, "shared"),
     }
     compare("sampling", sampled, tokens.size, repetitions)
     updated = {

@@ -273,7 +273,9 @@ def get_config() -> config_dict.ConfigDict:
     config.evaluation.split = "validation"  # or "test"
     config.evaluation.num_problems = optional(None, int)  # the first ones of the split; None: all
     config.evaluation.samples_per_prompt = 16  # completions of each problem
-    config.evaluation.prompts_per_batch = 100  # problems sampled at once; the mesh must divide it
+    # Problems sampled at once; the mesh must divide it. As many as in a step, with as many samples,
+    # are drawn by the same compiled program.
+    config.evaluation.prompts_per_batch = config.get_oneway_ref("prompts_per_step")
     config.evaluation.temperature = 1.0  # 0: greedy
     config.evaluation.log_samples_problems = 16  # problems whose samples go to samples.jsonl
 

@@ -9,6 +9,7 @@ from tests.tiny import run
 
 PRINTED = {
     "compile": "ratio",
+    "grid": "transformers, shared",
     "loading": "own memory",
     "sampling": "times ours",
     "scoring": "forked without a sandbox",
@@ -24,7 +25,7 @@ PRINTED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRINTED)
 def test_it_runs_and_prints_its_ratios(name):
-    if name in ("sampling", "smollm2"):
+    if name in ("grid", "sampling", "smollm2"):
         pytest.importorskip("torch", reason="`make setup-parity` installs it")
     if name == "whole_step":
         pytest.importorskip("trl", reason="`make setup-trl` installs it")

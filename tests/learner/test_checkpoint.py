@@ -3,6 +3,8 @@
 import errno
 import os
 import pathlib
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from passk_jax.errors import CheckpointError
-from passk_jax.learner.checkpoint import LEFT_OUT, Checkpoints, fingerprints
+from passk_jax.learner.checkpoint import LEFT_OUT, Checkpoints, fingerprints, quiet_logs
 
 
 def arrays(seed=0):
@@ -192,3 +194,13 @@ def test_what_fails_at_once_is_the_same_error(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints._manager, "save", full)
     with pytest.raises(CheckpointError, match=r"could not write .*No space left.*\[\] are intact"):
         checkpoints.save(1, arrays(1), {"step": 1})
+
+
+def test_only_what_nobody_can_help_is_hidden_from_the_screen(monkeypatch):
+    shown, hidden = [], types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"))
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    quiet_logs()
+    other = types.SimpleNamespace(exc_value=RuntimeError("a thread of yours"))
+    for what in (hidden, other):
+        sys.unraisablehook(what)
+    assert shown == [other]

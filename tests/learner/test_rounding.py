@@ -116,6 +116,14 @@ def test_nothing_is_drawn_where_nothing_is_stored_in_bfloat16():
     jax.tree.map(np.testing.assert_array_equal, state, plain)
 
 
+def test_updates_are_computed_in_float32_from_parameters_in_bfloat16():
+    params = jnp.array([1.0, 1.0078125], "bfloat16")
+    decay = stored_moments(optax.add_decayed_weights(0.3), "bfloat16")
+    updates, _ = decay.update(jnp.zeros(2, "bfloat16"), decay.init(params), params)
+    assert updates.dtype == jnp.float32
+    np.testing.assert_allclose(updates, [0.3, 0.3 * 1.0078125], rtol=1e-6)
+
+
 def quadratic(optimizer, param_dtype, steps=400):
     """Mean squared distance from a target, by the update itself: two arrays, one to be factored."""
     keys = jax.random.split(jax.random.key(0), 4)
