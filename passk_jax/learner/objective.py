@@ -19,7 +19,8 @@ class Objective:
       epochs: Number of times that each sample is used.
       minibatches: Number of updates into which an epoch is split, by problems.
       clip_low: Lower bound 1 - clip_low of a token's probability ratio new / old (PPO, arXiv
-        1707.06347, eq. 7); `None` for no bound. Above 0, at most 1.
+        1707.06347, eq. 7); `None` for no bound. Above 0, at most 1. Old is the policy before the
+        updates of the sampling; if there is only one, that which sampled, by the sampler's numbers.
       clip_high: Upper bound 1 + clip_high of the ratio (DAPO's clip-higher, arXiv 2503.14476, eq.
         10: 0.28 beside clip_low = 0.2). Above 0.
       clip_dual: Where the advantage A is negative, a token's gain is at least clip_dual A: a ratio
@@ -69,14 +70,6 @@ class Objective:
         if self.entropy_coefficient is not None:
             fine = math.isfinite(self.entropy_coefficient) and self.entropy_coefficient != 0
             self._check("entropy_coefficient", fine, "a number other than 0, or None")
-        if self.updates_per_step == 1 and self.clip != (None, None, None):
-            names = ("clip_low", "clip_high", "clip_dual")
-            given = [f"{n} = {v}" for n, v in zip(names, self.clip, strict=True) if v is not None]
-            raise ConfigError(
-                f"objective.{', '.join(given)}: with one "
-                "update for each sampling (epochs = 1, minibatches = 1) the ratio is 1 and nothing "
-                "is ever clipped; None is allowed"
-            )
 
     def _check(self, name: str, fine: bool, allowed: str) -> None:
         if not fine:

@@ -245,19 +245,18 @@ def _batch(rollout, advantages_PxN, objective, sampling, weighted_only, micro_ba
 
 
 def _logps(state, batch, temperature, objective, **sizes):
-    """Returns log-probabilities of the reference and of the policy as it is, where needed."""
-    policies = (
-        state.variables(state.reference) if objective.keeps_reference else None,
-        state.variables() if objective.updates_per_step > 1 else None,
-    )
-    return [
-        None
-        if policy is None
-        else rollout_logprobs(
+    """Returns log-probabilities of the reference and of the old policy, where they are needed."""
+
+    def under(policy):
+        return rollout_logprobs(
             policy, batch.rollout, temperature, batch.used, micro_batch=batch.micro_batch, **sizes
         )
-        for policy in policies
-    ]
+
+    reference = under(state.variables(state.reference)) if objective.keeps_reference else None
+    if objective.updates_per_step > 1:
+        return reference, under(state.variables())
+    clipped = objective.clip != (None, None, None)
+    return reference, batch.rollout.sampling_logp if clipped else None
 
 
 @jax.jit

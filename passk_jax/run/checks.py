@@ -82,10 +82,20 @@ def check_counts(config: ConfigDict) -> None:
             f"config.pipeline = {config.pipeline}: must be 1, or 0 for off: more than one batch is "
             "never ahead"
         )
-    if config.pipeline and config.objective.importance_cap is None:
+    objective = config.objective
+    clips = {n: objective[n] for n in ("clip_low", "clip_high", "clip_dual") if objective[n]}
+    once = objective.epochs == objective.minibatches == 1
+    if clips and once and not config.pipeline:
+        given = ", ".join(f"{name} = {value}" for name, value in clips.items())
         raise ConfigError(
-            "config.pipeline = 1: samples are of the policy before the last update, and need "
-            "objective.importance_cap, such as 2.0, to correct for it"
+            f"objective.{given}: with one update for each sampling (epochs = 1, minibatches = 1) "
+            "the ratio is 1 and nothing is ever clipped; None is allowed, and config.pipeline = 1"
+        )
+    if config.pipeline and objective.importance_cap is None and not (clips and once):
+        raise ConfigError(
+            "config.pipeline = 1: samples are of the policy before the last update. To correct for "
+            "it set objective.importance_cap, such as 2.0, or with one update for each sampling "
+            "objective.clip_low and clip_high"
         )
     if config.pipeline and batches is not None:
         raise ConfigError(

@@ -21,7 +21,6 @@ from passk_jax.learner.objective import Objective
         ({"importance_cap": math.inf}, "objective.importance_cap = inf: must be a positive number"),
         ({"kl_coefficient": -0.1}, "objective.kl_coefficient = -0.1: must be a positive number"),
         ({"entropy_coefficient": 0}, "objective.entropy_coefficient = 0: must be a number other"),
-        ({"epochs": 1, "clip_high": 0.2}, "objective.clip_high = 0.2: with one update for each"),
     ],
 )
 def test_what_is_out_of_range_is_named(settings, message):

@@ -15,10 +15,15 @@ from passk_jax.learner.micro_batch import WHOLE, MicroBatch
 from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import make_optimizer, stored_moments
 from passk_jax.learner.train_state import TrainState, abstract_state, init_params, init_state
-from passk_jax.learner.update import policy_gradient_update, rollout_logprobs, supervised_update
+from passk_jax.learner.update import (
+    policy_gradient_update,
+    policy_gradient_updates,
+    rollout_logprobs,
+    supervised_update,
+)
 from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder
-from passk_jax.rollout.sampler import Rollout
+from passk_jax.rollout.sampler import Rollout, SamplingConfig
 from tests.learner.test_optimizer import optimizer_config
 from tests.policy.models import whole_logits
 from tests.rollout.test_sampler import CONFIG, DECODER, pad
@@ -384,6 +389,30 @@ def test_every_term_is_the_same_in_micro_batches(whole):
     assert float(figures["ratio"]) == pytest.approx(np.exp(-0.3) * weights.mean(), rel=1e-4)
     size = weights.mean() ** 2 / (weights**2).mean()
     assert float(figures["effective_sample_size"]) == pytest.approx(size, rel=1e-4)
+
+
+def test_one_update_of_stale_samples_is_clipped_against_the_policy_that_sampled(whole):
+    state, _, rollout, advantages = whole
+    start = state()
+    logp = by_brute_force(start.params, rollout, advantages, 0.7)["logp"]
+    noise = 0.4 * jax.random.normal(jax.random.key(1), logp.shape)
+    rollout = rollout.replace(sampling_logp=logp + noise)
+    objective = Objective(clip_low=0.2, clip_high=0.28)
+    new, figures = policy_gradient_updates(
+        state(), rollout, advantages, 0.7, optimizer=SGD, objective=objective, decoder=DECODER,
+        sampling=SamplingConfig(R), chunk_tokens=50,
+    )  # fmt: skip
+
+    def clipped_surrogate(params):  # PPO, arXiv 1707.06347, eq. 7, summed over tokens
+        logp = by_brute_force(params, rollout, advantages, 0.7)["logp"]
+        ratio, gain = jnp.exp(logp - rollout.sampling_logp), advantages[..., None]
+        bounded = jnp.minimum(ratio * gain, jnp.clip(ratio, 0.8, 1.28) * gain)
+        return jnp.sum(bounded * rollout.mask) / (P * N)
+
+    gradient = jax.jit(jax.grad(clipped_surrogate))(start.params)
+    expected = jax.tree.map(lambda x, by_x: x + 0.1 * by_x, start.params, gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.params, expected)
+    assert 0.1 < float(figures["clip_fraction"]) < 0.5
 
 
 def test_the_entropy_bonus_raises_the_entropy_and_nothing_else_does(whole):

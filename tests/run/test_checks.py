@@ -93,7 +93,11 @@ MISTAKES = [
     (dict(objective__clip_high=0.2), r"clip_high = 0.2: with one update for each sampling"),
     (dict(objective__entropy_coefficient=0.0), r"entropy_coefficient = 0.0: must be a number othe"),
     (dict(pipeline=2), r"config.pipeline = 2: must be 1, or 0 for off"),
-    (dict(pipeline=1), r"config.pipeline = 1: samples are of .* need objective.importance_cap"),
+    (dict(pipeline=1), r"config.pipeline = 1: samples are of .* set objective.importance_cap"),
+    (
+        dict(pipeline=1, objective__epochs=2, objective__clip_low=0.2),
+        r"config.pipeline = 1: samples are of .* with one update for each sampling objective.clip",
+    ),
     (
         dict(pipeline=1, objective__importance_cap=2.0, dynamic_sampling_batches=2),
         r"config.pipeline = 1, config.dynamic_sampling_batches = 2: what refills a step",
