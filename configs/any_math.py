@@ -30,6 +30,7 @@ def get_config():
     config.sampling.max_response_tokens = 1024
     config.sampling.response_buckets = (256, 512)
     config.evaluation.num_problems = 256
+    config.evaluation.prompts_per_batch = 16  # with 16 samples: the same compiled program as a step
     config.warm_start.steps = 0
     config.policy.dtype = "bfloat16"
     config.policy.remat = "full"

@@ -48,8 +48,7 @@ def get_config() -> config_dict.ConfigDict:
     # time of another update or a little more, and memory for two gradients. None: never.
     config.gradient_cosine_every_steps = optional(None, int)
     # 1: a step's batch is sampled while the one before is scored and the devices would wait, by the
-    # policy before that one's update, for which objective.importance_cap or clip_low and clip_high
-    # correct. 0: one after the other.
+    # policy before that one's update. It needs objective.importance_cap. 0: one after the other.
     config.pipeline = 0
     config.log_samples_every_steps = 10  # how often training completions go to samples.jsonl
     config.log_samples_problems = 2  # how many problems' completions are written each time
@@ -274,9 +273,7 @@ def get_config() -> config_dict.ConfigDict:
     config.evaluation.split = "validation"  # or "test"
     config.evaluation.num_problems = optional(None, int)  # the first ones of the split; None: all
     config.evaluation.samples_per_prompt = 16  # completions of each problem
-    # Problems sampled at once; the mesh must divide it. As many as in a step, with as many samples,
-    # are drawn by the same compiled program.
-    config.evaluation.prompts_per_batch = config.get_oneway_ref("prompts_per_step")
+    config.evaluation.prompts_per_batch = 100  # problems sampled at once; the mesh must divide it
     config.evaluation.temperature = 1.0  # 0: greedy
     config.evaluation.log_samples_problems = 16  # problems whose samples go to samples.jsonl
 

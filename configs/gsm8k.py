@@ -31,6 +31,7 @@ def get_config():
     config.sampling.max_response_tokens = 320
     config.sampling.response_buckets = (160,)
     config.evaluation.num_problems = 64
+    config.evaluation.prompts_per_batch = 8  # with 16 samples: the same compiled program as a step
     config.warm_start.steps = 60  # a model that was not trained to box its answers learns it here
     config.warm_start.batch_size = 32
     config.warm_start.learning_rate = 1e-5

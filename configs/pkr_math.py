@@ -46,6 +46,7 @@ def get_config():
     config.sampling.max_response_tokens = 1024
     config.sampling.response_buckets = (512,)
     config.evaluation.num_problems = 256
+    config.evaluation.prompts_per_batch = 64  # with 16 samples: the same compiled program as a step
     config.keep_best = "eval/pass@16_n16"
     config.policy.dtype = "bfloat16"
     config.policy.remat = "full"

@@ -20,7 +20,7 @@ from passk_jax.run.advantages import Transformation
 from passk_jax.tasks.order import ORDERS
 
 # An update of fewer tokens is so quick that smaller ones would not repay their compilation.
-_TOKENS_WORTH_PACKING = 4096
+_TOKENS_WORTH_PACKING = 2048
 # The least values of the counts that belong to no part.
 _LEAST = {
     "steps": 0,
