@@ -7,6 +7,7 @@ B.2).
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -118,6 +119,7 @@ def _forward(query, kv, visible, cap):
 def _backward(cap, kept, by_out):
     query, kv, visible, out, normalizer = kept
     dtype = query.dtype
+    # The gradients of a query's weights, averaged with the weights.
     mean = jnp.sum(by_out.astype(jnp.float32) * out, axis=-1, keepdims=True)
     by_query, by_kv = 0.0, []
     for (keys, values), seen in zip(kv, visible, strict=True):
@@ -163,4 +165,5 @@ def _summed(x_PxNxKxGxLxA: jax.Array, y_PxNxKxGxLxB: jax.Array, like: jax.Array)
 def _rows(x_PxNxKxGxLxA: jax.Array, matrices: jax.Array) -> jax.Array:
     """Returns the rows (..., rows, A) that each of the matrices (..., A, B) meets."""
     x = x_PxNxKxGxLxA.swapaxes(1, 2) if matrices.ndim == 4 else x_PxNxKxGxLxA
-    return x.reshape(*matrices.shape[:-2], -1, x.shape[-1])
+    of_matrices = matrices.shape[:-2]
+    return x.reshape(*of_matrices, math.prod(x.shape[len(of_matrices) : -1]), x.shape[-1])
