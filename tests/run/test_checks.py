@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from passk_jax.errors import ConfigError
-from passk_jax.run import record, workdir
+from passk_jax.run import checks, record, workdir
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
 from passk_jax.tasks.base import Score
@@ -148,6 +148,30 @@ MISTAKES = [
     ),
     (dict(evaluation__split="dev"), r"config.evaluation.split.*dev"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("key", "least"),
+    {
+        "steps": 0, "prompts_per_step": 1, "samples_per_prompt": 2, "eval_every_steps": 1,
+        "checkpoint_every_steps": 1, "checkpoints_to_keep": 1, "log_samples_every_steps": 1,
+        "log_samples_problems": 0, "max_skipped_steps": 1, "logprob_chunk_tokens": 1,
+        "warm_start__steps": 0, "warm_start__batch_size": 1, "evaluation__samples_per_prompt": 1,
+        "evaluation__prompts_per_batch": 1, "evaluation__log_samples_problems": 0,
+        "sampling__max_prompt_tokens": 2,
+    }.items(),
+)  # fmt: skip
+def test_a_count_has_a_least_value(key, least):
+    def complaint(value):
+        try:
+            checks.check_counts(tiny_config(**{key: value}))
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    name = key.replace("__", ".")
+    assert complaint(least - 1) == f"config.{name} = {least - 1}: must be at least {least}"
+    assert "must be at least" not in complaint(least)
 
 
 @pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=lambda x: str(x)[:40])
