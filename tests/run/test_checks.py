@@ -197,6 +197,14 @@ def test_a_batch_that_the_mesh_cannot_divide(monkeypatch):
         build(config)
 
 
+@pytest.mark.parametrize("seed", [0, 2**31, 2**32 - 1])
+def test_all_seeds_of_32_bits_are_allowed_and_no_others(seed):
+    checks.check_seed("config.seed", seed)
+    for other in (-1 - seed, 2**32 + seed):
+        with pytest.raises(ConfigError, match=f"config.seed = {other}: must be at least 0, and"):
+            checks.check_seed("config.seed", other)
+
+
 def test_a_misspelt_key_in_a_config_file():
     with pytest.raises((AttributeError, KeyError), match="prompts_per_stepp"):
         tiny_config().prompts_per_stepp = 3
