@@ -97,7 +97,9 @@ def batch(parts, seed, step):
 def worker(seeds, steps, vmapped):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    (side_by_side if vmapped else in_turn)(build(small(arithmetic.get_config())), seeds, steps)
+    config = small(arithmetic.get_config())
+    config.update_weighted_only = False  # under vmap nothing can be chosen by its weight
+    (side_by_side if vmapped else in_turn)(build(config), seeds, steps)
 
 
 def start(seeds, steps, cache, *, flags="", vmapped=False, core=None):

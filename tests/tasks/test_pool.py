@@ -240,7 +240,9 @@ def test_nothing_is_left_behind(number):
     wait = "" if number is None else "print(flush=True)\ntime.sleep(60)\n"
     what = "good" if number is None else "stopped"
     code = (
-        "import threading, time\nfrom passk_jax.tasks import pool\n"
+        "import signal, threading, time\nfrom passk_jax.tasks import pool\n"
+        # A shell lets what it runs in the background ignore SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"pool.score({ITEM!r}, [('good slowly',)] * 8, time_limit_s=5, num_workers=8)\n"
         f"items = [({what!r},)] * 4 + [('nap',)] * 4\n"
         f"thread = threading.Thread(target=pool.score, args=({ITEM!r}, items),"
