@@ -1,4 +1,4 @@
-"""Prints the figures of the first table of benchmarks/README.md, in turn: `python -m benchmarks`.
+"""Prints the figures of the first tables of benchmarks/README.md, in turn: `python -m benchmarks`.
 
 Some twenty minutes on two cores with nothing else running. The peers come with `make setup-trl` and
 `make setup-parity`, the weights of SmolLM2 with `make setup-pretrained`.

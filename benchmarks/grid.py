@@ -14,16 +14,12 @@ import itertools
 import os
 import tempfile
 
-import flax.linen as nn
-import jax
 import numpy as np
 import torch
 
-from benchmarks.smollm2 import TINY, Ours, Transformers, compare
-from passk_jax.learner.train_state import init_params
+from benchmarks.smollm2 import TINY, Ours, Transformers, compare, save_random
 from passk_jax.policy.config import DecoderConfig
-from passk_jax.policy.decoder import Decoder
-from passk_jax.policy.params import read_config, save_huggingface
+from passk_jax.policy.params import read_config
 
 SEQUENCES = 64
 MILLION = DecoderConfig(
@@ -48,11 +44,8 @@ def main():
     torch.set_num_threads(cores)
     with tempfile.TemporaryDirectory() as temporary:
         if flags.folder is None:
-            config = TINY if flags.quick else MILLION
             flags.folder = f"{temporary}/model"
-            save_huggingface(
-                flags.folder, nn.unbox(init_params(Decoder(config), jax.random.key(0))), config
-            )
+            save_random(flags.folder, TINY if flags.quick else MILLION)
         for sizes in itertools.product(flags.prompts, flags.completions, flags.samples):
             at(flags.folder, *sizes, flags.caches, flags.repetitions, cores)
 

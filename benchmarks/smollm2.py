@@ -171,10 +171,15 @@ def get_folder(flags, temporary):
         return flags.folder
     folder = pathlib.Path(temporary) / "model"
     if flags.quick:
-        save_huggingface(folder, nn.unbox(init_params(Decoder(TINY), jax.random.key(0))), TINY)
+        save_random(folder, TINY)
     else:
         pretrained.write("smollm2-135m", folder)
     return folder
+
+
+def save_random(folder, config):
+    """Saves random parameters as a folder of Hugging Face."""
+    save_huggingface(folder, nn.unbox(init_params(Decoder(config), jax.random.key(0))), config)
 
 
 def main():
