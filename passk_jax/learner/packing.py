@@ -96,15 +96,16 @@ def _forms(
             for share in _SHARES:
                 yield width, of_rows * math.ceil(rows * share / of_rows), 1
         elif width < together:
-            part = min(p * row_tokens[together] // row_tokens[width], rows / 8)
+            part = min(p * row_tokens[together] // row_tokens[width], rows * _SHARES[0])
             part = of_rows * max(1, int(part / of_rows))
             yield width, part, math.ceil(rows / part)
     yield together, p, problems // p * (samples // together)
 
 
 def _places(weighted_PxN, width, part, most) -> Packing:
-    problems_S, samples_SxM = np.zeros(most * part, np.int32), np.zeros((most * part, width), int)
-    filled_SxM, filled = np.zeros((most * part, width), bool), 0
+    rows = most * part
+    problems_S, samples_SxM = np.zeros(rows, np.int32), np.zeros((rows, width), np.int32)
+    filled_SxM, filled = np.zeros((rows, width), bool), 0
     for problem, weighted_N in enumerate(weighted_PxN):
         samples = np.flatnonzero(weighted_N)
         for first in range(0, len(samples), width):
@@ -116,7 +117,7 @@ def _places(weighted_PxN, width, part, most) -> Packing:
             filled_SxM[row, : len(these)] = True
             filled += 1
     used = np.int32(-(-filled // part))
-    return Packing(problems_S, samples_SxM.astype(np.int32), filled_SxM, MicroBatch(part), used)
+    return Packing(problems_S, samples_SxM, filled_SxM, MicroBatch(part), used)
 
 
 @functools.partial(jax.jit, static_argnames="layout")
