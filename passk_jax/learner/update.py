@@ -255,8 +255,7 @@ def _logps(state, batch, temperature, objective, **sizes):
     reference = under(state.variables(state.reference)) if objective.keeps_reference else None
     if objective.updates_per_step > 1:
         return reference, under(state.variables())
-    clipped = objective.clip != (None, None, None)
-    return reference, batch.rollout.sampling_logp if clipped else None
+    return reference, batch.rollout.sampling_logp if any(objective.clip) else None
 
 
 @jax.jit

@@ -82,21 +82,6 @@ def check_counts(config: ConfigDict) -> None:
             f"config.pipeline = {config.pipeline}: must be 1, or 0 for off: more than one batch is "
             "never ahead"
         )
-    objective = config.objective
-    clips = {n: objective[n] for n in ("clip_low", "clip_high", "clip_dual") if objective[n]}
-    once = objective.epochs == objective.minibatches == 1
-    if clips and once and not config.pipeline:
-        given = ", ".join(f"{name} = {value}" for name, value in clips.items())
-        raise ConfigError(
-            f"objective.{given}: with one update for each sampling (epochs = 1, minibatches = 1) "
-            "the ratio is 1 and nothing is ever clipped; None is allowed, and config.pipeline = 1"
-        )
-    if config.pipeline and objective.importance_cap is None and not (clips and once):
-        raise ConfigError(
-            "config.pipeline = 1: samples are of the policy before the last update. To correct for "
-            "it set objective.importance_cap, such as 2.0, or with one update for each sampling "
-            "objective.clip_low and clip_high"
-        )
     if config.pipeline and batches is not None:
         raise ConfigError(
             f"config.pipeline = 1, config.dynamic_sampling_batches = {batches}: what refills a "
@@ -159,6 +144,25 @@ def _check_divides(config: ConfigDict, name: str, whole: str, size: int) -> None
     if part is not None and (part < 1 or size % part):
         off = ", or None for all" if name.startswith("micro_batch") else ""
         raise ConfigError(f"config.{name} = {part}: must divide config.{whole} = {size}{off}")
+
+
+def check_staleness(config: ConfigDict, objective: Objective) -> None:
+    """Checks that clipping has a ratio to clip, and that stale samples have a correction."""
+    clips, once = any(objective.clip), objective.updates_per_step == 1
+    if clips and once and not config.pipeline:
+        names = ("clip_low", "clip_high", "clip_dual")
+        given = [f"{n} = {v}" for n, v in zip(names, objective.clip, strict=True) if v is not None]
+        raise ConfigError(
+            f"objective.{', '.join(given)}: with one update for each sampling (epochs = 1, "
+            "minibatches = 1) the ratio is 1 and nothing is ever clipped; None is allowed, and "
+            "config.pipeline = 1"
+        )
+    if config.pipeline and objective.importance_cap is None and not (clips and once):
+        raise ConfigError(
+            "config.pipeline = 1: samples are of the policy before the last update. To correct for "
+            "it set objective.importance_cap, such as 2.0, or with one update for each sampling "
+            "objective.clip_low and clip_high"
+        )
 
 
 def problems_per_update(config: ConfigDict) -> int:

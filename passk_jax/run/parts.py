@@ -289,6 +289,7 @@ def build_policy(
     on_a_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
     checks.check_batches(config, layouts)
     checks.check_attention(config, mesh)
+    checks.check_staleness(config, objective)
     return Parts(
         config=config,
         decoder=Decoder(trained, layouts["training"]),
