@@ -184,7 +184,7 @@ def stored_moments(
     inner = optax.with_extra_args_support(inner)
 
     def init(params):
-        state = inner.init(to_float32(params))  # zeros: exact in any dtype
+        state = inner.init(params)  # zeros: exact in any dtype
         floats = lambda x: x.ndim > 0 and jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
         return jax.tree.map(lambda x: x.astype(dtype) if floats(x) else x, state)
 

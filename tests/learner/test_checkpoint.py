@@ -51,6 +51,13 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     assert_restored(checkpoints.restore_latest(arrays()), 4)
 
 
+def test_a_folder_may_be_named_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save("here")
+    assert_restored(Checkpoints("here").restore_latest(arrays()), 3)
+    assert (tmp_path / "here" / "3").is_dir()
+
+
 def test_what_is_left_out_is_not_read_and_the_rest_is_checked(tmp_path):
     directory = tmp_path / "checkpoints"
     save(directory)

@@ -10,7 +10,12 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from passk_jax.learner.optimizer import decayed_weights, learning_rate_schedule, make_optimizer
+from passk_jax.learner.optimizer import (
+    configured_schedule,
+    decayed_weights,
+    learning_rate_schedule,
+    make_optimizer,
+)
 from passk_jax.learner.train_state import init_state
 from passk_jax.policy.decoder import Decoder
 from tests.policy.models import LLAMA, QWEN
@@ -49,6 +54,9 @@ def test_the_learning_rate_changes_with_the_step_and_not_with_the_update():
     schedule = learning_rate_schedule(((0, 0.8), (3, 0.4)), 2, updates_per_step=2)
     rates = [float(schedule(count)) for count in range(8)]
     np.testing.assert_allclose(rates, [0.4, 0.4, 0.8, 0.8, 0.8, 0.8, 0.4, 0.4])
+    # By default a step is one update, as where the figure of a step's rate is computed.
+    each = configured_schedule(optimizer_config(), ((0, 0.8), (3, 0.4)))
+    np.testing.assert_allclose([float(each(count)) for count in range(4)], [0.8, 0.8, 0.8, 0.4])
 
 
 @pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])

@@ -104,6 +104,19 @@ def test_sampling_has_its_own_copy_only_in_another_dtype():
     assert_equal(half, jax.tree.map(lambda x: x.astype("bfloat16"), params))
 
 
+def test_sampling_in_8_bits_has_matrices_with_scales_and_norms_as_they_are():
+    params = init_state(DECODER, ADAM, 3).params
+    eight = sampling_params({"params": params}, DECODER, int8=True)
+    assert alike(eight, abstract_sampling_params(DECODER, int8=True))
+    assert_equal(eight["final_norm"], params["final_norm"])
+    table, (found, scale) = params["embedding"], jax.tree.leaves(eight["embedding"])
+    assert found.dtype == "int8"
+    # Each row's largest number is 127 of its scale, and all are rounded to the nearest.
+    np.testing.assert_allclose(np.ravel(scale), np.abs(table).max(axis=1) / 127, rtol=1e-6)
+    rounded = np.float32(found) * np.reshape(scale, (-1, 1))
+    assert np.abs(rounded - table).max() <= 0.501 * np.max(scale)
+
+
 @pytest.mark.parametrize("decoder", [DECODER, HALF], ids=["float32", "bfloat16"])
 def test_training_begins_with_a_fresh_optimizer_and_the_policy_as_its_reference(decoder):
     @functools.partial(jax.jit, donate_argnums=0)

@@ -200,6 +200,24 @@ def test_skipped_updates_of_a_step_are_counted_and_its_figures_are_means():
     assert update_lib._joined(each) == {"loss": 3.0, "skipped_updates": 3.0}
 
 
+def test_the_figures_of_two_updates_are_the_means_of_each(whole):
+    state, _, rollout, advantages = whole
+
+    def updates(begin, **objective):
+        return policy_gradient_updates(
+            begin, rollout, advantages, 0.7, optimizer=SGD, objective=Objective(**objective),
+            sampling=SamplingConfig(R), decoder=DECODER, chunk_tokens=50,
+        )  # fmt: skip
+
+    # Where nothing is clipped the first update is the same whether or not another one follows.
+    after, first = updates(state())
+    _, second = updates(after)
+    _, both = updates(state(), epochs=2)
+    mean = (float(first["entropy"]) + float(second["entropy"])) / 2
+    assert float(both["entropy"]) == pytest.approx(mean, rel=1e-6)
+    assert float(first["entropy"]) != pytest.approx(mean, rel=1e-4)
+
+
 def test_the_step_on_worked_examples_is_the_gradient_of_their_likelihood(whole):
     state, _, rollout, advantages = whole
     start, mask = state(), rollout.mask[:, 0]
