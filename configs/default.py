@@ -48,7 +48,8 @@ def get_config() -> config_dict.ConfigDict:
     # time of another update or a little more, and memory for two gradients. None: never.
     config.gradient_cosine_every_steps = optional(None, int)
     # 1: a step's batch is sampled while the one before is scored and the devices would wait, by the
-    # policy before that one's update. It needs objective.importance_cap. 0: one after the other.
+    # policy before that one's update. It needs objective.importance_cap, or clip_low and clip_high.
+    # 0: one after the other.
     config.pipeline = 0
     config.log_samples_every_steps = 10  # how often training completions go to samples.jsonl
     config.log_samples_problems = 2  # how many problems' completions are written each time
@@ -282,6 +283,9 @@ def get_config() -> config_dict.ConfigDict:
     config.mesh.data = -1  # splits problems
     config.mesh.fsdp = 1  # splits problems, and parameters in training
     config.mesh.model = 1  # splits heads, feed-forward width and vocabulary
+    # With config.pipeline so many devices, a share of every host's, draw the next batch while the
+    # others, which are the mesh above, score and train. None: all devices do both in turn.
+    config.mesh.sampling = optional(None, int)
 
     # Which mesh axes split each axis of an array. Once per step the parameters are copied to the
     # layout for sampling, because each sampled token needs all of them.

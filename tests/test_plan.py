@@ -16,6 +16,7 @@ from passk_jax.planning.step import plan
 from passk_jax.planning.words import describe
 from passk_jax.planning.work import Work
 from passk_jax.run.parts import build_policy
+from tests.planning.tpu import devices
 from tests.tiny import ROOT, command, run, tiny_config
 
 WIDE = {
@@ -164,6 +165,42 @@ def test_on_a_slice_of_tpus(capsys):
     assert "US dollars at 1.20 a chip-hour, the list price on demand in the US in 2026-09" in words
     said = capsys.readouterr().err
     assert said == "compiling sampling for v5e:2x2 ...\ncompiling update for v5e:2x2 ...\n"
+
+
+APART = {
+    "policy__dtype": "bfloat16",
+    "policy__num_kv_heads": 2,
+    "mesh__model": 2,
+    "mesh__sampling": 2,
+    "pipeline": 1,
+    "objective__importance_cap": 2.0,
+    "evaluation__prompts_per_batch": 4,
+}
+
+
+@pytest.mark.slow
+def test_devices_that_only_sample_are_planned_beside_those_that_train():
+    pytest.importorskip("libtpu", reason="libtpu compiles for TPUs; it is not installed")
+    result = plan(wide_config(**APART), "v5p:2x2x1")
+    together = plan(wide_config(**APART | {"mesh__sampling": None}), "v5p:2x2x1")
+    assert (result["devices"], result["sampling_devices"], result["chips"]) == (2, 2, 4)
+    assert "2 devices, mesh data 1 x fsdp 1 x model 2, and 2 that only sample;" in describe(result)
+    for bound in ("overlapped_s", "sequential_s", "with_overheads_s"):
+        sampling, update = (result["phases"][name][bound] for name in ("sampling", "update"))
+        assert result[f"step_{bound}"] == max(sampling, update)
+    # Twice the samples on each device, and neither parameters nor moments of the optimizer.
+    of = lambda one: one["phases"]["sampling"]  # noqa: E731
+    assert of(result)["matrix_flops"] == pytest.approx(2 * of(together)["matrix_flops"])
+    alone = of(together)["peak_bytes"] - together["kept_bytes"]
+    assert alone < of(result)["peak_bytes"] < 2.5 * alone
+
+
+def test_on_some_tpus_a_program_needs_all_devices():
+    with pytest.raises(ConfigError, match=r"mesh.sampling = 2: a program on TPU v5 lite runs on"):
+        build_policy(wide_config(**APART), None, devices("v5e:2x2"))
+    apart = build_policy(wide_config(**APART), None, devices("v5p:2x2x1"))
+    places = [x.coords[1] for x in apart.sampling_decoder.layout.mesh.devices.flat]
+    assert places == [1, 1] and apart.samples_apart
 
 
 def test_a_run_says_what_an_instruction_takes(tmp_path):

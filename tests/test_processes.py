@@ -144,6 +144,20 @@ def test_several_processes_do_what_one_does(num_processes, devices_each, alone, 
 
 
 @pytest.mark.slow
+def test_two_processes_that_each_sample_with_one_device_do_what_one_does(tmp_path):
+    apart = MESH | {"pipeline": 1, "objective__importance_cap": 2.0, "mesh__sampling": 2}
+    apart |= {"mesh__data": 1}
+    result = run_alone(train_command(tmp_path / "alone", **apart), 4)
+    assert result.returncode == 0, result.stderr
+    assert_all_end_well(start(train_command(tmp_path / "two", **apart), 2, 2))
+    assert_close(tmp_path / "alone", tmp_path / "two")
+    # The checkpoint, with what is ahead on the devices that sample, is read and gone on from.
+    more = apart | {"steps": 5, "eval_every_steps": 5}
+    assert_all_end_well(start(train_command(tmp_path / "two", **more), 2, 2))
+    assert without_clock(tmp_path / "two")[-1]["step"] == 5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
 def test_one_is_killed_the_others_end_and_the_same_command_goes_on(lost, two, tmp_path):
     workdir = tmp_path / "run"

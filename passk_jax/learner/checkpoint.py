@@ -8,6 +8,7 @@ With several processes, each writes and reads its own shards, and all decide tog
 that one of them cannot read is damaged for all.
 """
 
+import collections
 import logging
 import pathlib
 import sys
@@ -249,8 +250,13 @@ def fingerprints(tree: Any) -> dict[str, int]:
     place. Any change of one element changes it. It is computed where the array lies.
     """
     named = {name: leaf for name, leaf in _named(tree).items() if leaf is not LEFT_OUT}
-    on_device = {name: leaf for name, leaf in named.items() if isinstance(leaf, jax.Array)}
-    found = jax.device_get(_fingerprints(on_device))
+    by_devices = collections.defaultdict(dict)  # a program has one set of devices
+    for name, leaf in named.items():
+        if isinstance(leaf, jax.Array):
+            by_devices[frozenset(leaf.sharding.device_set)][name] = leaf
+    found = {}
+    for arrays in by_devices.values():
+        found |= jax.device_get(_fingerprints(arrays))
     return {
         name: int(found[name]) if name in found else _fingerprint_host(leaf)
         for name, leaf in named.items()

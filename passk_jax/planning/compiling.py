@@ -95,7 +95,7 @@ def compile_phase(name: str, parts: Parts) -> Compiled:
     return _compile(
         rollout_logprobs,
         given(name, parts),
-        _rollout(parts, parts.config.prompts_per_step),
+        _rollout(parts, parts.config.prompts_per_step, _of_samples(parts)),
         parts.config.sampling.temperature,
         **_sizes(parts),
     )
@@ -104,11 +104,12 @@ def compile_phase(name: str, parts: Parts) -> Compiled:
 def compile_sampling(parts: Parts) -> Compiled:
     """Compiles the sampler at the longest prompts and completions."""
     key = jax.eval_shape(lambda: jax.random.key(0))
+    layout = parts.sampling_decoder.layout
     return _compile(
         sample,
         sampling_params(parts),
-        _rollout(parts, parts.config.prompts_per_step).prompts,
-        _whole(parts, key.shape, key.dtype),
+        _rollout(parts, parts.config.prompts_per_step, layout).prompts,
+        _whole(layout, key.shape, key.dtype),
         parts.config.sampling.temperature,
         decoder=parts.sampling_decoder,
         num_samples=parts.config.samples_per_prompt,
@@ -120,13 +121,13 @@ def compile_sampling(parts: Parts) -> Compiled:
 
 def compile_update(parts: Parts) -> Compiled:
     """Compiles one policy-gradient update at the longest prompts and completions."""
-    objective = parts.objective
-    rollout = _rollout(parts, problems_per_update(parts.config))
+    objective, layout = parts.objective, _of_samples(parts)
+    rollout = _rollout(parts, problems_per_update(parts.config), layout)
     return _compile(
         policy_gradient_update,
         training_state(parts),
         rollout,
-        _whole(parts, rollout.tokens.shape[:2], jnp.float32),
+        _whole(parts.decoder.layout, rollout.tokens.shape[:2], jnp.float32),
         parts.config.sampling.temperature,
         rollout.policy_logp if objective.keeps_reference else None,
         rollout.policy_logp if objective.updates_per_step > 1 else None,
@@ -218,21 +219,24 @@ def _sizes(parts):
     }
 
 
-def _rollout(parts, num_problems) -> Rollout:
-    """Prompts in the layout of training, completions as the sampler returns them."""
-    config, training = parts.config, parts.decoder.layout
+def _of_samples(parts) -> Layout:
+    """The layout in which the update gets samples: the sampler's, but for other devices."""
+    return (parts.decoder if parts.samples_apart else parts.sampling_decoder).layout
+
+
+def _rollout(parts, num_problems, layout) -> Rollout:
+    """Prompts and completions in the layout of samples."""
+    config = parts.config
     prompts = (num_problems, config.sampling.max_prompt_tokens)
     samples = (num_problems, config.samples_per_prompt, config.sampling.max_response_tokens)
 
-    def array(dtype, shape=samples, layout=parts.sampling_decoder.layout):
+    def array(dtype, shape=samples):
         names = ("problems", None) if shape is prompts else ("problems", "samples", None)
         names = names[: len(shape)]
         return jax.ShapeDtypeStruct(shape, dtype, sharding=layout.sharding(names, shape))
 
     return Rollout(
-        prompts=Prompts(
-            tokens=array(jnp.int32, prompts, training), mask=array(jnp.bool_, prompts, training)
-        ),
+        prompts=Prompts(tokens=array(jnp.int32, prompts), mask=array(jnp.bool_, prompts)),
         tokens=array(jnp.int32),
         mask=array(jnp.bool_),
         ended=array(jnp.bool_, samples[:2]),
@@ -241,6 +245,6 @@ def _rollout(parts, num_problems) -> Rollout:
     )
 
 
-def _whole(parts, shape, dtype):
-    sharding = parts.decoder.layout.sharding([None] * len(shape), shape)
+def _whole(layout, shape, dtype):
+    sharding = layout.sharding([None] * len(shape), shape)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

@@ -35,7 +35,7 @@ def step_s(
       on: The slice.
       instruction_s: Seconds that an instruction takes beside its work.
     """
-    total, mesh = 0.0, parts.decoder.layout.mesh
+    found = {}
     for name in compiling.phase_names(parts):
         times = parts.objective.updates_per_step if name == "update" else 1
         update, config = name == "update", parts.config
@@ -46,9 +46,10 @@ def step_s(
             again = 2 * (3 if update else 1) * work.micro_batch(parts, problems)[2]
         executed = again * parts.decoder.config.num_layers * _INSTRUCTIONS
         sent = list(exchanges(name, parts, tokens))
+        mesh = (parts.decoder if name != "sampling" else parts.sampling_decoder).layout.mesh
         cost = step.seconds(works, sent, executed, mesh, on, instruction_s)
-        total += times * cost["with_overheads_s"]
-    return total
+        found[name] = times * cost["with_overheads_s"]
+    return step.seconds_of_step(parts, found)
 
 
 def memory(parts: Parts) -> tuple[int, int]:

@@ -144,7 +144,7 @@ def candidates(config: ConfigDict, devices: Sequence[jax.Device]) -> Iterator[Ca
         4 * problems,
     ]
     # Of settings that split everything alike, the first is taken: the config's own mesh is.
-    meshes = sorted(_meshes(len(devices)), key=lambda mesh: mesh != dict(sizes))
+    meshes = sorted(_meshes(given.decoder.layout.mesh.size), key=lambda mesh: mesh != dict(sizes))
     splits, seen = (own[_EMBED], None, "fsdp", ("fsdp", "data")), set()
     for mesh, batch, embed in itertools.product(meshes, batches, splits):
         shares = math.prod(mesh[axis] for axis in mesh_axes(config.sharding.sampling.problems))

@@ -67,12 +67,21 @@ def plan(
         result["suggestion"] = _suggestion(config, devices, on, phases)
     if on is not None and all("sequential_s" in phase for phase in phases.values()):
         for bound in ("overlapped_s", "sequential_s", "with_overheads_s"):
-            result[f"step_{bound}"] = sum(phase[bound] for phase in phases.values())
+            seconds_of = {name: phase[bound] for name, phase in phases.items()}
+            result[f"step_{bound}"] = seconds_of_step(parts, seconds_of)
         result["chips"] = on.num_chips
         result["usd_per_chip_hour"], result["price_of"] = (
             on.list_price if usd_per_chip_hour is None else (usd_per_chip_hour, None)
         )
     return result
+
+
+def seconds_of_step(parts: Parts, seconds: Mapping[str, float]) -> float:
+    """Returns the seconds of a step whose programs take these: in turn, or sampling beside them."""
+    if not parts.samples_apart:
+        return sum(seconds.values())
+    rest = sum(each for name, each in seconds.items() if name != "sampling")
+    return max(seconds["sampling"], rest)
 
 
 def longest(config: ConfigDict, response_tokens: int | None) -> int:
@@ -96,6 +105,7 @@ def _settings(parts: Parts, topology: str, tokens: int) -> dict[str, Any]:
     return {
         "topology": topology,
         "devices": mesh.size,
+        "sampling_devices": parts.sampling_decoder.layout.mesh.size if parts.samples_apart else 0,
         "mesh": {axis: mesh.shape[axis] for axis in MESH_AXES},
         "problems": config.prompts_per_step,
         "samples": config.samples_per_prompt,
@@ -127,7 +137,8 @@ def _memory(
     name: str, compiled: compiling.Compiled, parts: Parts, on: Slice | None
 ) -> dict[str, Any]:
     """Memory at its fullest: the part of the state that a program is not given lies beside it."""
-    kept = compiling.tree_bytes(compiling.training_state(parts))
+    elsewhere = name == "sampling" and parts.samples_apart
+    kept = 0 if elsewhere else compiling.tree_bytes(compiling.training_state(parts))
     peak = compiled.peak_bytes + kept - compiling.tree_bytes(compiling.given(name, parts))
     fits = compiled.executable is not None and (on is None or peak <= on.chip.hbm_bytes)
     return {"peak_bytes": peak, "fits": fits}
@@ -160,7 +171,7 @@ def _cost(
     if on is None:
         return cost
     executed = times * instructions(text, trips)
-    mesh = parts.decoder.layout.mesh
+    mesh = (parts.sampling_decoder if name == "sampling" else parts.decoder).layout.mesh
     return cost | seconds(works, exchanges, executed, mesh, on, instruction_s)
 
 

@@ -10,6 +10,8 @@ _BOUNDS = ("overlapped_s", "sequential_s", "with_overheads_s")
 def describe(result: dict[str, Any]) -> str:
     """Returns a plan, as `step.plan` makes it, in words and tables, for one device."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in result["mesh"].items())
+    apart = result.get("sampling_devices")
+    mesh += f", and {apart} that only sample" if apart else ""
     lines = [
         f"{result['topology']}: {result['devices']} devices, mesh {mesh}; {result['parameters']:,} "
         f"parameters; a step: {result['problems']} problems x {result['samples']} samples, prompts "

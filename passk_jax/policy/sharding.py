@@ -2,10 +2,13 @@
 
 A `Layout` is such a table on a mesh. A run has two layouts. The update's layout splits parameters
 and optimizer as finely as necessary. In the sampling layout a token's layer need not wait for
-parameters from other devices.
+parameters from other devices. Both are on the mesh of all devices, or with `config.mesh.sampling`
+each on its own.
 """
 
+import collections
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +25,7 @@ MESH_AXES = ("data", "fsdp", "model")
 # key-value heads and feed-forward width; batches have problems and samples of each problem. Arrays
 # computed from both have the axes of both; their model width is called "features".
 LOGICAL_AXES = ("vocab", "embed", "heads", "kv_heads", "mlp", "problems", "samples", "features")
+_OF_PARAMETERS = LOGICAL_AXES[:5]
 _WHOLE = ("layers", "head_dim", "rank")  # never split
 
 
@@ -72,6 +76,27 @@ class Layout:
         names = (*names, *[None] * (array.ndim - len(names)))
         sharding = self.sharding(names, array.shape)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    def on(self, mesh: Mesh) -> "Layout":
+        """Returns the same table on another mesh."""
+        return dataclasses.replace(self, mesh=mesh)
+
+    def take(self, x: jax.Array) -> jax.Array:
+        """Returns x, copied to this mesh if it lies on another one, and split as it was.
+
+        The axes that split it have the same sizes in both meshes. Every process copies what its own
+        devices have, so that none waits for another; see `check_copies`.
+        """
+        if not isinstance(x.sharding, NamedSharding) or x.sharding.mesh == self.mesh:
+            return x
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(self.take(jax.random.key_data(x)))
+        sharding = NamedSharding(self.mesh, x.sharding.spec)
+        # A slice cannot be the key of a dict, its text can.
+        held = {str(shard.index): shard.data for shard in x.addressable_shards}
+        places = sharding.addressable_devices_indices_map(x.shape).items()
+        copies = [jax.device_put(held[str(index)], device) for device, index in places]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, copies)
 
     def parameters(self, boxed: Any) -> Any:
         """Returns the shardings of a parameter tree whose leaves carry the names of their axes.
@@ -180,7 +205,12 @@ def one_device() -> Layout:
 
 
 def make_mesh(
-    data: int, fsdp: int, model: int, devices: Sequence[jax.Device] | None = None
+    data: int,
+    fsdp: int,
+    model: int,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    in_order: bool = False,
 ) -> Mesh:
     """Returns the mesh of all devices; one size may be -1 for "all that remain".
 
@@ -189,6 +219,7 @@ def make_mesh(
       fsdp: Size of the second axis.
       model: Size of the third axis.
       devices: The devices to use; `None` for all devices of all hosts.
+      in_order: Whether the devices stay in their order. JAX finds a better one for a whole slice.
 
     Raises:
       ConfigError: A size is out of range, or the sizes do not multiply to the number of devices.
@@ -207,9 +238,83 @@ def make_mesh(
             "-1 for one of them takes all that remain"
         )
     shape = [count // known if size == -1 else size for size in sizes.values()]
-    return jax.make_mesh(
-        shape,
-        MESH_AXES,
-        axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES),
-        devices=devices,
+    types = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
+    if in_order:
+        return Mesh(np.reshape(devices, shape), MESH_AXES, axis_types=types)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=types, devices=devices)
+
+
+def make_meshes(
+    data: int,
+    fsdp: int,
+    model: int,
+    sampling: int | None,
+    devices: Sequence[jax.Device] | None = None,
+) -> dict[str, Mesh]:
+    """Returns the mesh for "training" and the one for "sampling", which may be the same.
+
+    Args:
+      data: See `make_mesh`.
+      fsdp: See `make_mesh`.
+      model: See `make_mesh`.
+      sampling: How many devices only sample: the last ones of every process. Along "fsdp" and
+        "model" their mesh has the sizes of the other one. `None`: all devices do both.
+      devices: See `make_mesh`.
+
+    Raises:
+      ConfigError: See `make_mesh`; or the devices cannot be divided so.
+    """
+    if sampling is None:
+        return dict.fromkeys(("training", "sampling"), make_mesh(data, fsdp, model, devices))
+    processes = collections.defaultdict(list)
+    for device in jax.devices() if devices is None else devices:
+        processes[device.process_index].append(device)
+    share, rest = divmod(sampling, len(processes))
+    if rest or not 0 < share < min(map(len, processes.values())):
+        raise ConfigError(
+            f"mesh.sampling = {sampling}: each process takes the same number of its devices to "
+            f"sample, and the others train. Of the processes here ({len(processes)}) each has "
+            f"{min(map(len, processes.values()))} devices or more. None: all sample, then train"
+        )
+    of_all = itertools.chain.from_iterable
+    trained, sampled = (
+        list(of_all(own[part] for own in processes.values()))
+        for part in (slice(-share), slice(-share, None))
     )
+    training = make_mesh(data, fsdp, model, trained, in_order=True)
+    fsdp, model = training.shape["fsdp"], training.shape["model"]
+    if sampling % (fsdp * model):
+        raise ConfigError(
+            f"mesh.sampling = {sampling}: must be a multiple of mesh.fsdp x mesh.model = {fsdp} x "
+            f"{model}"
+        )
+    return {
+        "training": training,
+        "sampling": make_mesh(-1, fsdp, model, sampled, in_order=True),
+    }
+
+
+def check_copies(training: Mesh, sampling: Layout) -> None:
+    """Checks that every process can copy the parameters to its devices that sample.
+
+    Raises:
+      ConfigError: They are split along "data", whose size is another, or the devices of a process
+        that train lack a part that its others need.
+    """
+    rules = dict(sampling.rules)
+    axes = sorted({axis for name in _OF_PARAMETERS for axis in rules[name]}, key=MESH_AXES.index)
+
+    def parts(mesh):
+        along = [MESH_AXES.index(axis) for axis in axes]
+        return {
+            (device.process_index, *[place[axis] for axis in along])
+            for place, device in np.ndenumerate(mesh.devices)
+        }
+
+    if "data" in axes or not parts(sampling.mesh) <= parts(training):
+        raise ConfigError(
+            f"mesh.sampling = {sampling.mesh.size}: sharding.sampling splits parameters over the "
+            f"mesh's {', '.join(axes)}, and the devices of each process that train must have all "
+            "parts that its others need: 'data' cannot split them, and mesh.model, or whatever "
+            "does, must fit into the devices of a process that train"
+        )

@@ -13,7 +13,7 @@ from passk_jax import tasks, transforms
 from passk_jax.errors import ConfigError
 from passk_jax.learner.objective import Objective
 from passk_jax.learner.schedule import Schedule, is_number, parse_schedule
-from passk_jax.policy.sharding import Layout
+from passk_jax.policy.sharding import Layout, check_copies
 from passk_jax.policy.tokenizer import Tokenizer
 from passk_jax.rollout.prompts import encode_prompts, encode_responses
 from passk_jax.run.advantages import Transformation
@@ -233,6 +233,25 @@ def check_batches(config: ConfigDict, layouts: Mapping[str, Layout]) -> None:
                     f"config.{name} = {size}: config.sharding.{use}.{axis} splits {axis} over the "
                     f"mesh's {split}, so it must be a multiple of {shares}"
                 )
+
+
+def check_split(config: ConfigDict, layouts: Mapping[str, Layout]) -> None:
+    """Devices that only sample need a batch to sample, and the parameters that they sample with."""
+    if config.mesh.sampling is None:
+        return
+    if not config.pipeline:
+        raise ConfigError(
+            f"config.mesh.sampling = {config.mesh.sampling}: devices that sample while the others "
+            "train draw the next batch, so config.pipeline = 1 is needed"
+        )
+    kind = layouts["sampling"].mesh.devices.flat[0].device_kind
+    if kind.endswith("lite"):  # v5e and v6e
+        raise ConfigError(
+            f"config.mesh.sampling = {config.mesh.sampling}: a program on {kind} runs on all "
+            "devices of a slice; None is allowed"
+        )
+    with section():
+        check_copies(layouts["training"].mesh, layouts["sampling"])
 
 
 def check_attention(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:

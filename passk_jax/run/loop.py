@@ -164,11 +164,12 @@ class Loop:
             parameters += f" of LoRA, beside {size(run.state.frozen):,} frozen ones,"
         done = [f"{run.warm_start_step} warm-start"] if run.warm_start_step else []
         done += [f"{run.step} training"] if run.step else []
-        few = few_samples(config)
+        few, only = few_samples(config), config.mesh.sampling
         origin = "the beginning" if config.init_from is None else config.init_from
         return (
             f"{parameters} on {jax.device_count()} {jax.default_backend()} device(s)"
-            f"{processes.describe()}; "
+            + ("" if only is None else f", {only} of which only sample")
+            + f"{processes.describe()}; "
             f"{config.task.name}, {len(self.parts.problems):,} training problems; "
             f"{config.estimator.name}, k = {config.estimator.k}, n = {config.samples_per_prompt}; "
             + (f"going on after {' and '.join(done)} steps" if done else f"from {origin}")

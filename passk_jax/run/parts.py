@@ -13,7 +13,7 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from passk_jax import hub, tasks
+from passk_jax import hub, processes, tasks
 from passk_jax.errors import ConfigError
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.objective import Objective
@@ -23,7 +23,7 @@ from passk_jax.learner.update import policy_gradient_updates, supervised_update
 from passk_jax.policy.chat import Chat
 from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.settings import from_settings
-from passk_jax.policy.sharding import make_layout, make_mesh
+from passk_jax.policy.sharding import Layout, make_layout, make_meshes
 from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
 from passk_jax.rollout import stops
 from passk_jax.rollout.prompts import Prompts, check_buckets, encode_prompts, encode_responses
@@ -85,25 +85,42 @@ class Parts:
     order: Order | Prioritized | None = None
     stops: jax.Array | None = None
 
+    @property
+    def samples_apart(self) -> bool:
+        """Whether other devices sample than those that train."""
+        return self.decoder.layout.mesh != self.sampling_decoder.layout.mesh
+
     def sampling_params(self, variables: Mapping[str, Any]) -> Any:
         """Returns the update's parameters in sampling's layout and the arithmetic's dtype."""
-        return sampling_params(
+        layout = self.sampling_decoder.layout
+        params = sampling_params(
             variables,
-            self.sampling_decoder,
+            self.sampling_decoder.clone(layout=layout.on(self.decoder.layout.mesh)),
             self.decoder.config.lora_scale,
             int8="weights" in self.sampling.int8,
         )
+        return jax.tree.map(layout.take, params) if self.samples_apart else params
 
-    def prompts(self, problems: Sequence[tasks.Problem]) -> Prompts:
-        """Returns the problems' prompts as left-padded tokens (P, T) on the devices."""
-        limits = self.config.sampling
+    def prompts(self, problems: Sequence[tasks.Problem], layout: Layout | None = None) -> Prompts:
+        """Returns the problems' prompts as left-padded tokens (P, T), by default for sampling."""
+        limits, layout = self.config.sampling, layout or self.sampling_decoder.layout
         host = encode_prompts(
             [problem.prompt for problem in problems],
             self.tokenizer,
             limits.max_prompt_tokens,
             limits.prompt_buckets or (),
         )
-        return jax.tree.map(self._put_problems, host)
+        return jax.tree.map(lambda x: layout.put(x, "problems"), host)
+
+    def for_training(self, rollout: Rollout) -> Rollout:
+        """Returns samples that are drawn where the update has them. A collective."""
+        if not self.samples_apart:
+            return rollout
+        put, host = self.decoder.layout.put, jax.tree.map(processes.fetch, rollout)
+        prompts = jax.tree.map(lambda x: put(x, "problems"), host.prompts)
+        samples = {name: x for name, x in host.items() if name != "prompts"}
+        samples = jax.tree.map(lambda x: put(x, "problems", "samples"), samples)
+        return Rollout(prompts=prompts, **samples)
 
     def transform(
         self,
@@ -161,16 +178,13 @@ class Parts:
         )
         return supervised_update(
             state,
-            self.prompts(problems),
-            *map(self._put_problems, responses),
+            self.prompts(problems, self.decoder.layout),
+            *(self.decoder.layout.put(x, "problems") for x in responses),
             decoder=self.decoder,
             optimizer=self.warm_start_optimizer,
             chunk_tokens=self.config.logprob_chunk_tokens,
             micro_batch=self.micro_batch,
         )
-
-    def _put_problems(self, array: np.ndarray) -> jax.Array:
-        return self.decoder.layout.put(array, "problems")
 
     def data(self) -> dict[str, dict[str, str]]:
         """Returns a digest of each problem that the run reads, by split and id."""
@@ -275,7 +289,7 @@ def build_policy(
             config.optimizer, phases, objective.updates_per_step, config.steps
         )
         warm_start_optimizer = make_optimizer(config.optimizer, config.warm_start.learning_rate)
-        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
+        meshes = make_meshes(**config.mesh, devices=devices)
     with section("policy"):
         policy = from_settings(config.policy.to_dict(), num_tokens)
     with section("lora"):
@@ -285,8 +299,10 @@ def build_policy(
     layouts = {}
     for use, rules in config.sharding.items():
         with section(f"sharding.{use}"):
-            layouts[use] = make_layout(mesh, rules.to_dict())
+            layouts[use] = make_layout(meshes[use], rules.to_dict())
+    mesh = meshes["training"]
     on_a_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    checks.check_split(config, layouts)
     checks.check_batches(config, layouts)
     checks.check_attention(config, mesh)
     checks.check_staleness(config, objective)

@@ -43,7 +43,7 @@ def sample(
     return sampler.sample(
         params,
         parts.prompts(problems),
-        key,
+        parts.sampling_decoder.layout.take(key),
         config.sampling.temperature if temperature is None else temperature,
         decoder=parts.sampling_decoder,
         num_samples=config.samples_per_prompt if num_samples is None else num_samples,

@@ -60,17 +60,18 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
         with clock.of("sampling"):
             samples = run.ahead or _draw(parts, run, params, batch=len(scored))
             jax.block_until_ready(samples.rollout.tokens)  # scoring needs them anyway
+            rollout = parts.for_training(samples.rollout)
         if config.pipeline and run.step + 1 < config.steps:
             after = dataclasses.replace(
                 run, step=run.step + 1, position=run.position + config.prompts_per_step
             )
             ahead = _draw(parts, after, params)  # by the devices, while the host scores
-        indices_P, rollout = samples.indices, samples.rollout
+        problems = [parts.problems[i] for i in samples.indices]
         with clock.of("scoring"):
-            scores = score(parts, [parts.problems[i] for i in indices_P], rollout, num_texts)
-        batch = Groups(indices_P, rollout, scores)
+            scores = score(parts, problems, rollout, num_texts)
+        batch = Groups(samples.indices, rollout, scores)
         groups = batch if groups is None else groups.refilled(batch)
-        run = run.with_samples(indices_P, scores.correct_PxN)
+        run = run.with_samples(samples.indices, scores.correct_PxN)
         scored.append(scores)
         counts.update(jax.tree.map(int, _count(rollout)))
     del params, batch, rollout, samples  # they would take memory during the update

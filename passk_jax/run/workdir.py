@@ -323,6 +323,7 @@ def for_devices(config: ConfigDict, mesh: Sequence[int] | None) -> ConfigDict:
                 f"--mesh = {list(mesh)}: the sizes of data, fsdp and model are wanted"
             )
         config.mesh.update(dict(zip(MESH_AXES, mesh, strict=True)))
+    config.mesh.sampling = None
     if jax.default_backend() != "tpu":
         config.policy.attention = "reference"
     return config

@@ -1,12 +1,22 @@
 """Tables of layouts, on meshes of devices that are not there."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from configs import default
-from passk_jax.policy.sharding import LOGICAL_AXES, Layout, make_layout, make_mesh
+from passk_jax.errors import ConfigError
+from passk_jax.policy.sharding import (
+    LOGICAL_AXES,
+    Layout,
+    check_copies,
+    make_layout,
+    make_mesh,
+    make_meshes,
+)
 
 TABLE = default.get_config().sharding.training.to_dict()
 
@@ -73,3 +83,75 @@ def test_every_axis_has_to_be_named(name):
     table = {axis: axes for axis, axes in TABLE.items() if axis != name}
     with pytest.raises(ValueError, match=f"{name}: missing"):
         make_layout(make_mesh(1, 1, 1), table)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Device:
+    """One that is not there: device 3 of a host, say."""
+
+    process_index: int
+    place: int
+    platform: str = "cpu"
+    device_kind: str = "none"
+
+
+def meshes(hosts, each, *sizes):
+    """The places of the devices of each mesh, as "host.place", and the meshes."""
+    devices = [Device(host, place) for place in range(each) for host in range(hosts)]
+    found = make_meshes(*sizes, devices)
+    words = np.vectorize(lambda device: f"{device.process_index}.{device.place}")
+    return {use: words(mesh.devices) for use, mesh in found.items()}, found
+
+
+def test_the_last_devices_of_every_host_only_sample():
+    # Of 2 hosts with 4 devices each one device: 2 sample, and 6 train, host after host.
+    names, found = meshes(2, 4, -1, 1, 1, 2)
+    assert names["training"].ravel().tolist() == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
+    assert names["sampling"].ravel().tolist() == ["0.3", "1.3"]
+    # What shares a model is on one host.
+    names, found = meshes(2, 4, -1, 1, 2, 4)
+    assert names["training"].tolist() == [[["0.0", "0.1"]], [["1.0", "1.1"]]]
+    assert names["sampling"].tolist() == [[["0.2", "0.3"]], [["1.2", "1.3"]]]
+    # A size that takes all that remain is that of the devices that train.
+    _, found = meshes(1, 8, 1, -1, 2, 4)
+    assert [mesh.devices.shape for mesh in found.values()] == [(1, 2, 2), (1, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "each", "sizes", "message"),
+    [
+        (2, 4, (-1, 1, 1, 3), r"mesh\.sampling = 3: each .* the processes here \(2\) each has 4"),
+        (2, 4, (-1, 1, 1, 8), r"mesh\.sampling = 8: each process takes the same number"),
+        (1, 4, (-1, 1, 1, 0), r"mesh\.sampling = 0: each process takes the same number"),
+        (1, 4, (-1, 1, 1, -1), r"mesh\.sampling = -1: each process takes the same number"),
+        (1, 6, (-1, 2, 2, 2), r"mesh\.sampling = 2: must be a multiple of .*model = 2 x 2"),
+        (1, 6, (2, 1, 1, 3), r"mesh\.data = 2, .*: the sizes must multiply to the 3 devices"),
+    ],
+)
+def test_devices_that_cannot_be_divided_so(hosts, each, sizes, message):
+    with pytest.raises(ConfigError, match=message):
+        meshes(hosts, each, *sizes)
+
+
+def test_devices_that_sample_can_get_their_parts_from_those_of_their_host():
+    def check(hosts, each, sizes, **changes):
+        _, found = meshes(hosts, each, *sizes)
+        rules = make_layout(make_mesh(1, 1, 1), TABLE | changes).rules
+        check_copies(found["training"], Layout(found["sampling"], rules))
+
+    check(2, 4, (-1, 1, 2, 4), embed=None)
+    check(2, 8, (-1, 2, 2, 8), embed="fsdp")
+    check(2, 4, (-1, 1, 4, 4), embed=None)  # each host trains and samples with the same two parts
+    # One device of each host trains, with one of four parts, and three sample.
+    with pytest.raises(ConfigError, match=r"sampling = 12: .*over the mesh's model, and the dev"):
+        check(4, 4, (-1, 1, 4, 12), embed=None)
+    # The parts along "data" are not those of another number of devices.
+    with pytest.raises(ConfigError, match=r"sampling = 4: .*over the mesh's data, model, and"):
+        check(1, 8, (-1, 1, 1, 4), embed="data")
+
+
+def test_what_lies_on_this_mesh_or_on_one_device_is_taken_as_it_is():
+    one = make_layout(make_mesh(1, 1, 1), TABLE)
+    for x in (one.put(np.arange(4.0), "problems"), jax.numpy.arange(4)):
+        assert one.take(x) is x
+    assert one.on(one.mesh) == one

@@ -102,6 +102,7 @@ MISTAKES = [
         dict(pipeline=1, objective__importance_cap=2.0, dynamic_sampling_batches=2),
         r"config.pipeline = 1, config.dynamic_sampling_batches = 2: what refills a step",
     ),
+    (dict(mesh__sampling=1), r"config.mesh.sampling = 1: each process takes the same number of"),
     (dict(objective__importance_cap=-1.0), r"importance_cap = -1.0: must be a positive number"),
     (dict(order="kimi"), r"config.order = 'kimi': must be one of epochs, prioritized"),
     (dict(dynamic_sampling_batches=1), r"dynamic_sampling_batches = 1: must be at least 2, or No"),

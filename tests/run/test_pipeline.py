@@ -1,8 +1,12 @@
 """config.pipeline = 1: a batch is sampled while the one before is scored, and nothing is lost."""
 
 import dataclasses
+import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +21,9 @@ from passk_jax.run.sampling import sample
 from passk_jax.run.state import SAMPLING, RunState, _shapes_ahead, restore_variables
 from passk_jax.run.step import train_step
 from passk_jax.tracking import solve_record
-from tests.run.test_loop import assert_same_run
+from tests.run.test_loop import assert_same_run, without_clock
 from tests.run.test_step import ONE_RIGHT, Scored
-from tests.tiny import tiny_config
+from tests.tiny import ROOT, environment, tiny_config, train_command
 
 PIPELINE = {"pipeline": 1, "objective__importance_cap": 2.0, "steps": 4}
 # Steps so large that a policy draws other samples after each.
@@ -73,3 +77,90 @@ def test_stopped_between_two_checkpoints_it_goes_on_with_what_was_ahead(tmp_path
     assert restore_variables(build(config), tmp_path / "stopped")[0] == 3
     train(config, tmp_path / "stopped")
     assert_same_run(tmp_path / "stopped", tmp_path / "whole", config)
+
+
+APART = """
+import json, sys
+import jax, numpy as np
+from tests.run.test_pipeline import FAST, PIPELINE
+from tests.run.test_step import begin, steps
+
+def made(changes):
+    parts, run = begin(**PIPELINE | FAST | changes)
+    state, found = run.state.variables(), steps(parts, run, 4)
+    (before, _), (last, step) = found[-2:]
+    devices = lambda tree: sorted({x.id for leaf in jax.tree.leaves(tree) for x in leaf.devices()})
+    return {
+        "tokens": [np.asarray(each.groups.rollout.tokens).tolist() for _, each in found],
+        "metrics": [{name: float(each.metrics[name]) for name in (
+            "train/loss", "train/sampling_kl", "train/entropy", "train/staleness",
+            "train/gradient_norm")} for _, each in found],
+        "params": [np.asarray(x).ravel()[:50].tolist() for x in jax.tree.leaves(last.state.params)],
+        "train": devices(last.state.params), "learns_from": devices(step.groups.rollout),
+        "sample": devices(parts.sampling_params(last.state.variables())),
+        "ahead": devices(before.ahead.rollout),
+    }
+
+print(json.dumps([made(changes) for changes in json.loads(sys.argv[1])]))
+"""
+
+
+def on_four_devices(*changes):
+    args = [sys.executable, "-c", APART, json.dumps([dict(each) for each in changes])]
+    env = environment(4) | {"PYTHONPATH": os.fspath(ROOT)}
+    result = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def assert_devices_apart_do_the_same(changes, train, sample):
+    # Steps small enough that rounding stays what it is.
+    changes |= {"evaluation__prompts_per_batch": 4, "optimizer__learning_rate": 3.0}
+    together, apart = on_four_devices(changes, changes | {"mesh__sampling": len(sample)})
+    assert together["train"] == together["sample"] == together["ahead"] == [0, 1, 2, 3]
+    assert apart["train"] == apart["learns_from"] == train
+    assert apart["sample"] == apart["ahead"] == sample
+    assert apart["tokens"] == together["tokens"]
+    assert abs(apart["metrics"][-1]["train/sampling_kl"]) > 1e-6  # a policy from before
+    for one, other in zip(apart["metrics"], together["metrics"], strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    for one, other in zip(apart["params"], together["params"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_devices_that_only_sample_draw_what_all_devices_would():
+    assert_devices_apart_do_the_same({}, [0, 1], [2, 3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mesh__model": 2},
+        {"mesh__fsdp": 2, "sharding__sampling__embed": "fsdp"},
+        {"mesh__model": 2, "sampling__int8": ("weights", "caches"), "objective__minibatches": 2},
+    ],
+)
+def test_devices_that_only_sample_have_the_parts_of_a_policy_that_is_split(changes):
+    assert_devices_apart_do_the_same(changes, [0, 1], [2, 3])
+
+
+@pytest.mark.slow
+def test_a_run_whose_devices_only_sample_goes_on_as_if_it_never_stopped(tmp_path):
+    settings = PIPELINE | FAST | {"steps": 4, "warm_start__steps": 1}
+    settings |= {"mesh__sampling": 1, "checkpoint_every_steps": 2, "estimator__noise_share": 0.15}
+
+    def trained(workdir):
+        args = train_command(workdir, **settings)
+        result = subprocess.run(args, cwd=ROOT, env=environment(2), capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
+    assert "on 2 cpu device(s), 1 of which only sample;" in trained(tmp_path / "whole")
+    trained(tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "5")  # of steps 1 + 4
+    assert "going on after 1 warm-start and 2 training steps" in trained(tmp_path / "stopped")
+    assert without_clock(tmp_path / "stopped") == without_clock(tmp_path / "whole")
+    for name in ("samples.jsonl", "evaluation.csv", "problems.csv"):
+        files = [(tmp_path / run / name).read_bytes() for run in ("stopped", "whole")]
+        assert files[0] == files[1], name
