@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back, damage is noticed, nothing good is lost."""
 
 import errno
+import logging
 import os
 import pathlib
 import sys
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 
 from passk_jax.errors import CheckpointError
 from passk_jax.learner.checkpoint import LEFT_OUT, Checkpoints, fingerprints, quiet_logs
@@ -97,7 +99,10 @@ def test_a_damaged_checkpoint_is_passed_over_and_set_aside(tmp_path, damage, cap
     checkpoints = Checkpoints(directory)
     assert_restored(checkpoints.restore_latest(arrays()), 2)
     aside = tmp_path / "damaged_checkpoints"
-    assert f"checkpoint 3 in {directory} is damaged (" in caplog.text
+    [said] = [x.getMessage() for x in caplog.records if "is damaged" in x.getMessage()]
+    assert said.startswith(f"checkpoint 3 in {directory} is damaged (")
+    kind, _, what = said.partition("(")[2].partition(": ")  # an error's, and the rest is one line
+    assert kind.isidentifier() and "\n" not in what and len(what) <= 301
     assert f"moved damaged checkpoint 3 to {aside / '3'}" in caplog.text
     # Its number is free again, and what was there is kept for who wants to look at it.
     assert (aside / "3").is_dir()
@@ -206,7 +211,9 @@ def test_what_fails_at_once_is_the_same_error(tmp_path, monkeypatch):
 def test_only_what_nobody_can_help_is_hidden_from_the_screen(monkeypatch):
     shown, hidden = [], types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"))
     monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    monkeypatch.setattr(absl_logging.get_absl_logger(), "level", logging.INFO)
     quiet_logs()
+    assert absl_logging.get_verbosity() == absl_logging.WARNING
     other = types.SimpleNamespace(exc_value=RuntimeError("a thread of yours"))
     for what in (hidden, other):
         sys.unraisablehook(what)

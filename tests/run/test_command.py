@@ -219,6 +219,16 @@ def test_help_lists_every_key_with_its_value_and_what_it_means():
     assert not unexplained
 
 
+@pytest.mark.parametrize("words", [["--config=maze_small"], ["--config", "maze_small"]])
+def test_help_is_of_the_config_that_is_named(words):
+    args = [sys.executable, "-m", "passk_jax.train", *words, "--help"]
+    done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("Trains a policy"), done.stderr
+    assert "\n  --workdir: " in done.stdout and "\n  --process_id: This process's " in done.stdout
+    _, keys = done.stdout.split("\nKeys of the config, with their values in maze_small:\n")
+    assert "  --config.task.name='maze'\n" in keys
+
+
 # What is wrong, and the words that the one line must have beside "error: ".
 WRONG = [
     ("", "--config is missing"),

@@ -162,14 +162,18 @@ def test_mistakes_of_the_command_line(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("sampling", "message"),
-    [({"top_p": 2.0}, "top_p = 2.0: must be in"), ({"max_response_tokens": 0}, "tokens = 0: must")],
+    ("asked", "message"),
+    [
+        ({"sampling": {"top_p": 2.0}}, "top_p = 2.0: must be in"),
+        ({"sampling": {"max_response_tokens": 0}}, "tokens = 0: must"),
+        ({"split": "dev"}, "^--split: unknown split 'dev'"),
+    ],
 )
-def test_settings_of_sampling_are_checked(sampling, message, tmp_path):
+def test_what_is_asked_is_checked_before_the_policy_is_read(asked, message, tmp_path):
     config = tiny_config(init_from=str(tmp_path), tokenizer__name="byte")
     config.policy.update(settings.to_settings(SMALL))  # the folder has nothing to say
     with pytest.raises(ConfigError, match=message):
-        evaluation.load(None, split="test", config=config, sampling=sampling)
+        evaluation.load(None, config=config, **{"split": "test"} | asked)
 
 
 @pytest.mark.slow
