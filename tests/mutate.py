@@ -6,7 +6,8 @@ Of each path (a module, or a folder of them) so many mutants are drawn, and for 
 tests that mirror it run until one fails: of `passk_jax/learner/loss.py` its doctests, then
 `tests/learner/test_loss.py`, then the rest of `tests/learner`. Each line says which test noticed;
 of the mutants that survived it is for a reader to say whether they change what the program does.
-No file is touched: a mutant is compiled from memory, in a child process.
+No file is touched: a mutant is compiled from memory, in a child process and in the commands that
+its tests start.
 
 A mutant is cheap: libraries are imported once, before the fork, programs are shared through
 JAX's cache on the disk (`JAX_COMPILATION_CACHE_DIR` keeps it from run to run), and the tests that
@@ -27,6 +28,7 @@ import os
 import pathlib
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -137,6 +139,22 @@ class Mutant(importlib.machinery.SourceFileLoader):
         return compile(self.source, self.path, "exec", dont_inherit=True)
 
 
+def install(path, source, folder):
+    """Makes this process import a mutant, and those that it starts: a folder tells them of it."""
+    mutant = Mutant(path, source)
+    sys.meta_path.insert(0, mutant)
+    (folder / "mutant.py").write_bytes(source)
+    (folder / "sitecustomize.py").write_text(
+        f"import pathlib, sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests import mutate\n"
+        f"source = pathlib.Path({str(folder / 'mutant.py')!r}).read_bytes()\n"
+        f"sys.meta_path.insert(0, mutate.Mutant(pathlib.Path({str(path)!r}), source))\n"
+        "sys.path.pop(0)\n"
+    )
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    return mutant
+
+
 def run(path, source, tests, seconds):
     """Runs tests with a module made of `source`, in a child.
 
@@ -146,6 +164,7 @@ def run(path, source, tests, seconds):
     import pytest
 
     readable, writable = os.pipe()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="mutant_"))
     pid = os.fork()
     if not pid:
         code = 1
@@ -156,8 +175,7 @@ def run(path, source, tests, seconds):
             # Of the processor, so that a busy machine ends no mutant, and generously of the clock.
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             signal.alarm(30 * seconds)
-            mutant = Mutant(path, source)
-            sys.meta_path.insert(0, mutant)
+            mutant = install(path, source, folder)
             importlib.import_module(mutant.module)
             mutant.pytest_exception_interact = lambda node: tell(failed=node.nodeid)
             options = ["-x", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
@@ -170,6 +188,7 @@ def run(path, source, tests, seconds):
     with open(readable) as lines:
         told = dict(itertools.chain.from_iterable(json.loads(line).items() for line in lines))
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    shutil.rmtree(folder)
     return None if code in (-signal.SIGXCPU, -signal.SIGALRM) else code, told
 
 
