@@ -269,7 +269,7 @@ def test_a_key_that_a_newer_version_added_has_its_default(run):
     (run / "data.json").unlink()
     loaded = workdir.load_config(run)
     assert loaded.keep_problems is None and loaded.sampling.top_k is None
-    assert loaded.mesh.to_dict() == {"data": -1, "fsdp": 1, "model": 1}
+    assert loaded.mesh.to_dict() == {"data": -1, "fsdp": 1, "model": 1, "sampling": None}
     with pytest.raises(ConfigError, match=r"config.sampling.top_k: None there, 5 here"):
         train(short(sampling__top_k=5), run)
     train(short(), run)
