@@ -18,7 +18,8 @@ from flax import linen as nn
 from benchmarks.sampling_peers import NEVER, PEERS
 from passk_jax.learner.train_state import init_params
 from passk_jax.policy.config import DecoderConfig
-from passk_jax.policy.decoder import Decoder, prefill
+from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.prefill import prefill
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import SamplingConfig, sample
 

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 
 from passk_jax.policy.attention import softcap
 from passk_jax.policy.config import DecoderConfig
-from passk_jax.policy.decoder import Decoder, head_split, output_head, prefill
+from passk_jax.policy.decoder import Decoder, KeysAndValues, head_split, output_head
 from passk_jax.policy.linear import in_use, weight_gradient
+from passk_jax.policy.prefill import prefill, shared_prefix
 from passk_jax.policy.sharding import Layout, split_batch
 from passk_jax.rollout.prompts import Prompts
 
@@ -147,6 +148,13 @@ def _one_hot(tokens, logits):
     return jnp.arange(logits.shape[-1]) == tokens[..., None]
 
 
+def prompts_prefix(
+    variables: Mapping[str, Any], prompts: Prompts, decoder: Decoder
+) -> KeysAndValues:
+    """Returns `policy.decoder.shared_prefix` of the prompts."""
+    return shared_prefix(decoder, variables, prompts.tokens, prompts.mask, prompts.shared)
+
+
 def response_logprobs(
     variables: Mapping[str, Any],
     prompts: Prompts,
@@ -155,6 +163,7 @@ def response_logprobs(
     *,
     decoder: Decoder,
     chunk_tokens: int,
+    prefix: KeysAndValues | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns log-probability and entropy of every response token; a group's prompt runs once.
 
@@ -165,18 +174,21 @@ def response_logprobs(
       temperature: Temperature of the policy.
       decoder: The module.
       chunk_tokens: See `token_logprobs`.
+      prefix: From `prompts_prefix`, for these prompts among others; `None` if it did not run yet.
 
     Returns:
       Log-probabilities and entropies in nats, float32 (P, N, R).
     """
     chex.assert_rank(tokens_PxNxR, 3)
-    prefix = prefill(decoder, variables, prompts.tokens[:, :-1], prompts.mask[:, :-1])
+    prompt = prefill(
+        decoder, variables, prompts.tokens[:, :-1], prompts.mask[:, :-1], prompts.shared, prefix
+    )
     first = jnp.broadcast_to(prompts.tokens[:, -1:, None], (*tokens_PxNxR.shape[:2], 1))
     inputs_PxNxR = jnp.concatenate([first, tokens_PxNxR[..., :-1]], axis=-1)
     start_P = jnp.sum(prompts.mask, axis=-1) - 1
     positions = start_P[:, None, None] + jnp.arange(inputs_PxNxR.shape[-1])
     positions_PxNxR = jnp.broadcast_to(positions, inputs_PxNxR.shape)
-    hidden, _ = decoder.apply(variables, inputs_PxNxR, positions_PxNxR, context=(prefix,))
+    hidden, _ = decoder.apply(variables, inputs_PxNxR, positions_PxNxR, context=(prompt,))
     return token_logprobs(
         hidden,
         output_head(variables["params"]),

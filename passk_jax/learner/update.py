@@ -13,7 +13,7 @@ import optax
 
 from passk_jax import processes
 from passk_jax.learner import packing
-from passk_jax.learner.logprobs import response_logprobs
+from passk_jax.learner.logprobs import prompts_prefix, response_logprobs
 from passk_jax.learner.loss import (
     aggregation_weights,
     importance_weights,
@@ -93,7 +93,7 @@ def policy_gradient_update(
     clip = objective.clip
     weighted = old_logp_PxNxR is not None or objective.importance_cap is not None
 
-    def loss_fn(params, prompts, arrays):
+    def loss_fn(params, prefix, prompts, arrays):
         tokens, mask, sampling_logp, advantages, weights, reference_logp, old_logp = arrays
         logp, entropy = response_logprobs(
             state.variables(params),
@@ -102,6 +102,7 @@ def policy_gradient_update(
             temperature,
             decoder=decoder,
             chunk_tokens=chunk_tokens,
+            prefix=prefix,
         )
         mean = functools.partial(masked_mean, mask=mask, count=num_tokens)
         metrics = {"entropy": mean(entropy), "sampling_kl": mean(sampling_logp - logp)}
@@ -137,7 +138,16 @@ def policy_gradient_update(
         reference_logp_PxNxR,
         old_logp_PxNxR,
     )
-    state, metrics = _step(state, loss_fn, rollout.prompts, arrays, optimizer, micro_batch, used)
+    state, metrics = _step(
+        state,
+        loss_fn,
+        rollout.prompts,
+        arrays,
+        optimizer,
+        micro_batch,
+        used,
+        lambda params: prompts_prefix(state.variables(params), rollout.prompts, decoder),
+    )
     if weighted:  # for the whole batch, not for each micro-batch
         square = jnp.maximum(metrics["effective_sample_size"], jnp.finfo(jnp.float32).tiny)
         metrics["effective_sample_size"] = metrics["ratio"] ** 2 / square
@@ -314,7 +324,7 @@ def supervised_update(
     chex.assert_rank([tokens_BxR, mask_BxR], 2)
     num_tokens = jnp.sum(mask_BxR)
 
-    def loss_fn(params, prompts, arrays):
+    def loss_fn(params, prefix, prompts, arrays):
         tokens, mask = arrays
         logp, _ = response_logprobs(
             state.variables(params),
@@ -323,12 +333,21 @@ def supervised_update(
             1.0,
             decoder=decoder,
             chunk_tokens=chunk_tokens,
+            prefix=prefix,
         )
         return supervised_loss(logp, mask, num_tokens), {}
 
     arrays = (tokens_BxR[:, None], mask_BxR[:, None])  # groups of one sample
     examples = dataclasses.replace(micro_batch, samples=None)
-    return _step(state, loss_fn, prompts, arrays, optimizer, examples)
+    return _step(
+        state,
+        loss_fn,
+        prompts,
+        arrays,
+        optimizer,
+        examples,
+        of_all=lambda params: prompts_prefix(state.variables(params), prompts, decoder),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "chunk_tokens", "micro_batch"))
@@ -353,25 +372,42 @@ def rollout_logprobs(
       chunk_tokens: See `learner.logprobs.token_logprobs`.
       micro_batch: The part of the batch that runs at once.
     """
+    prefix = prompts_prefix(variables, rollout.prompts, decoder)
 
     def logp(prompts, tokens):
         return response_logprobs(
-            variables, prompts, tokens, temperature, decoder=decoder, chunk_tokens=chunk_tokens
+            variables,
+            prompts,
+            tokens,
+            temperature,
+            decoder=decoder,
+            chunk_tokens=chunk_tokens,
+            prefix=prefix,
         )[0]
 
     return for_each(logp, rollout.prompts, rollout.tokens, micro_batch, used)
 
 
-def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch, used=None):
+def _step(
+    state, loss_fn, prompts, arrays, optimizer, micro_batch, used=None, of_all=lambda params: {}
+):
     """Sums the gradient over the micro-batches and applies one optimizer update.
 
-    If the loss or the gradient is not finite, the state stays as it was, the counters too.
+    What `of_all` computes of the parameters, once, is given to the loss of each micro-batch. If the
+    loss or the gradient is not finite, the state stays as it was, the counters too.
     """
+    common, pull_back = jax.vjp(of_all, state.params)
 
-    def loss_and_gradients(prompts, arrays):
-        return jax.value_and_grad(loss_fn, has_aux=True)(state.params, prompts, arrays)
+    def loss_and_gradients(*part):
+        gradients = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)
+        return gradients(state.params, common, *part)
 
-    (loss, metrics), gradients = accumulate(loss_and_gradients, prompts, arrays, micro_batch, used)
+    (loss, metrics), (gradients, by_common) = accumulate(
+        loss_and_gradients, prompts, arrays, micro_batch, used
+    )
+    if common:
+        by_common = jax.tree.map(lambda by_x, x: by_x.astype(x.dtype), by_common, common)
+        gradients = jax.tree.map(jnp.add, gradients, *pull_back(by_common))
     gradients, params = to_float32(gradients), to_float32(state.params)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), _ROUNDING)
     moments_key, params_key = jax.random.split(jax.random.fold_in(key, state.updates))

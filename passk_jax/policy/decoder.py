@@ -27,6 +27,9 @@ from passk_jax.policy.linear import PRODUCT, linear, lookup
 from passk_jax.policy.quantize import Quantized, split
 from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
 
+# Keys and values by the slot of layers in a `Stack`, as `Segment` has them.
+KeysAndValues = dict[str, tuple[jax.Array, jax.Array]]
+
 
 @chex.dataclass(frozen=True)
 class Segment:
@@ -43,7 +46,7 @@ class Segment:
       valid: False for padding and for slots not yet written, bool, same shape.
     """
 
-    kv: dict[str, tuple[jax.Array, jax.Array]]
+    kv: KeysAndValues
     positions: dict[str, jax.Array]
     valid: dict[str, jax.Array]
 
@@ -403,37 +406,3 @@ def token_logits(
     if decoder.layout is not None:
         logits_VxPxN = decoder.layout.constrain(logits_VxPxN, "vocab", "problems", "samples")
     return softcap(logits_VxPxN, decoder.config.final_softcap)
-
-
-def prompt_positions(mask_PxT: jax.Array) -> jax.Array:
-    """Returns the positions of left-padded prompt tokens: 0 at the first real one."""
-    return jnp.maximum(jnp.cumsum(mask_PxT.astype(jnp.int32), axis=-1) - 1, 0)
-
-
-def prefill(
-    decoder: Decoder, variables: Mapping[str, Any], tokens_PxT: jax.Array, mask_PxT: jax.Array
-) -> Segment:
-    """Runs prompts once and returns them as a segment that each group shares.
-
-    Args:
-      decoder: The module.
-      variables: Its parameters, as `decoder.apply` takes them.
-      tokens_PxT: Left-padded prompt tokens.
-      mask_PxT: True at real tokens.
-
-    Returns:
-      A `Segment` without the sample axis. For a local layer it holds only what tokens after the
-      prompt can see, the last window - 1 tokens.
-    """
-    positions_PxT = prompt_positions(mask_PxT)
-    _, segment = decoder.apply(
-        variables, tokens_PxT[:, None], positions_PxT[:, None], mask_PxT[:, None]
-    )
-    kv, positions, valid = {}, {}, {}
-    for slot, (keys, values) in segment.kv.items():
-        first = 0
-        if (window := decoder.config.window(slot)) is not None:
-            first = max(0, mask_PxT.shape[-1] - (window - 1))
-        kv[slot] = keys[:, :, 0, :, :, first:], values[:, :, 0, :, first:]
-        positions[slot], valid[slot] = positions_PxT[:, first:], mask_PxT[:, first:]
-    return Segment(kv=kv, positions=positions, valid=valid)

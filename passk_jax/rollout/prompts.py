@@ -1,21 +1,34 @@
 """Turns texts into padded token arrays, on the host."""
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 
-import chex
 import jax
 import numpy as np
 
 from passk_jax.errors import ConfigError
 from passk_jax.policy.tokenizer import Tokenizer
 
+# From so many tokens on it pays to run once what all prompts begin with: the programs get larger.
+_LEAST_SHARED = 64
 
-@chex.dataclass(frozen=True)
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Prompts:
-    """A batch of left-padded prompts: int32 `tokens` (P, T) and bool `mask` (P, T)."""
+    """A batch of left-padded prompts.
+
+    Attributes:
+      tokens: int32 (P, T).
+      mask: True at real tokens, bool (P, T).
+      shared: Number of tokens that all prompts begin with and that run once for all of them. It is
+        no array: what takes some of the prompts keeps it, and each number is compiled.
+    """
 
     tokens: jax.Array
     mask: jax.Array
+    shared: int = dataclasses.field(default=0, metadata={"static": True})
 
 
 def encode_prompts(
@@ -23,6 +36,7 @@ def encode_prompts(
     tokenizer: Tokenizer,
     max_prompt_tokens: int,
     buckets: Sequence[int] = (),
+    shared: Sequence[int] = (),
 ) -> Prompts:
     """Left-pads prompts to the smallest bucket that fits all of them, or to `max_prompt_tokens`.
 
@@ -33,6 +47,7 @@ def encode_prompts(
       tokenizer: The policy's tokenizer.
       max_prompt_tokens: Largest allowed number of tokens of a prompt.
       buckets: Rising lengths below it.
+      shared: From `shared_beginning`. If a prompt does not begin with it, all run as they are.
 
     Returns:
       Host arrays.
@@ -56,7 +71,21 @@ def encode_prompts(
     for row, ids in enumerate(rows):
         tokens[row, -len(ids) :] = ids
         mask[row, -len(ids) :] = True
-    return Prompts(tokens=tokens, mask=mask)
+    count = len(shared)
+    share = all(ids[:count] == list(shared) and len(ids) >= count + 2 for ids in rows)
+    return Prompts(tokens=tokens, mask=mask, shared=count if share else 0)
+
+
+def shared_beginning(prompts: Prompts) -> tuple[int, ...]:
+    """Returns the tokens that all prompts begin with, if they are so many that it pays, else none.
+
+    Of each prompt two tokens are left: one runs after the shared ones, and the last with the
+    completion.
+    """
+    rows = zip(prompts.tokens, prompts.mask, strict=True)
+    columns = zip(*(tokens[mask][:-2].tolist() for tokens, mask in rows), strict=False)
+    shared = [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns)]
+    return tuple(shared) if len(shared) >= _LEAST_SHARED else ()
 
 
 def check_buckets(name: str, buckets: Sequence[int], longest: int) -> None:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from passk_jax.errors import ConfigError
-from passk_jax.policy.decoder import Decoder, Segment, output_head, prefill, token_logits, unrolled
+from passk_jax.policy.decoder import Decoder, Segment, output_head, token_logits, unrolled
+from passk_jax.policy.prefill import prefill
 from passk_jax.policy.quantize import quantized
 from passk_jax.policy.sharding import split_batch
 from passk_jax.rollout.drawing import draw, keep_most_probable
@@ -284,7 +285,9 @@ def sample(
     chex.assert_rank([prompts.tokens, prompts.mask], 2)
     num_problems, length = prompts.tokens.shape[0], config.max_response_tokens
     shape = (num_problems, num_samples)
-    prefix = prefill(decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1])
+    prefix = prefill(
+        decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1], prompts.shared
+    )
     prefix = prefix.replace(kv=_stored(prefix.kv, config))
     rooms = rooms_of(decoder, config)
     if _unrolls(decoder, config):

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout
 from passk_jax.tasks import Problem
 from passk_jax.tasks.base import ERROR_KINDS
@@ -145,12 +144,22 @@ class Groups:
         size = len(self.indices)
         rows_P = np.arange(size)
         rows_P[into[:count]] = size + out[:count]
-        rollout = _take(_of_one_width(self.rollout, more.rollout), rows_P)
+        own, others = _sharing_alike(self.rollout, more.rollout)
+        rollout = _take(_of_one_width(own, others), rows_P)
         return Groups(
             np.concatenate([self.indices, more.indices])[rows_P],
-            jax.device_put(rollout, jax.tree.map(lambda x: x.sharding, self.rollout)),
+            jax.device_put(rollout, jax.tree.map(lambda x: x.sharding, own)),
             joined([self.scores, more.scores]).rows(rows_P.tolist()),
         )
+
+
+def _sharing_alike(*rollouts: Rollout) -> list[Rollout]:
+    """Lets prompts share their first tokens only if those of all batches do."""
+    shared = min(rollout.prompts.shared for rollout in rollouts)
+    return [
+        rollout.replace(prompts=dataclasses.replace(rollout.prompts, shared=shared))
+        for rollout in rollouts
+    ]
 
 
 def _of_one_width(*rollouts: Rollout) -> list[Rollout]:
@@ -163,9 +172,7 @@ def _of_one_width(*rollouts: Rollout) -> list[Rollout]:
     return [
         rollout
         if rollout.prompts.tokens.shape[1] == width
-        else rollout.replace(
-            prompts=Prompts(tokens=wide(rollout.prompts.tokens), mask=wide(rollout.prompts.mask))
-        )
+        else rollout.replace(prompts=jax.tree.map(wide, rollout.prompts))
         for rollout in rollouts
     ]
 

@@ -25,6 +25,7 @@ from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder
 from passk_jax.rollout.sampler import Rollout, SamplingConfig
 from tests.learner.test_optimizer import optimizer_config
+from tests.planning.traced import flops
 from tests.policy.models import whole_logits
 from tests.rollout.test_sampler import CONFIG, DECODER, pad
 
@@ -171,7 +172,7 @@ def test_a_skipped_update_is_as_if_it_never_was(dtype):
 
     @jax.jit
     def step(state, scale):
-        loss_fn = lambda params, prompts, arrays: (  # noqa: E731
+        loss_fn = lambda params, *_: (  # noqa: E731
             jnp.sum(params.astype(jnp.float32) ** 2) * scale, {})  # fmt: skip
         return update_lib._step(state, loss_fn, jnp.zeros(1), jnp.zeros((1, 1)), optimizer, WHOLE)
 
@@ -321,7 +322,7 @@ def test_the_bits_of_the_rounding_are_no_other_updates_and_no_other_arrays(monke
             key=jax.random.key_data(jax.random.key(key)),
             updates=jnp.int32(updates),
         )
-        loss_fn = lambda params, prompts, arrays: (jnp.sum(params), {})  # noqa: E731
+        loss_fn = lambda params, *_: (jnp.sum(params), {})  # noqa: E731
         state, _ = update_lib._step(
             state, loss_fn, jnp.zeros(1), jnp.zeros((1, 1)), optimizer, WHOLE
         )
@@ -466,3 +467,62 @@ def test_what_is_kept_for_the_backward_pass_takes_memory_in_this_order():
 
     sizes = {remat: temporary_bytes(remat) for remat in (None, "dots", "full")}
     assert sizes["full"] < 0.7 * sizes["dots"] and sizes["dots"] < 0.7 * sizes[None], sizes
+
+
+@pytest.fixture(scope="module")
+def alike(whole):
+    """The batch with longer prompts, whose first four tokens are the same, of P problems."""
+    prompts = jax.tree.map(jnp.asarray, pad([[8, 9, 4, 6, *ids, 2] for ids in PROMPTS], 10))
+    return [
+        whole[2].replace(prompts=dataclasses.replace(prompts, shared=shared)) for shared in (0, 4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "changes"),
+    [
+        (MicroBatch(1), {"weighted_only": True}),
+        (WHOLE, {"objective": dataclasses.replace(KL, minibatches=2, epochs=2)}),
+    ],
+)
+def test_an_update_on_prompts_that_begin_alike_is_that_on_others(
+    whole, alike, micro_batch, changes
+):
+    state, _, _, advantages = whole
+    advantages = jnp.where(jnp.arange(N) % 3 == 1, advantages, 0.0)  # a third has a weight
+    each, once = (
+        policy_gradient_updates(
+            state(keep_reference=True), rollout, advantages, 0.7, decoder=DECODER, optimizer=SGD,
+            sampling=SamplingConfig(R), chunk_tokens=50, micro_batch=micro_batch,
+            **{"objective": Objective()} | changes,
+        )
+        for rollout in alike
+    )  # fmt: skip
+    assert each[1]["gradient_norm"] > 1e-2
+    assert_same(each, once)
+
+
+def test_a_step_on_worked_examples_that_begin_alike_is_that_on_others(whole, alike):
+    state, _, rollout, _ = whole
+    each, once = (
+        supervised_update(
+            state(), one.prompts, rollout.tokens[:, 0], rollout.mask[:, 0],
+            decoder=DECODER, optimizer=SGD, chunk_tokens=50, micro_batch=MicroBatch(2),
+        )
+        for one in alike
+    )  # fmt: skip
+    assert_same(each, once)
+
+
+def test_what_prompts_begin_with_runs_once_for_all_micro_batches(whole, alike):
+    state = whole[0]()
+
+    def products(rollout, micro_batch):
+        sizes = {"decoder": DECODER, "chunk_tokens": 1000, "micro_batch": micro_batch}
+        update = policy_gradient_update.trace(state, rollout, whole[3], 0.7, optimizer=SGD, **sizes)
+        logps = rollout_logprobs.trace(state.variables(), rollout, 0.7, **sizes)
+        return flops(update.jaxpr.jaxpr), flops(logps.jaxpr.jaxpr)
+
+    each, once = alike
+    assert products(once, MicroBatch(1)) == products(once, WHOLE)
+    assert products(each, MicroBatch(1)) == products(each, WHOLE) > products(once, WHOLE)

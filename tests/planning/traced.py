@@ -14,11 +14,11 @@ def traced_flops(name, parts, tokens):
     with mock.patch.object(compiling, "_compile", trace):
         jaxpr = compiling.compile_phase(name, parts).jaxpr.jaxpr
     jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return _flops(jaxpr, iter([drawn for _, drawn in work.loops(parts, tokens)]))
+    return flops(jaxpr, iter([drawn for _, drawn in work.loops(parts, tokens)]))
 
 
-def _flops(jaxpr, trips):
-    """Loops count as often as they run; those that end by their data as `trips` says.
+def flops(jaxpr, trips=None):
+    """Loops count as often as they run; those that end by their data as `trips` says, in turn.
 
     Of several branches one runs: all of one product have the same size.
     """
@@ -29,7 +29,7 @@ def _flops(jaxpr, trips):
             (contracted, _), _ = parameters["dimension_numbers"]
             left, result = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
             total += 2 * math.prod(result) * math.prod(left[axis] for axis in contracted)
-        inner = [_flops(one, trips) for value in parameters.values() for one in _jaxprs(value)]
+        inner = [flops(one, trips) for value in parameters.values() for one in _jaxprs(value)]
         inner = max(inner) if kind == "cond" else sum(inner)
         times = parameters["length"] if kind == "scan" else 1
         total += inner and inner * (next(trips) if kind == "while" else times)

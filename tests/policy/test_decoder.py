@@ -12,7 +12,8 @@ from flax import linen as nn
 from passk_jax.learner.train_state import init_params
 from passk_jax.policy import config as sizes
 from passk_jax.policy import params as params_lib
-from passk_jax.policy.decoder import Decoder, Segment, prefill, rope, rotations
+from passk_jax.policy.decoder import Decoder, Segment, rope, rotations
+from passk_jax.policy.prefill import prefill
 from tests.policy.models import (
     LENGTH,
     LLAMA,

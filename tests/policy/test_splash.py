@@ -18,7 +18,8 @@ from jax.extend.core import jaxprs_in_params
 from passk_jax.learner.logprobs import response_logprobs
 from passk_jax.policy import splash
 from passk_jax.policy.attention import attend
-from passk_jax.policy.decoder import Decoder, prompt_positions
+from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.prefill import prompt_positions
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import SamplingConfig, sample
 from tests.policy.models import TINY, big_params
@@ -129,16 +130,17 @@ def test_the_mask_of_a_group_token_by_token(prompt, window):
         np.testing.assert_array_equal(mask[rows, columns], expected[rows, columns])
 
 
-def batch():
-    """Two prompts of up to 5 tokens, two responses of 11 to each."""
+def batch(shared=0):
+    """Two prompts of 5 and 4 tokens, two responses of 11 to each."""
     tokens = jax.random.randint(jax.random.key(1), (2, 2, 11), 1, TINY.vocab_size)
     prompts = jax.random.randint(jax.random.key(2), (2, 5), 1, TINY.vocab_size)
-    mask = jnp.arange(5) >= jnp.array([[0], [2]])
-    return Prompts(tokens=jnp.where(mask, prompts, 0), mask=mask), tokens
+    mask = jnp.arange(5) >= jnp.array([[0], [1]])
+    prompts = prompts.at[1, 1:3].set(prompts[0, :2])  # both begin with the same tokens
+    return Prompts(tokens=jnp.where(mask, prompts, 0), mask=mask, shared=shared), tokens
 
 
-def loss(params, config):
-    prompts, tokens = batch()
+def loss(params, config, shared=0):
+    prompts, tokens = batch(shared)
     logp, entropy = response_logprobs(
         {"params": params}, prompts, tokens, 1.0, decoder=Decoder(config), chunk_tokens=64
     )
@@ -155,9 +157,9 @@ def calls(jaxpr):
 
 def test_the_switch_decides_who_attends():
     # The prompt and the group, in a local and in a global layer.
-    for config, expected in ((TINY, 0), (SPLASH, 4)):
-        program = jax.make_jaxpr(functools.partial(loss, config=config))(big_params(TINY))
-        assert calls(program.jaxpr) == expected
+    for config, shared, expected in ((TINY, 0, 0), (SPLASH, 0, 4), (SPLASH, 2, 6)):
+        of_config = functools.partial(loss, config=config, shared=shared)
+        assert calls(jax.make_jaxpr(of_config)(big_params(TINY)).jaxpr) == expected
 
 
 def test_the_sampler_runs_its_prompts_by_the_kernels():
@@ -179,12 +181,13 @@ def test_the_sampler_runs_its_prompts_by_the_kernels():
 
 
 @pytest.mark.slow
-def test_logprobs_and_gradients_are_the_references(interpreted):
+@pytest.mark.parametrize("shared", [0, 2])
+def test_logprobs_and_gradients_are_the_references(interpreted, shared):
     # Parameters of ordinary size: at those of `big_params` gradients are of the order of 1e4.
     params = jax.tree.map(lambda x: x / 3, big_params(TINY))
     results = [
-        jax.jit(jax.value_and_grad(functools.partial(loss, config=config), has_aux=True))(params)
-        for config in (TINY, SPLASH)
+        jax.jit(jax.value_and_grad(functools.partial(loss, **each), has_aux=True))(params)
+        for each in ({"config": TINY}, {"config": SPLASH, "shared": shared})
     ]
     assert np.std(results[0][0][1]) > 0.1  # log-probabilities
     assert_close(*results)
@@ -195,7 +198,7 @@ import jax, numpy as np
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 from passk_jax.policy import splash
-from passk_jax.policy.decoder import prompt_positions
+from passk_jax.policy.prefill import prompt_positions
 from tests.policy.test_splash import assert_close, group, values_and_gradients
 
 mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "model"),

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from passk_jax.policy.tokenizer import ByteTokenizer
-from passk_jax.rollout.prompts import check_buckets, encode_prompts, encode_responses
+from passk_jax.rollout.prompts import (
+    check_buckets,
+    encode_prompts,
+    encode_responses,
+    shared_beginning,
+)
 
 
 class WithBeginning(ByteTokenizer):
@@ -40,6 +45,25 @@ def test_a_prompt_begins_as_its_tokenizer_says():
 def test_a_prompt_that_is_empty_or_too_long_is_refused(text):
     with pytest.raises(ValueError, match=r"sampling.max_prompt_tokens = 3"):
         encode_prompts(["Hi", text], ByteTokenizer(), 3)
+
+
+def begun_by(shared, *texts):
+    """The beginning that is found in the texts, and how much of it is shared by them."""
+    prompts = encode_prompts(texts, WithBeginning(), 99, shared=shared)
+    return shared_beginning(prompts), prompts.shared
+
+
+def test_prompts_share_what_all_of_them_begin_with_but_for_two_tokens():
+    instruction = f"Answer {'with one word, ' * 4}and no more: "  # 80 bytes
+    shared, count = begun_by((), f"{instruction}A?", f"{instruction}B?")
+    assert (shared, count) == ((2, *ByteTokenizer().encode(instruction)), 0)
+    assert begun_by(shared, f"{instruction}C?", f"{instruction}Do?")[1] == 81
+    # One that begins otherwise, and one whose last but one token is shared.
+    assert begun_by(shared, f"{instruction}C?", f"{instruction.lower()}Do?")[1] == 0
+    assert begun_by(shared, f"{instruction}C?", f"{instruction}D")[1] == 0
+    # Prompts that are alike share all but their last two tokens: 63 are too few to pay.
+    assert [len(begun_by((), *2 * [instruction[:n]])[0]) for n in (64, 65)] == [0, 64]
+    assert begun_by((), "What is 1+1?", "What is 1+2?")[0] == begun_by(())[0] == ()
 
 
 def test_responses_end_and_are_padded_on_the_right():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 
 import jax
@@ -13,7 +14,8 @@ from flax import linen as nn
 from passk_jax.learner.logprobs import response_logprobs
 from passk_jax.learner.train_state import abstract_params, init_params
 from passk_jax.policy.config import DecoderConfig
-from passk_jax.policy.decoder import Decoder, prefill
+from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.prefill import prefill
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import (
     SamplingConfig,
@@ -25,6 +27,7 @@ from passk_jax.rollout.sampler import (
     trimmed,
     without_truncated,
 )
+from tests.planning.traced import flops
 from tests.policy.models import LLAMA, QWEN, TINY3, big_params, on_a_mesh, splits, whole_logits
 
 VOCAB, EOS, PAD = 13, 3, 0
@@ -182,6 +185,32 @@ def test_the_same_key_gives_the_same_samples_whatever_the_padding(params):
     np.testing.assert_array_equal(short.tokens, long.tokens[..., :LENGTH])
     other = draw(params, pad(PROMPTS, 6), key=1)
     assert (short.tokens != other.tokens).any()
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_prompts_that_begin_alike_are_continued_as_others(params, unroll):
+    # The window of 4 reaches into the six shared tokens from the second prompt.
+    prompts = pad([[5, 6, 7, 8, 9, 4, *rest] for rest in ([1, 2, 11, 5, 6], [2, 3], [7, 7, 8])], 12)
+    each, once = (
+        draw(params, dataclasses.replace(prompts, shared=shared), unroll_layers=unroll)
+        for shared in (0, 6)
+    )
+    np.testing.assert_array_equal(once.tokens, each.tokens)
+    for name in ("sampling_logp", "policy_logp"):
+        np.testing.assert_allclose(once[name], each[name], atol=1e-5)
+    assert once.prompts.shared == 6
+
+
+def test_the_sampler_runs_once_what_prompts_begin_with(params):
+    def products(shared):
+        prompts = dataclasses.replace(pad(2 * [range(1, 13)], 12), shared=shared)
+        traced = sample.trace(
+            params, prompts, jax.random.key(0), 1.0, decoder=DECODER, num_samples=1,
+            config=SamplingConfig(1), stop_ids=(EOS,), pad_id=PAD,
+        )  # fmt: skip
+        return flops(traced.jaxpr.jaxpr, itertools.repeat(1))
+
+    assert products(6) < products(0)
 
 
 def test_samples_of_a_group_do_not_depend_on_how_many_there_are(params):

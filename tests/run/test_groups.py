@@ -13,7 +13,7 @@ from passk_jax.run.loop import train
 from tests.tiny import compilations, tiny_config
 
 
-def groups(first, rewards_PxN, width=3):
+def groups(first, rewards_PxN, width=3, shared=0):
     """P groups of the problems first, first + 1, ..., whose every array holds the problem."""
     rewards_PxN = np.array(rewards_PxN, np.float32)
     size, n = rewards_PxN.shape
@@ -23,7 +23,9 @@ def groups(first, rewards_PxN, width=3):
     ).astype(dtype)
     shape = (size, n, 4)
     rollout = Rollout(
-        prompts=Prompts(tokens=of((size, width), jnp.int32), mask=jnp.ones((size, width), bool)),
+        prompts=Prompts(
+            tokens=of((size, width), jnp.int32), mask=jnp.ones((size, width), bool), shared=shared
+        ),
         tokens=of(shape, jnp.int32),
         mask=jnp.ones(shape, bool),
         ended=of(shape[:2], bool),
@@ -63,6 +65,13 @@ def test_prompts_in_buckets_are_brought_to_one_length(widths):
     assert lengths.tolist() == [widths[1], widths[0]]
     for row, length, problem in zip(prompts.tokens, lengths, (10, 1), strict=True):
         assert (row[-length:] == problem).all()  # padded on the left
+
+
+def test_tokens_are_shared_by_what_two_batches_share():
+    for one, other, both in ((2, 2, 2), (2, 0, 0), (0, 2, 0)):
+        batch, more = groups(0, [[1, 1]], shared=one), groups(10, [[0, 1]], shared=other)
+        refilled = batch.refilled(more)
+        assert refilled.rollout.prompts.shared == both and refilled.indices == [10]
 
 
 def test_refilling_compiles_once_however_many_are_replaced():

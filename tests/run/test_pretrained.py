@@ -87,7 +87,7 @@ def assert_goes_on_alike(transformers, folder, parts, params, smollm2):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     problems, prompts = asked(transformers, smollm2)
     rollout = sample(parts, params, problems, jax.random.key(0), num_samples=1, temperature=0.0)
-    tokens_PxT, mask_PxT = (np.asarray(rollout.prompts[name]) for name in ("tokens", "mask"))
+    tokens_PxT, mask_PxT = map(np.asarray, jax.tree.leaves(rollout.prompts))
     assert [row[mask].tolist() for row, mask in zip(tokens_PxT, mask_PxT, strict=True)] == prompts
     out = model.generate(
         torch.tensor(tokens_PxT).long(),

@@ -19,7 +19,7 @@ from passk_jax.run.sampling import sample
 from passk_jax.run.state import _shapes_ahead, base
 from passk_jax.run.groups import Groups, Scores
 from passk_jax.learner.train_state import init_state
-from passk_jax.policy.decoder import prefill
+from passk_jax.policy.prefill import prefill
 from tests.tiny import tiny_config
 
 def refilled(parts, params, rollout):
@@ -58,7 +58,7 @@ split = [{name for x in jax.tree.leaves(tree) for part in x.sharding.spec if par
 for name, x in _shapes_ahead(parts).items():  # so a checkpoint of config.pipeline is read
     assert rollout[name].sharding.is_equivalent_to(x.sharding, x.ndim), name
 prefix = jax.eval_shape(lambda p: prefill(
-    parts.sampling_decoder, {"params": p}, *rollout.prompts.values()), params)
+    parts.sampling_decoder, {"params": p}, *jax.tree.leaves(rollout.prompts)), params)
 for _ in range(2):  # LoRA's A has a gradient from the second one on
     state, figures = parts.update(state, rollout, advantages)
 print(json.dumps({
