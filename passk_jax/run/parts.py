@@ -26,7 +26,13 @@ from passk_jax.policy.settings import from_settings
 from passk_jax.policy.sharding import Layout, make_layout, make_meshes
 from passk_jax.policy.tokenizer import Tokenizer, make_tokenizer
 from passk_jax.rollout import stops
-from passk_jax.rollout.prompts import Prompts, check_buckets, encode_prompts, encode_responses
+from passk_jax.rollout.prompts import (
+    Prompts,
+    check_buckets,
+    encode_prompts,
+    encode_responses,
+    shared_beginning,
+)
 from passk_jax.rollout.sampler import Rollout, SamplingConfig, without_truncated
 from passk_jax.run import checks, digests
 from passk_jax.run.advantages import Transformation, make_transformation
@@ -41,6 +47,9 @@ _logger = logging.getLogger(__name__)
 # An update of so many tokens at once stays in the cache of a CPU. With 256 x (24 + 128) tokens it
 # takes 0.71 of the time that all of them at once take.
 _TOKENS_OF_A_CPU = 2048
+
+# Of so many training problems it is looked for what all prompts begin with.
+_LOOKED_AT = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +74,7 @@ class Parts:
       warm_start_problems: Those whose worked examples the warm start takes, if there is one.
       order: The order in which training takes these problems.
       stops: The automaton that finds `config.sampling.stop_strings`, on the devices, if any.
+      shared: The tokens that the training prompts begin with, where they are many.
     """
 
     config: ConfigDict
@@ -84,6 +94,7 @@ class Parts:
     warm_start_problems: Sequence[tasks.Problem] = ()
     order: Order | Prioritized | None = None
     stops: jax.Array | None = None
+    shared: tuple[int, ...] = ()
 
     @property
     def samples_apart(self) -> bool:
@@ -109,6 +120,7 @@ class Parts:
             self.tokenizer,
             limits.max_prompt_tokens,
             limits.prompt_buckets or (),
+            self.shared,
         )
         return jax.tree.map(lambda x: layout.put(x, "problems"), host)
 
@@ -254,6 +266,7 @@ def build(
         warm_start_problems=examples,
         order=ORDERS[config.order](problems, config.seed),
         stops=_stops(config, tokenizer, parts.sampling_decoder),
+        shared=_shared(config, problems, tokenizer),
     )
 
 
@@ -358,6 +371,14 @@ def _stops(config: ConfigDict, tokenizer: Tokenizer, decoder: Decoder) -> jax.Ar
     with section():
         strings = stops.check(config.sampling.stop_strings)
     return decoder.layout.put(stops.automaton(strings, tokenizer.pieces())) if strings else None
+
+
+def _shared(
+    config: ConfigDict, problems: Sequence[tasks.Problem], tokenizer: Tokenizer
+) -> tuple[int, ...]:
+    """Returns what the prompts of some problems begin with; `Parts.prompts` looks at each batch."""
+    some = [problems[i].prompt for i in range(0, len(problems), 1 + len(problems) // _LOOKED_AT)]
+    return shared_beginning(encode_prompts(some, tokenizer, config.sampling.max_prompt_tokens))
 
 
 def _without_long(

@@ -19,6 +19,7 @@ from passk_jax import tracking
 from passk_jax.errors import DivergedError, Stopped
 from passk_jax.learner.checkpoint import Checkpoints
 from passk_jax.learner.train_state import abstract_state
+from passk_jax.rollout import prompts
 from passk_jax.run import loop as loop_lib
 from passk_jax.run import sampling, workdir
 from passk_jax.run import step as step_lib
@@ -244,6 +245,31 @@ def test_stopped_between_two_checkpoints_it_goes_on_as_if_it_never_was(
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps() == [5, 7, 8]
     train(tiny_config(), tmp_path)
     assert_same_run(tmp_path, whole_run, tiny_config())
+
+
+def test_stopped_where_prompts_begin_alike_it_goes_on_as_if_it_never_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts, "_LEAST_SHARED", 8)
+    config = tiny_config(steps=4, eval_every_steps=4, warm_start__steps=1)
+    shared, of_problems, step = [], Parts.prompts, Loop._step
+
+    def noted(parts, problems):
+        found = of_problems(parts, problems)
+        shared.append(found.shared)
+        return found
+
+    def step_and_ask_to_stop(loop):
+        step(loop)
+        if loop.run.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Parts, "prompts", noted)
+    train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(Loop, "_step", step_and_ask_to_stop)
+        train(config, tmp_path / "stopped")
+    train(config, tmp_path / "stopped")
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole", config)
+    assert set(shared) == {len("What is ")} and len(shared) > 10
 
 
 @contextlib.contextmanager

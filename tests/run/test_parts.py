@@ -15,6 +15,8 @@ from passk_jax import tracking, transforms
 from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import init_state
 from passk_jax.learner.update import rollout_logprobs
+from passk_jax.rollout import prompts
+from passk_jax.run import parts as parts_lib
 from passk_jax.run.advantages import answer_ids, few_samples, make_transformation
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
@@ -236,6 +238,23 @@ SMALL = {
     "sampling.response_buckets": (8,),
     "sampling.max_response_tokens": 16,
 }
+
+
+def test_prompts_share_what_the_training_problems_begin_with(monkeypatch):
+    config = tiny_config(task__options__num_train=600)
+    assert build(config).shared == ()  # so few tokens do not pay
+    monkeypatch.setattr(prompts, "_LEAST_SHARED", 8)
+    parts = build(config)
+    assert parts.tokenizer.decode(list(parts.shared)) == "What is "
+    some = parts.problems[:3]
+    assert parts.prompts(some).shared == 8
+    other = dataclasses.replace(some[0], prompt="Say it otherwise.")
+    assert parts.prompts([*some, other]).shared == 0
+    # The last of every so many problems begins otherwise, and was not looked at.
+    problems = [*parts.problems[:-1], other]
+    assert parts_lib._shared(parts.config, problems, parts.tokenizer) == parts.shared
+    problems = [other, *parts.problems]
+    assert parts_lib._shared(parts.config, problems, parts.tokenizer) == ()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from tests.tiny import ROOT, environment
 SCRIPT = """
 import json, sys
 import jax, numpy as np
+from passk_jax.rollout import prompts
 from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample
 from passk_jax.run.state import _shapes_ahead, base
@@ -37,6 +38,7 @@ def refilled(parts, params, rollout):
     return groups.rollout
 
 changes = json.loads(sys.argv[1])
+prompts._LEAST_SHARED = changes.pop("least_shared", 64)
 parts = build(tiny_config(**dict(
     prompts_per_step=8, evaluation__prompts_per_batch=8, policy__num_heads=8,
     policy__num_kv_heads=2, policy__sliding_window=6, objective__kl_coefficient=0.1,
@@ -66,6 +68,7 @@ print(json.dumps({
     "figures": {name: float(value) for name, value in figures.items()},
     "params": [np.asarray(x).ravel()[:50].tolist() for x in jax.tree.leaves(state.params)],
     "split": [sorted(names) for names in split],
+    "shared": rollout.prompts.shared,
     "kv_heads": prefix.kv["global"][0].shape[-3],
 }))
 """
@@ -97,6 +100,8 @@ def alone():
 
 # Steps that are the gradients, so that how small these are is not lost, and large enough to see.
 LORA = {"lora__rank": 2, "optimizer__name": "sgd", "optimizer__learning_rate": 1.0}
+# All prompts begin with "What is ". Of eight devices each two have two of the eight prompts.
+ALIKE = {"least_shared": 8}
 SAMPLES_TOO = {
     f"sharding__{use}__{axis}": axes
     for use in ("training", "sampling")
@@ -142,6 +147,12 @@ SAMPLES_TOO = {
             {"sampling__int8": ("weights", "caches"), "sharding__sampling__embed": "data"},
             [["fsdp", "model"], ["data", "model"], ["data", "fsdp"]],
         ),
+        ((2, 2, 2), ALIKE, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
+        (
+            (2, 2, 2),
+            ALIKE | {"update_weighted_only": True, "objective__kl_coefficient": None},
+            [["fsdp", "model"], ["model"], ["data", "fsdp"]],
+        ),
         ((2, 2, 2), LORA, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
     ],
 )
@@ -154,6 +165,7 @@ def test_a_mesh_of_eight_gives_what_one_device_gives(mesh, changes, split, alone
     used = {axis.removeprefix("mesh__") for axis, size in axes.items() if size > 1}
     assert [sorted(used & set(names)) for names in sharded["split"]] == split
     assert sharded["kv_heads"] == (8 if mesh[2] == 8 else 2) and alone["kv_heads"] == 2
+    assert sharded["shared"] == alone["shared"] == changes.get("least_shared", 0)
     assert sharded["tokens"] == alone["tokens"]
     for name, value in alone["figures"].items():
         assert sharded["figures"][name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
