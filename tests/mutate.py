@@ -49,6 +49,9 @@ OPERATORS = {"FloorDiv": "Mult", "Mod": "FloorDiv", "Pow": "Mult", **_both_ways(
 )}  # fmt: skip
 
 
+SYMMETRIC = {"min", "max", "minimum", "maximum"}
+
+
 def variants(node):
     """Yields (a node of the tree, what stands there instead)."""
 
@@ -78,6 +81,8 @@ def variants(node):
             if len(args) == 1 and not keywords and not isinstance(args[0], ast.Starred):
                 yield node, args[0]
             for i, (one, two) in enumerate(itertools.pairwise(args)):
+                if ast.unparse(node.func).rpartition(".")[2] in SYMMETRIC:
+                    continue
                 if not isinstance(one, ast.Starred) and not isinstance(two, ast.Starred):
                     yield changed(args=[*args[:i], two, one, *args[i + 2 :]])
             for i, one in enumerate(keywords):

@@ -151,7 +151,7 @@ def _one_hot(tokens, logits):
 def prompts_prefix(
     variables: Mapping[str, Any], prompts: Prompts, decoder: Decoder
 ) -> KeysAndValues:
-    """Returns `policy.decoder.shared_prefix` of the prompts."""
+    """Returns `policy.prefill.shared_prefix` of the prompts."""
     return shared_prefix(decoder, variables, prompts.tokens, prompts.mask, prompts.shared)
 
 

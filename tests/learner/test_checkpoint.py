@@ -144,6 +144,10 @@ def test_a_fingerprint_sees_any_changed_element_and_any_swap():
     assert fingerprints({"x": x.at[3, 4].add(1e-6)})["['x']"] != original
     assert fingerprints({"x": x[::-1]})["['x']"] != original
     assert fingerprints({"x": x.T})["['x']"] != original
+    # Of an array of the host, whose n bytes are 255: 255 (1 + 3 + ... + 2n - 1) = 255 n^2, and it
+    # has 32 bits: 255 x 4,096^2 needs all of them, and 255 x 8,192^2 = 3 x 2^32 + 4,227,858,432.
+    for n, expected in ((4096, 4_278_190_080), (8192, 4_227_858_432)):
+        assert fingerprints({"x": np.full(n, 255, np.uint8)})["['x']"] == expected
 
 
 def test_the_best_is_kept_beside_the_latest(tmp_path):

@@ -36,6 +36,23 @@ def test_policy_gradient_loss_by_hand():
     np.testing.assert_array_equal(by_logp, [[[-1.0, -1.0], [0.5, 0.0]]])
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, other: policy_gradient_loss(x, x[..., 0], other),
+        lambda x, other: policy_gradient_loss(x, other[0, 0], x),
+        lambda x, other: supervised_loss(x, other > 0, 6.0),
+        lambda x, other: reference_kl(x, other, x > 0),
+        lambda x, other: reference_kl(x, x, other > 0),
+    ],
+)
+def test_no_loss_stretches_an_array_to_the_shape_of_another(loss):
+    x = jnp.ones((3, 2, 4))
+    for shape in ((1, 2, 4), (3, 1, 4), (3, 2, 1)):
+        with pytest.raises(AssertionError, match=r"shape|rank"):
+            loss(x, jnp.ones(shape))
+
+
 def test_policy_gradient_loss_averages_over_problems():
     logp, mask = jnp.full((3, 2, 1), -1.0), jnp.ones((3, 2, 1), bool)
     advantages = jnp.array([[1.0, 1.0], [0.0, 0.0], [2.0, 0.0]])
