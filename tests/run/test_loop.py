@@ -252,8 +252,8 @@ def test_stopped_where_prompts_begin_alike_it_goes_on_as_if_it_never_was(tmp_pat
     config = tiny_config(steps=4, eval_every_steps=4, warm_start__steps=1)
     shared, of_problems, step = [], Parts.prompts, Loop._step
 
-    def noted(parts, problems):
-        found = of_problems(parts, problems)
+    def noted(parts, problems, *layout):
+        found = of_problems(parts, problems, *layout)
         shared.append(found.shared)
         return found
 

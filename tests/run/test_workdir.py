@@ -263,11 +263,12 @@ def test_an_upload_that_fails_is_an_os_error_that_names_the_file(tmp_path):
 
 
 def test_a_runs_config_for_other_devices(tmp_path):
-    config = tiny_config(mesh__data=16, mesh__model=8)
+    config = tiny_config(mesh__data=16, mesh__model=8, mesh__sampling=4)
     config.policy.attention = "splash"
     record.Claim(tmp_path, config).write(0)
     here = workdir.load_config(epath.Path(tmp_path), mesh=(1, 1, -1))
-    assert here.mesh.to_dict() == {"data": 1, "fsdp": 1, "model": -1}
+    # All devices sample where nothing is trained.
+    assert here.mesh.to_dict() == {"data": 1, "fsdp": 1, "model": -1, "sampling": None}
     assert here.policy.attention == "reference"  # the devices here are no TPU
     build(here)
     with pytest.raises(ConfigError, match=r"mesh.data = 16"):
