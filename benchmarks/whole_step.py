@@ -1,17 +1,18 @@
-"""Compares whole training steps with those of TRL's GRPOTrainer.
+"""Compares whole training steps with those of TRL's GRPOTrainer and Tunix's GRPOLearner.
 
     python -m benchmarks.whole_step [--steps 5] [--quick]
 
-Both train a Llama of one million parameters, 16 x 16 samples a step, all of full length, in
+All train a Llama of one million parameters, 16 x 16 samples a step, all of full length, in
 float32, with AdamW and as many threads as the process has cores. A step samples, scores and
-updates. TRL runs in its own trainer. After each of its steps come one of ours with GRPO, where
-every sample weighs as in TRL, and one of ours with the default estimator. Compiling is not
-counted. TRL comes with `make setup-trl`.
+updates. TRL and Tunix run in their own loops. After each step of TRL come one of Tunix, one of ours
+with GRPO, where every sample weighs as in both, and one of ours with the default estimator.
+Compiling is not counted. TRL and Tunix come with `make setup-trl`.
 """
 
 import argparse
 import copy
 import dataclasses
+import importlib.metadata
 import os
 import random
 import statistics
@@ -27,6 +28,7 @@ import transformers
 import trl
 
 from benchmarks.smollm2 import NEVER
+from benchmarks.whole_step_tunix import Tunix
 from passk_jax import tasks
 from passk_jax.configs import default
 from passk_jax.learner.train_state import init_state
@@ -109,20 +111,28 @@ class InTurn(transformers.TrainerCallback):
         self.seconds["TRL"].append(time.perf_counter() - self.start)
         for name, step in self.others.items():
             start = time.perf_counter()
-            self.tokens = step()
+            self.tokens = step()  # the last one is ours
             self.seconds[name].append(time.perf_counter() - start)
 
 
-def trainer(folder, prompt_tokens, new_tokens, steps, callback):
-    """Returns TRL's trainer of the same model, with words for tokens."""
-    words = ["<pad>", "<eos>", *(f"w{n}" for n in range(2, VOCABULARY))]
+def words(prompt_tokens):
+    """Returns a tokenizer of words, and prompts of so many words."""
+    known = ["<pad>", "<eos>", *(f"w{n}" for n in range(2, VOCABULARY))]
     level = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({w: n for n, w in enumerate(words)}, unk_token="w2")
+        tokenizers.models.WordLevel({w: n for n, w in enumerate(known)}, unk_token="w2")
     )
     level.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=level, pad_token="<pad>", eos_token="<eos>"
     )
+    choose = random.Random(0)
+    return tokenizer, [
+        " ".join(choose.choices(known[2:], k=prompt_tokens)) for _ in range(PROBLEMS)
+    ]
+
+
+def trainer(folder, tokenizer, prompts, new_tokens, steps, callback):
+    """Returns TRL's trainer of the same model."""
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
@@ -140,8 +150,6 @@ def trainer(folder, prompt_tokens, new_tokens, steps, callback):
         gradient_checkpointing=False, report_to=[], save_strategy="no", logging_strategy="no",
         disable_tqdm=True,
     )  # fmt: skip
-    choose = random.Random(0)
-    prompts = [" ".join(choose.choices(words[2:], k=prompt_tokens)) for _ in range(PROBLEMS)]
     return trl.GRPOTrainer(
         model=model,
         reward_funcs=lambda completions, **_: [reward(text) for text in completions],
@@ -153,21 +161,25 @@ def trainer(folder, prompt_tokens, new_tokens, steps, callback):
 
 
 def compare(prompt_tokens, new_tokens, steps):
-    ours = {
-        "passk_jax, GRPO": Ours(prompt_tokens, new_tokens, name="grpo", k=None),
-        "passk_jax, default": Ours(prompt_tokens, new_tokens),
-    }
-    timed = InTurn(ours)
+    tokenizer, prompts = words(prompt_tokens)
+    sizes = SIZES | {"vocab_size": VOCABULARY, **{x: LLAMA[x] for x in ("head_dim", "norm_eps")}}
+    timed = InTurn(
+        {
+            "Tunix": Tunix(sizes, prompts, prompt_tokens, SAMPLES, new_tokens, tokenizer, reward),
+            "passk_jax, GRPO": Ours(prompt_tokens, new_tokens, name="grpo", k=None),
+            "passk_jax, default": Ours(prompt_tokens, new_tokens),
+        }
+    )
     with tempfile.TemporaryDirectory() as folder:
-        trainer(folder, prompt_tokens, new_tokens, steps + 1, timed).train()
+        trainer(folder, tokenizer, prompts, new_tokens, steps + 1, timed).train()
     assert timed.tokens == (prompt_tokens, PROBLEMS * SAMPLES * new_tokens), timed.tokens
     print(f"\n{prompt_tokens} + {new_tokens} tokens, load {os.getloadavg()[0]:.1f}")
     medians = {name: statistics.median(found[1:]) for name, found in timed.seconds.items()}
     for name, found in timed.seconds.items():
-        ratio = medians["TRL"] / medians[name]
+        ratios = ", ".join(f"{medians[x] / medians[name]:.2f} {x}" for x in ("TRL", "Tunix"))
         print(
-            f"{name:20}{medians[name]:8.2f} s ({min(found[1:]):.2f} to {max(found[1:]):.2f})"
-            f"{ratio:8.2f} times as fast as TRL; the first step {found[0]:.1f} s",
+            f"{name:20}{medians[name]:8.2f} s ({min(found[1:]):.2f} to {max(found[1:]):.2f}), "
+            f"times as fast as {ratios}; the first step {found[0]:.1f} s",
             flush=True,
         )
 
@@ -179,7 +191,8 @@ def main():
     flags = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
-    print(f"{PROBLEMS} x {SAMPLES} samples, {cores} threads, TRL {trl.__version__}")
+    versions = f"TRL {trl.__version__}, Tunix {importlib.metadata.version('google-tunix')}"
+    print(f"{PROBLEMS} x {SAMPLES} samples, {cores} threads, {versions}")
     for sizes in [(8, 4)] if flags.quick else [(24, 32), (24, 128), (512, 32)]:
         compare(*sizes, 1 if flags.quick else flags.steps)
 
