@@ -145,7 +145,7 @@ def quadratic(optimizer, param_dtype, steps=400):
         return sum(jax.tree.leaves(terms)) / len(terms)
 
     def step(state, _):
-        loss_fn = lambda params, prompts, arrays: (distance(params), {})  # noqa: E731
+        loss_fn = lambda params, *_: (distance(params), {})  # noqa: E731
         return update_lib._step(
             state, loss_fn, jnp.zeros(1), jnp.zeros((1, 1)), optimizer, WHOLE
         )[0], None  # fmt: skip
