@@ -164,7 +164,7 @@ def test_only_what_has_changed_is_copied(tmp_path):
     assert (there / "metrics.jsonl").read_text() == "1\n"
 
 
-def test_of_what_grows_only_the_new_lines_are_sent(tmp_path):
+def test_of_what_grows_only_the_new_lines_are_sent(tmp_path, caplog):
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()
@@ -190,8 +190,11 @@ def test_of_what_grows_only_the_new_lines_are_sent(tmp_path):
     assert (there / "metrics.jsonl").read_text() == "1\n"
     # Somebody changed the file there.
     (there / "metrics.jsonl").write_text("1\n2\n")
+    assert not caplog.records
     publish("1\n8\n")
     assert (there / "metrics.jsonl").read_text() == "1\n8\n"
+    told = "metrics.jsonl is sent as a whole: it has 4 bytes there and not the 2 that were sent"
+    assert told in caplog.text
     # A run that goes on adds to what it has fetched.
     (here / "samples.jsonl").write_text("a\n")
     files.publish()
