@@ -88,8 +88,9 @@ def variants(node):
             for i, one in enumerate(keywords):
                 others = keywords[:i] + keywords[i + 1 :]
                 yield changed(keywords=others)
-                if others and one.arg and others[i - 1].arg:  # the values of two neighbours
-                    two = others.pop(i - 1)
+                two = others[i - 1] if others else one
+                if one.arg and two.arg and ast.dump(one.value) != ast.dump(two.value):
+                    others.pop(i - 1)  # the values of two neighbours
                     swapped = [ast.keyword(one.arg, two.value), ast.keyword(two.arg, one.value)]
                     yield changed(keywords=others + swapped)
     match node:
