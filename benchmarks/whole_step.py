@@ -163,15 +163,17 @@ def trainer(folder, tokenizer, prompts, new_tokens, steps, callback):
 def compare(prompt_tokens, new_tokens, steps):
     tokenizer, prompts = words(prompt_tokens)
     sizes = SIZES | {"vocab_size": VOCABULARY, **{x: LLAMA[x] for x in ("head_dim", "norm_eps")}}
+    tunix = Tunix(sizes, prompts, prompt_tokens, SAMPLES, new_tokens, tokenizer, reward)
     timed = InTurn(
         {
-            "Tunix": Tunix(sizes, prompts, prompt_tokens, SAMPLES, new_tokens, tokenizer, reward),
+            "Tunix": tunix,
             "passk_jax, GRPO": Ours(prompt_tokens, new_tokens, name="grpo", k=None),
             "passk_jax, default": Ours(prompt_tokens, new_tokens),
         }
     )
     with tempfile.TemporaryDirectory() as folder:
         trainer(folder, tokenizer, prompts, new_tokens, steps + 1, timed).train()
+    tunix.close()
     assert timed.tokens == (prompt_tokens, PROBLEMS * SAMPLES * new_tokens), timed.tokens
     print(f"\n{prompt_tokens} + {new_tokens} tokens, load {os.getloadavg()[0]:.1f}")
     medians = {name: statistics.median(found[1:]) for name, found in timed.seconds.items()}

@@ -58,13 +58,20 @@ class Tunix:
         )
         self.prompts = prompts
         self.wanted, self.wants = threading.Semaphore(0), threading.Semaphore(0)
-        self.error = None
-        threading.Thread(target=self._train, daemon=True).start()
+        self.error, self.closed = None, False
+        self.thread = threading.Thread(target=self._train, daemon=True)
+        self.thread.start()
         self._wait()
 
     def __call__(self):
         self.wanted.release()
         self._wait()
+
+    def close(self):
+        """Ends the learner: a process does not exit while its threads wait for another step."""
+        self.closed = True
+        self.wanted.release()
+        self.thread.join()
 
     def _train(self):
         try:
@@ -77,6 +84,8 @@ class Tunix:
         while True:
             self.wants.release()
             self.wanted.acquire()
+            if self.closed:
+                return
             yield {"prompts": np.array(self.prompts)}
 
     def _wait(self):
