@@ -129,7 +129,7 @@ def test_seconds_of_parts_and_exchanges(monkeypatch):
 
     parts = build_policy(wide_config(), None)
     mesh = mock.Mock(devices=np.array([Device(i) for i in range(16)]))
-    object.__setattr__(parts.decoder.layout, "mesh", mesh)
+    object.__setattr__(parts.sampling_decoder.layout, "mesh", mesh)
     cost = step._cost("sampling", "", parts, 16, chips.parse_slice("v5e:4x4"))
     assert (cost["compute_s"], cost["memory_s"], cost["interconnect_s"]) == (2, 4, 0.5)
     assert (cost["overlapped_s"], cost["sequential_s"], cost["limit"]) == (4, 2 + 3 + 0.5, "memory")
