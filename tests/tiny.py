@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
@@ -67,6 +68,17 @@ def environment(devices=1):
     if devices > 1:
         flags += f" --xla_force_host_platform_device_count={devices}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def printed_by(script, devices, argument):
+    """What a script prints last, as JSON, with so many devices and an argument, as JSON too."""
+    result = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(argument)],
+        cwd=ROOT, env=environment(devices) | {"PYTHONPATH": os.fspath(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def run(args, **kwargs):

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from passk_jax.errors import ConfigError
 from passk_jax.learner.train_state import (
@@ -74,6 +75,11 @@ def phase_names(parts: Parts) -> list[str]:
     reference = ["reference"] if parts.objective.keeps_reference else []
     old_policy = ["old policy"] if parts.objective.updates_per_step > 1 else []
     return ["sampling", *reference, *old_policy, "update"]
+
+
+def mesh_of(name: str, parts: Parts) -> Mesh:
+    """Returns the devices that run a program of a step."""
+    return (parts.sampling_decoder if name == "sampling" else parts.decoder).layout.mesh
 
 
 def given(name: str, parts: Parts) -> Any:

@@ -46,7 +46,7 @@ def step_s(
             again = 2 * (3 if update else 1) * work.micro_batch(parts, problems)[2]
         executed = again * parts.decoder.config.num_layers * _INSTRUCTIONS
         sent = list(exchanges(name, parts, tokens))
-        mesh = (parts.decoder if name != "sampling" else parts.sampling_decoder).layout.mesh
+        mesh = compiling.mesh_of(name, parts)
         cost = step.seconds(works, sent, executed, mesh, on, instruction_s)
         found[name] = times * cost["with_overheads_s"]
     return step.seconds_of_step(parts, found)

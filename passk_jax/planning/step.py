@@ -171,7 +171,7 @@ def _cost(
     if on is None:
         return cost
     executed = times * instructions(text, trips)
-    mesh = (parts.sampling_decoder if name == "sampling" else parts.decoder).layout.mesh
+    mesh = compiling.mesh_of(name, parts)
     return cost | seconds(works, exchanges, executed, mesh, on, instruction_s)
 
 

@@ -29,6 +29,7 @@ from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
 
 # Keys and values by the slot of layers in a `Stack`, as `Segment` has them.
 KeysAndValues = dict[str, tuple[jax.Array, jax.Array]]
+TOKEN_AXES = -1, -2  # of a layer's keys (..., H, S) and values (..., S, H)
 
 
 @chex.dataclass(frozen=True)

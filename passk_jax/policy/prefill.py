@@ -10,9 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from passk_jax.policy.decoder import Decoder, KeysAndValues, Segment
-
-_TOKENS = -1, -2  # the axes of tokens in keys and values
+from passk_jax.policy.decoder import TOKEN_AXES, Decoder, KeysAndValues, Segment
 
 
 def prompt_positions(mask_PxT: jax.Array) -> jax.Array:
@@ -59,7 +57,7 @@ def prefill(
         def last(x, axis, kept=kept):
             return jax.lax.slice_in_dim(x, x.shape[axis] - kept, None, axis=axis)
 
-        kv[slot] = tuple(map(last, pair, _TOKENS))
+        kv[slot] = tuple(map(last, pair, TOKEN_AXES))
         positions[slot], valid[slot] = last(positions_PxT, -1), last(mask_PxT, -1)
     return Segment(kv=kv, positions=positions, valid=valid)
 
@@ -116,7 +114,7 @@ def _after_shared(decoder, variables, tokens_PxT, mask_PxT, shared, prefix):
         return jax.vmap(last, (1, 0), 1)(x, after.shape[axis] - padding_P)
 
     return {
-        slot: tuple(map(joined, prefix.kv[slot], pair, _TOKENS))
+        slot: tuple(map(joined, prefix.kv[slot], pair, TOKEN_AXES))
         for slot, pair in _of_groups(rest).items()
     }
 

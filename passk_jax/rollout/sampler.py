@@ -13,14 +13,20 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from passk_jax.errors import ConfigError
-from passk_jax.policy.decoder import Decoder, Segment, output_head, token_logits, unrolled
+from passk_jax.policy.decoder import (
+    TOKEN_AXES,
+    Decoder,
+    Segment,
+    output_head,
+    token_logits,
+    unrolled,
+)
 from passk_jax.policy.prefill import prefill
 from passk_jax.policy.quantize import quantized
 from passk_jax.policy.sharding import split_batch
 from passk_jax.rollout.drawing import draw, keep_most_probable
 from passk_jax.rollout.prompts import Prompts, bucket_for, check_buckets
 
-_SLOTS = -1, -2  # the axes of tokens in a layer's keys (..., H, S) and values (..., S, H)
 _INT8 = ("weights", "caches")
 
 # Without buckets the room for long completions grows so where attention is a large part of a
@@ -162,7 +168,7 @@ def _of_pair(function, *pairs):
     """
     return tuple(
         jax.tree.map(lambda *arrays, axis=axis: function(*arrays, axis), *each)
-        for axis, *each in zip(_SLOTS, *pairs, strict=True)
+        for axis, *each in zip(TOKEN_AXES, *pairs, strict=True)
     )
 
 
@@ -227,7 +233,7 @@ def _before(kv, start_PxN: jax.Array, t: jax.Array) -> Segment:
     """Returns the segment of tokens 0 to t - 1; the first of them is at position `start_PxN`."""
     positions, valid = {}, {}
     for slot, (_, values) in kv.items():
-        slots = values.shape[_SLOTS[1]]
+        slots = values.shape[TOKEN_AXES[1]]
         # The latest token before t that was written to each slot; negative: none yet.
         token = t - 1 - (t - 1 - jnp.arange(slots)) % slots
         positions[slot] = start_PxN[..., None] + token

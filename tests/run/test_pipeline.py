@@ -1,12 +1,10 @@
 """config.pipeline = 1: a batch is sampled while the one before is scored, and nothing is lost."""
 
 import dataclasses
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,7 @@ from passk_jax.run.step import train_step
 from passk_jax.tracking import solve_record
 from tests.run.test_loop import assert_same_run, without_clock
 from tests.run.test_step import ONE_RIGHT, Scored
-from tests.tiny import ROOT, environment, tiny_config, train_command
+from tests.tiny import ROOT, environment, printed_by, tiny_config, train_command
 
 PIPELINE = {"pipeline": 1, "objective__importance_cap": 2.0, "steps": 4}
 # Steps so large that a policy draws other samples after each.
@@ -105,18 +103,11 @@ print(json.dumps([made(changes) for changes in json.loads(sys.argv[1])]))
 """
 
 
-def on_four_devices(*changes):
-    args = [sys.executable, "-c", APART, json.dumps([dict(each) for each in changes])]
-    env = environment(4) | {"PYTHONPATH": os.fspath(ROOT)}
-    result = subprocess.run(args, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def assert_devices_apart_do_the_same(changes, train, sample):
     # Steps small enough that rounding stays what it is.
     changes |= {"evaluation__prompts_per_batch": 4, "optimizer__learning_rate": 3.0}
-    together, apart = on_four_devices(changes, changes | {"mesh__sampling": len(sample)})
+    both = [changes, changes | {"mesh__sampling": len(sample)}]
+    together, apart = printed_by(APART, 4, both)
     assert together["train"] == together["sample"] == together["ahead"] == [0, 1, 2, 3]
     assert apart["train"] == apart["learns_from"] == train
     assert apart["sample"] == apart["ahead"] == sample

@@ -1,15 +1,12 @@
 """The same run on one device and on a mesh of eight fake ones, in processes of their own."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from passk_jax.policy.sharding import make_mesh
-from tests.tiny import ROOT, environment
+from tests.tiny import printed_by
 
 SCRIPT = """
 import json, sys
@@ -75,13 +72,7 @@ print(json.dumps({
 
 
 def run_on(devices, **changes):
-    env = environment(devices)
-    args = [sys.executable, "-c", SCRIPT, json.dumps(changes)]
-    result = subprocess.run(
-        args, cwd=ROOT, env=env | {"PYTHONPATH": os.fspath(ROOT)}, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+    return printed_by(SCRIPT, devices, changes)
 
 
 @pytest.fixture(scope="module")
