@@ -26,7 +26,7 @@ def decoder_of(model, dtype, quick):
 
     config = dataclasses.replace(MODELS[model], dtype=dtype, param_dtype=dtype)
     if quick:
-        config = dataclasses.replace(config, num_layers=2)
+        config = dataclasses.replace(config, num_layers=2, vocab_size=8192)
     return Decoder(config)
 
 
@@ -97,7 +97,7 @@ def main():
     parser.add_argument(
         "--model", default="llama3_2_1b", help="a name that config.policy.model has"
     )
-    parser.add_argument("--quick", action="store_true", help="two layers only")
+    parser.add_argument("--quick", action="store_true", help="two layers, 8,192 tokens")
     parser.add_argument("--write", help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -12,6 +12,7 @@ JAX_PROCESS_ID, or from Slurm or Open MPI.
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import re
@@ -27,6 +28,7 @@ import numpy as np
 from absl import flags
 from jax._src import distributed  # the client's barriers, which unlike collectives have time limits
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from passk_jax.errors import CheckpointError, ConfigError, Stopped, WorkdirError
 
@@ -96,12 +98,31 @@ def gather(value: Any) -> list[Any]:
     if jax.process_count() == 1:
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int32(data.size))
+    sizes = _rows(np.int32(data.size))
     # Padded to a power of two, so that few shapes are compiled.
     padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
     padded[: data.size] = data
-    rows = multihost_utils.process_allgather(padded)
+    rows = _rows(padded)
     return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def _rows(own: np.ndarray) -> np.ndarray:
+    """Returns what each process has, one after the other, on every process.
+
+    Only the first device of each process takes part: its last ones may be sampling meanwhile.
+    """
+    split, spread = _spread()
+    rows = spread(jax.make_array_from_process_local_data(split, own[None]))
+    return np.asarray(rows.addressable_data(0))
+
+
+@functools.cache
+def _spread() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+    firsts = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh([firsts[process] for process in range(jax.process_count())], "process")
+    whole = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec("process"))
+    return split, jax.jit(lambda rows: rows, out_shardings=whole)
 
 
 def together(

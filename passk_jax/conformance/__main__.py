@@ -1,6 +1,7 @@
 """Examines a function: `python -m passk_jax.conformance module:function --claims pass_at_k`."""
 
 import argparse
+import functools
 import importlib
 import sys
 
@@ -39,8 +40,9 @@ def main() -> int:
 def _of_tensors(function):
     import torch
 
-    def called(rewards, k):
-        return function(torch.from_numpy(rewards), k).numpy()
+    @functools.wraps(function)
+    def called(rewards, *k):
+        return function(torch.from_numpy(rewards), *k).numpy()
 
     return called
 

@@ -181,17 +181,14 @@ def stored_moments(
       A transformation with float32 updates, whose `update` takes a PRNG key as `key` (it may be
       `None` in float32).
     """
-    inner = optax.with_extra_args_support(inner)
 
     def init(params):
         state = inner.init(params)  # zeros: exact in any dtype
         floats = lambda x: x.ndim > 0 and jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
         return jax.tree.map(lambda x: x.astype(dtype) if floats(x) else x, state)
 
-    def update(updates, state, params=None, *, key=None, **extra):
-        updates, new = inner.update(
-            to_float32(updates), to_float32(state), to_float32(params), **extra
-        )
+    def update(updates, state, params=None, *, key=None):
+        updates, new = inner.update(to_float32(updates), to_float32(state), to_float32(params))
         return updates, round_like(key, new, state)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -214,7 +214,7 @@ def policy_gradient_updates(
                 optimizer=optimizer, objective=objective, micro_batch=batch.micro_batch, **sizes,
             )  # fmt: skip
         else:
-            state, each = _passed_over(state), dict.fromkeys(_OF_NO_UPDATE, jnp.float32(0))
+            state, each = _passed_over(state), dict.fromkeys(_OF_NO_UPDATE, 0.0)
         metrics.append(each | batch.metrics)
     return state, metrics[0] if len(metrics) == 1 else _joined(metrics)
 

@@ -281,7 +281,12 @@ def make_meshes(
         list(of_all(own[part] for own in processes.values()))
         for part in (slice(-share), slice(-share, None))
     )
-    training = make_mesh(data, fsdp, model, trained, in_order=True)
+    try:
+        training = make_mesh(data, fsdp, model, trained, in_order=True)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. With mesh.sampling = {sampling} these are the devices that train"
+        ) from None
     fsdp, model = training.shape["fsdp"], training.shape["model"]
     if sampling % (fsdp * model):
         raise ConfigError(

@@ -206,7 +206,7 @@ def learning_rate_phases(config: ConfigDict) -> Schedule:
     )
 
 
-def check_batches(config: ConfigDict, layouts: Mapping[str, Layout]) -> None:
+def check_batches(config: ConfigDict, layouts: Mapping[str, Layout], trains: bool) -> None:
     """The mesh must split every batch into equal parts, so that no device idles."""
     words, problems = _in_words(config), problems_per_update(config)
     micro_batch, samples = config.micro_batch, config.samples_per_prompt
@@ -223,6 +223,8 @@ def check_batches(config: ConfigDict, layouts: Mapping[str, Layout]) -> None:
         ("samples_per_prompt", samples, "samples"),
         ("evaluation.prompts_per_batch", config.evaluation.prompts_per_batch, "problems"),
     ]
+    if not trains:
+        training, sampling = [], sampling[-1:]
     for use, sizes in (("training", training), ("sampling", sampling)):
         layout = layouts[use]
         for name, size, axis in sizes:

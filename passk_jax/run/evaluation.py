@@ -95,7 +95,7 @@ def load(
     else:
         config = _before_training(config, mesh, checkpoint)
     compilations.keep(config.get("compilation_cache"))
-    parts = processes.together(lambda: build(config, estimator=False), (ConfigError,))
+    parts = processes.together(lambda: build(config, trains=False), (ConfigError,))
     parts = dataclasses.replace(parts, sampling=_changed(parts.sampling, sampling or {}))
     data = parts.data()
     workdir.check_same({"problems": digests.digest(data)})

@@ -84,7 +84,7 @@ def export(
             f"--lora = 'keep': {directory} is a run without LoRA (config.lora.rank = None); merge "
             "is allowed"
         )
-    parts = build(config, estimator=False)
+    parts = build(config, trains=False)
     step, variables = restore_variables(parts, directory, checkpoint)
     decoder, tokenizer = parts.decoder.config, parts.tokenizer
     if lora == "keep":

@@ -208,16 +208,14 @@ class Parts:
         return {split: digests.of_problems(problems, rows) for split, problems in splits.items()}
 
 
-def build(
-    config: ConfigDict, *, workdir: epath.Path | None = None, estimator: bool = True
-) -> Parts:
+def build(config: ConfigDict, *, workdir: epath.Path | None = None, trains: bool = True) -> Parts:
     """Makes the parts that a config names, and checks them. Nothing is compiled.
 
     Args:
       config: The run's config.
       workdir: The folder that the run may be in already; see `model.resolved`.
-      estimator: Whether its estimator is made, which may import a user's module. Evaluation and
-        export need none.
+      trains: Whether it is to be trained. Evaluation and export need no estimator, which may import
+        a user's module, and no devices that share training's batches evenly.
 
     Raises:
       ConfigError: The config cannot be run.
@@ -229,9 +227,9 @@ def build(
         path = config.tokenizer.path
         path = path if path is None else hub.local(path, weights=False)
         tokenizer = make_tokenizer(config.tokenizer.name, path)
-    parts = build_policy(config, tokenizer.vocab_size)
+    parts = build_policy(config, tokenizer.vocab_size, trains=trains)
     transformation = None
-    if estimator:
+    if trains:
         with section():
             transformation = make_transformation(config)
     with section("chat"):
@@ -253,9 +251,9 @@ def build(
         checks.check_rewards(config, task, transformation)
     problems = checks.checked_problems(config, task, tokenizer)
     examples = ()
-    if config.warm_start.steps and (estimator or config.warm_start.task.name is None):
+    if config.warm_start.steps and (trains or config.warm_start.task.name is None):
         examples = _examples(config, problems, tokenizer, chat)
-    if rewarded is not None and estimator:  # else nothing is trained
+    if rewarded is not None and trains:
         rewarded.try_out(problems[0])
     return dataclasses.replace(
         parts,
@@ -271,7 +269,11 @@ def build(
 
 
 def build_policy(
-    config: ConfigDict, num_tokens: int | None, devices: Sequence[jax.Device] | None = None
+    config: ConfigDict,
+    num_tokens: int | None,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    trains: bool = True,
 ) -> Parts:
     """Makes and checks the parts that need neither tokenizer nor data.
 
@@ -279,6 +281,7 @@ def build_policy(
       config: The run's config.
       num_tokens: The tokenizer's number of ids; `None` trusts `config.policy.vocab_size`.
       devices: The mesh's devices, which need not be here; `None` for those that are.
+      trains: See `build`.
 
     Raises:
       ConfigError: The config cannot be run.
@@ -316,7 +319,7 @@ def build_policy(
     mesh = meshes["training"]
     on_a_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
     checks.check_split(config, layouts)
-    checks.check_batches(config, layouts)
+    checks.check_batches(config, layouts, trains)
     checks.check_attention(config, mesh)
     checks.check_staleness(config, objective)
     return Parts(

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -69,10 +69,23 @@ def score(
       ValueError: The task gives a reward that is not finite.
       Stopped: A signal came; see `processes.stop_if_asked`.
     """
+    with being_scored(parts, problems, rollout, num_texts) as scores:
+        return scores()
+
+
+@contextlib.contextmanager
+def being_scored(
+    parts: Parts, problems: Sequence[Problem], rollout: Rollout, num_texts: int | None = None
+) -> Iterator[Callable[[], Scores]]:
+    """Scores in a thread while the block runs; what it is given waits for the result of `score`."""
     with _scorer() as scorer:
         own = scorer.submit(_score_own, parts, problems, rollout, num_texts)
-        processes.wait([own])
-        return _merge(rollout.tokens.shape[:2], processes.together(own.result, share=True))
+
+        def scores() -> Scores:
+            processes.wait([own])
+            return _merge(rollout.tokens.shape[:2], processes.together(own.result, share=True))
+
+        yield scores
 
 
 def sample_and_score(
@@ -154,7 +167,7 @@ def _score_own(
         rows.append([p, n, *found, (score.error_kind, score.error), named, text])
     if failures:
         _logger.warning(
-            "%d of %d completions could not be scored, and count as wrong: %s",
+            "%d of %d completions could not be scored, and earn 0: %s",
             *(len(failures), len(rows), failures[0]),
         )
     return rows

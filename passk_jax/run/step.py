@@ -19,7 +19,7 @@ from passk_jax.learner.gradient_cosine import gradient_cosine
 from passk_jax.rollout.sampler import Rollout, trimmed, without_truncated
 from passk_jax.run.groups import Groups, Samples, Scores, joined
 from passk_jax.run.parts import Parts
-from passk_jax.run.sampling import sample, score
+from passk_jax.run.sampling import being_scored, sample
 from passk_jax.run.state import SAMPLING, TRANSFORM, RunState
 from passk_jax.tracking import KS, group_metrics, solve_record
 
@@ -61,14 +61,16 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
             samples = run.ahead or _draw(parts, run, params, batch=len(scored))
             jax.block_until_ready(samples.rollout.tokens)  # scoring needs them anyway
             rollout = parts.for_training(samples.rollout)
-        if config.pipeline and run.step + 1 < config.steps:
-            after = dataclasses.replace(
-                run, step=run.step + 1, position=run.position + config.prompts_per_step
-            )
-            ahead = _draw(parts, after, params)  # by the devices, while the host scores
         problems = [parts.problems[i] for i in samples.indices]
-        with clock.of("scoring"):
-            scores = score(parts, problems, rollout, num_texts)
+        with being_scored(parts, problems, rollout, num_texts) as scores_when_done:
+            if config.pipeline and run.step + 1 < config.steps:
+                after = dataclasses.replace(
+                    run, step=run.step + 1, position=run.position + config.prompts_per_step
+                )
+                with clock.of("sampling"):  # a GPU's host waits for the sampler's loop
+                    ahead = _draw(parts, after, params)
+            with clock.of("scoring"):
+                scores = scores_when_done()
         batch = Groups(samples.indices, rollout, scores)
         groups = batch if groups is None else groups.refilled(batch)
         run = run.with_samples(samples.indices, scores.correct_PxN)

@@ -323,6 +323,8 @@ def for_devices(config: ConfigDict, mesh: Sequence[int] | None) -> ConfigDict:
                 f"--mesh = {list(mesh)}: the sizes of data, fsdp and model are wanted"
             )
         config.mesh.update(dict(zip(MESH_AXES, mesh, strict=True)))
+    elif config.mesh.sampling is not None:
+        config.mesh.data = -1  # its own is of the devices that trained; here all of them sample
     config.mesh.sampling = None
     if jax.default_backend() != "tpu":
         config.policy.attention = "reference"

@@ -93,7 +93,7 @@ class Score:
         >>> [Score(0.0, False, None).error_kind, Score(0.0, False, "7").error_kind]
         ['no_answer', None]
         """
-        if self.correct or self.reward:
+        if (self.correct or self.reward) and not self.failed:
             return None
         none = "no_answer" if self.final_answer is None else None
         return self.kind or ("other" if self.failed else none)

@@ -1,5 +1,6 @@
 """The kit tells right from wrong: our ports, our rows, and the public versions that are off."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -239,6 +240,8 @@ def test_the_command(tmp_path):
         "from passk_jax.conformance.numpy_port import s, sloo_minus_one\n"
         "def centred(rewards, k):\n"
         "    return s(rewards, k) - s(rewards, k).mean()\n"
+        "def plain(rewards):\n"
+        "    return rewards / len(rewards)\n"
     )
     command = [sys.executable, "-m", "passk_jax.conformance"]
 
@@ -256,5 +259,7 @@ def test_the_command(tmp_path):
     assert right.returncode == 0 and "unbiased: yes" in right.stdout, right.stderr
     wrong = run("mine:centred", "--k", "2", "--n", "6")
     assert wrong.returncode == 1 and "it climbs exactly 0.6667 times pass@2" in wrong.stdout
+    tensors = ["--torch"] if importlib.util.find_spec("torch") else []
+    assert run("mine:plain", "--claims", "mean_reward", "--scale", "sum", *tensors).returncode == 0
     none = run("mine:nothing")
     assert none.returncode == 2 and "'mine:nothing': must be module:function" in none.stderr

@@ -125,7 +125,7 @@ def test_the_last_devices_of_every_host_only_sample():
         (1, 4, (-1, 1, 1, 0), r"mesh\.sampling = 0: each process takes the same number"),
         (1, 4, (-1, 1, 1, -1), r"mesh\.sampling = -1: each process takes the same number"),
         (1, 6, (-1, 2, 2, 2), r"mesh\.sampling = 2: must be a multiple of .*model = 2 x 2"),
-        (1, 6, (2, 1, 1, 3), r"mesh\.data = 2, .*: the sizes must multiply to the 3 devices"),
+        (1, 6, (2, 1, 1, 3), r"mesh\.data = 2, .*multiply to the 3 devices .*sampling = 3 these"),
     ],
 )
 def test_devices_that_cannot_be_divided_so(hosts, each, sizes, message):

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from passk_jax.errors import ConfigError
+from passk_jax.policy.sharding import Layout, make_layout, make_mesh
 from passk_jax.run import checks, record, workdir
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
@@ -221,6 +222,19 @@ def test_a_workdir_of_another_run_shows_the_difference(tmp_path):
     with pytest.raises(ConfigError, match=r"config.estimator.k: 2 there, 3 here"):
         train(tiny_config(steps=0, warm_start__steps=0, estimator__k=3), tmp_path)
     assert contents(tmp_path) == before
+
+
+def test_batches_of_training_matter_only_where_there_is_training():
+    rules = make_layout(make_mesh(1, 1, 1), tiny_config().sharding.training.to_dict()).rules
+    layout = Layout(jax.sharding.AbstractMesh((8, 1, 1), ("data", "fsdp", "model")), rules)
+    layouts = {"training": layout, "sampling": layout}
+    config = tiny_config(prompts_per_step=12, evaluation__prompts_per_batch=8)
+    checks.check_batches(config, layouts, trains=False)
+    with pytest.raises(ConfigError, match=r"config.prompts_per_step = 12: .* a multiple of 8"):
+        checks.check_batches(config, layouts, trains=True)
+    config.evaluation.prompts_per_batch = 12
+    with pytest.raises(ConfigError, match=r"config.evaluation.prompts_per_batch = 12: .* of 8"):
+        checks.check_batches(config, layouts, trains=False)
 
 
 def test_a_workdir_that_is_no_run_is_left_alone(tmp_path):

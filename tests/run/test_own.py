@@ -98,7 +98,7 @@ def test_a_bug_of_a_function_is_found_before_anything_is_compiled(tmp_path):
     (tmp_path / "broken.py").write_text("def f(prompt, completion, row):\n    return row['x']\n")
     with pytest.raises(RewardError, match="KeyError: 'x'"):
         build(tiny_config(task__reward="broken:f"))
-    build(tiny_config(task__reward="broken:f"), estimator=False)  # nothing is trained
+    build(tiny_config(task__reward="broken:f"), trains=False)  # nothing is trained
 
 
 @pytest.mark.parametrize(

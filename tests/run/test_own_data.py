@@ -177,7 +177,7 @@ def test_the_warm_start_has_its_own_task(pkr_files):
     assert len(parts.data()["warm_start"]) == 64
     # What nothing is taught from need not be there.
     gone = pkr(pkr_files | {"warm": "gone.parquet"})
-    build(gone, estimator=False)
+    build(gone, trains=False)
     with pytest.raises(ConfigError, match=r"config\.warm_start\.task: there is no file gone"):
         build(gone)
     gone.warm_start.steps = 0
@@ -269,7 +269,7 @@ def test_pkr_s_pipeline(pkr_files, tmp_path):
     )
     assert found["task"] == "qa/aops" and len(found["rates"]) == 12
     folders["kept.json"].write_text(json.dumps(found))
-    parts = build(train_by(run), estimator=False)
+    parts = build(train_by(run), trains=False)
     trained = {problem.id: problem.reference for problem in parts.problems}
     assert set(trained) == set(found["kept"]) and 4 <= len(trained) <= 12
     # The two with another answer are never solved.

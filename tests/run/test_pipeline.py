@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 
 from passk_jax.errors import Stopped
 from passk_jax.learner.train_state import init_state
+from passk_jax.run import step as train_step_module
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample
@@ -20,8 +22,8 @@ from passk_jax.run.state import SAMPLING, RunState, _shapes_ahead, restore_varia
 from passk_jax.run.step import train_step
 from passk_jax.tracking import solve_record
 from tests.run.test_loop import assert_same_run, without_clock
-from tests.run.test_step import ONE_RIGHT, Scored
-from tests.tiny import ROOT, environment, printed_by, tiny_config, train_command
+from tests.run.test_step import ONE_RIGHT, Scored, begin
+from tests.tiny import ROOT, command, environment, printed_by, tiny_config, train_command
 
 PIPELINE = {"pipeline": 1, "objective__importance_cap": 2.0, "steps": 4}
 # Steps so large that a policy draws other samples after each.
@@ -57,6 +59,23 @@ def test_a_step_learns_from_samples_of_the_policy_before_its_last_update():
     differ = [abs(each["train/sampling_kl"]) > 1e-4 for each in metrics]
     assert differ == [False, True, True, True]
     assert run.ahead is None and run.position == 16  # nothing is sampled beyond the end
+
+
+def test_a_batch_is_being_scored_while_the_next_one_is_drawn(monkeypatch):
+    scoring, drawn = threading.Event(), train_step_module._draw
+
+    def reward_of(problem, n):
+        scoring.set()
+        return ONE_RIGHT[n]
+
+    def draw(parts, run, *args, **kwargs):
+        assert run.step == 0 or scoring.wait(60)
+        return drawn(parts, run, *args, **kwargs)
+
+    monkeypatch.setattr(train_step_module, "_draw", draw)
+    parts, run = begin(reward_of, **PIPELINE)
+    run, _ = train_step(parts, run)
+    assert run.ahead is not None
 
 
 def test_stopped_between_two_checkpoints_it_goes_on_with_what_was_ahead(tmp_path, monkeypatch):
@@ -140,6 +159,7 @@ def test_devices_that_only_sample_have_the_parts_of_a_policy_that_is_split(chang
 def test_a_run_whose_devices_only_sample_goes_on_as_if_it_never_stopped(tmp_path):
     settings = PIPELINE | FAST | {"steps": 4, "warm_start__steps": 1}
     settings |= {"mesh__sampling": 1, "checkpoint_every_steps": 2, "estimator__noise_share": 0.15}
+    settings |= {"prompts_per_step": 3}
 
     def trained(workdir):
         args = train_command(workdir, **settings)
@@ -155,3 +175,8 @@ def test_a_run_whose_devices_only_sample_goes_on_as_if_it_never_stopped(tmp_path
     for name in ("samples.jsonl", "evaluation.csv", "problems.csv"):
         files = [(tmp_path / run / name).read_bytes() for run in ("stopped", "whole")]
         assert files[0] == files[1], name
+    # Both devices evaluate, though they could not share training's batch of three.
+    figures = ["--n", "2", "--k", "1", "--problems", "2"]
+    args = command("passk_jax.evaluate", *figures, workdir=tmp_path / "whole")
+    result = subprocess.run(args, cwd=ROOT, env=environment(2), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

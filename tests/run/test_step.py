@@ -211,7 +211,7 @@ def test_completions_that_could_not_be_scored_are_counted_and_named(caplog):
     ids = [parts.problems[i].id for i in parts.order.batch(0, 8, run.solve_record.last_rate)]
     wanted = sum(each in silent for each in ids)  # one of four completions each
     assert 0 < wanted < 8
-    assert "could not be scored, and count as wrong: the worker died" in caplog.text
+    assert "could not be scored, and earn 0: the worker died" in caplog.text
     rate = wanted / step.scores.rewards_PxN.size
     assert step.metrics["train/scoring_errors/other"] == rate
     assert step.metrics["train/scoring_errors/died"] == 0

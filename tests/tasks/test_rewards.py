@@ -65,6 +65,10 @@ async def half(prompt, completion, row):
     if completion == "lost":
         raise ConnectionError("gone")
     return {"half": 1.0, "correct": True}
+async def loses_what_is_right(prompt, completion, row):
+    if "=" in completion:
+        raise ConnectionError("gone")
+    return 1.0
 async def no_number(prompt, completion, row): pass
 not_callable = 3
 """
@@ -145,6 +149,7 @@ def test_a_few_lost_completions_are_errors_that_are_counted():
     scores = task.score(PROBLEMS, ["a", "b", "hang", "d"])
     assert [score.failed for score in scores] == [False, False, True, False]
     assert "took longer than" in scores[2].error and scores[2].parts is None
+    assert [score.error_kind for score in scores] == [None, None, "timed_out", None]
 
 
 @pytest.mark.parametrize(
@@ -256,6 +261,13 @@ def test_lost_calls_are_errors_until_they_are_too_many():
     assert "ConnectionError: gone" in scores[0].error
     with pytest.raises(RewardError, match="failed for 1 of 4"):
         rewarded("half", retries=0, max_lost=0.24).score(PROBLEMS, texts)
+
+
+def test_a_right_completion_whose_reward_is_lost_is_an_error_too():
+    task = rewarded("loses_what_is_right", retries=0, max_lost=1.0)
+    lost, wrong = task.score(PROBLEMS[:2], [RIGHT[0], "no"])
+    assert (lost.correct, lost.reward, lost.error_kind) == (True, 0.0, "other")
+    assert (wrong.correct, wrong.reward, wrong.error_kind) == (False, 1.0, None)
 
 
 class Judge(http.server.BaseHTTPRequestHandler):
