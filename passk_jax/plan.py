@@ -39,6 +39,11 @@ def main() -> int:
         "usd_per_chip_hour": price,
         "instruction_s": instruction_s,
     }
+    if given.calibrate and given.config.pipeline:
+        raise ConfigError(
+            "--calibrate: with config.pipeline = 1 a step's sampling_time_s is not the time of "
+            "sampling, but how long it waited for its samples; 0 is allowed"
+        )
     if given.search is not None:
         if given.calibrate:
             raise ConfigError("--search and --calibrate: a run is compared with one plan")

@@ -336,6 +336,9 @@ def test_the_command(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "It compiles." in result.stdout
     assert json.loads((tmp_path / "plan.json").read_text())["devices"] == 1
+    ahead = ["--config.pipeline=1", "--config.objective.importance_cap=2.0"]
+    result = run([*args, *ahead, "--calibrate", "metrics.jsonl"])
+    assert result.returncode == 2 and "--calibrate: with config.pipeline = 1" in result.stderr
     result = run([*args[:-1], "v5e:3x5"])
     assert result.returncode == 2 and result.stderr.startswith("error: topology 'v5e:3x5'")
     assert str(ROOT) not in result.stderr

@@ -62,6 +62,7 @@ def memory(parts: Parts) -> tuple[int, int]:
     """
     state = compiling.training_state(parts)
     kept, gradient = compiling.tree_bytes(state), compiling.tree_bytes(state.params)
+    beside = 0 if parts.samples_apart else kept
     of_sampling = compiling.sampling_params(parts)
     sampling = compiling.tree_bytes(of_sampling) + sum(compiling.cache_bytes(parts))
     d, config = work.Device(parts.decoder), parts.config
@@ -84,8 +85,8 @@ def memory(parts: Parts) -> tuple[int, int]:
     }[c.remat]
     logits = min(samples * lengths[1], config.logprob_chunk_tokens) * d.vocab * 4
     return (
-        kept + int(max(sampling, gradient + least)),
-        kept + int(max(sampling, gradient + about + 2 * logits)),
+        int(max(beside + sampling, kept + gradient + least)),
+        int(max(beside + sampling, kept + gradient + about + 2 * logits)),
     )
 
 

@@ -146,8 +146,11 @@ def candidates(config: ConfigDict, devices: Sequence[jax.Device]) -> Iterator[Ca
     # Of settings that split everything alike, the first is taken: the config's own mesh is.
     meshes = sorted(_meshes(given.decoder.layout.mesh.size), key=lambda mesh: mesh != dict(sizes))
     splits, seen = (own[_EMBED], None, "fsdp", ("fsdp", "data")), set()
+    sampling = given.sampling_decoder.layout.mesh.size
     for mesh, batch, embed in itertools.product(meshes, batches, splits):
-        shares = math.prod(mesh[axis] for axis in mesh_axes(config.sharding.sampling.problems))
+        of_sampling = mesh | {"data": max(1, sampling // (mesh["fsdp"] * mesh["model"]))}
+        axes = mesh_axes(config.sharding.sampling.problems)
+        shares = math.prod(of_sampling[axis] for axis in axes)
         settings = {f"mesh.{axis}": size for axis, size in mesh.items()} | {
             "prompts_per_step": batch,
             _EMBED: embed,

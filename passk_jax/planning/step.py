@@ -140,6 +140,8 @@ def _memory(
     elsewhere = name == "sampling" and parts.samples_apart
     kept = 0 if elsewhere else compiling.tree_bytes(compiling.training_state(parts))
     peak = compiled.peak_bytes + kept - compiling.tree_bytes(compiling.given(name, parts))
+    if name == "update" and parts.samples_apart:  # the copy for the others is made here first
+        peak = max(peak, kept + compiling.tree_bytes(compiling.sampling_params(parts)))
     fits = compiled.executable is not None and (on is None or peak <= on.chip.hbm_bytes)
     return {"peak_bytes": peak, "fits": fits}
 

@@ -121,6 +121,10 @@ class DecoderConfig:
             raise ConfigError(
                 f"layer_pattern = {self.layer_pattern}: must be a list of local and global"
             )
+        if self.sliding_window is not None and self.sliding_window < 2:
+            raise ConfigError(
+                f"sliding_window = {self.sliding_window}: must be at least 2, or None for no window"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
                 f"num_heads = {self.num_heads}: must be a multiple of num_kv_heads = "

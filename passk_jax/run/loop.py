@@ -265,7 +265,7 @@ class Loop:
         parts, config = self.parts, self.config.evaluation
         scores = sample_and_score(
             parts,
-            parts.sampling_params(self.run.state.variables()),
+            self.run.sampling_params(parts),
             self.held_out,
             self.run.key(state.EVALUATION),
             num_samples=config.samples_per_prompt,

@@ -58,6 +58,14 @@ class RunState:
         key = jax.random.fold_in(jax.random.fold_in(key, purpose), self.step)
         return jax.random.fold_in(key, batch) if batch else key
 
+    def sampling_params(self, parts: Parts) -> Any:
+        """Returns the parameters that sample next.
+
+        What is being drawn ends first: the parameters that it has make room for these.
+        """
+        jax.block_until_ready(self.ahead and self.ahead.rollout.tokens)
+        return parts.sampling_params(self.state.variables())
+
     def with_samples(self, indices_P: np.ndarray, correct_PxN: np.ndarray) -> "RunState":
         """Returns this state after a batch was sampled by the step that comes next."""
         record = solve_record.update(self.solve_record, indices_P, correct_PxN, self.step + 1)

@@ -51,7 +51,8 @@ def train_step(parts: Parts, run: RunState, num_texts: int | None = 0) -> tuple[
       ValueError: The task gives rewards that are not finite, or that the estimator does not take.
     """
     config, clock = parts.config, _Clock()
-    params = parts.sampling_params(run.state.variables())
+    with clock.of("sampling"):
+        params = run.sampling_params(parts)
     known = run.solve_record  # before this step's samples: an estimator's history is without them
     groups, ahead, scored, counts = None, None, [], collections.Counter()
     while groups is None or (

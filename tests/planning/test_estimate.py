@@ -148,6 +148,22 @@ def test_memory_of_sampling_is_that_of_its_caches():
     assert long[0] - short[0] == 8192 * 16 * 2 * (2 * 2 * 8) * 4
 
 
+def test_devices_that_only_sample_keep_nothing_of_the_training():
+    changes = {"sampling__max_response_tokens": 2**20, "policy__embed_dim": 80}
+    changes |= {"policy__remat": "full", "micro_batch__samples": 1, "micro_batch__problems": 1}
+    apart = {"mesh__sampling": 1, "pipeline": 1, "objective__importance_cap": 2.0}
+
+    def memory_and_kept(**more):
+        parts = build_policy(
+            tiny_config(**SIZES | changes | more), None, devices("v5p:2x2x1")[: 1 + bool(more)]
+        )
+        state = init_state(Decoder(parts.decoder.config), parts.optimizer, 0)
+        return estimate.memory(parts)[0], sum(x.nbytes for x in jax.tree.leaves(state))
+
+    (together, kept), (alone, _) = memory_and_kept(), memory_and_kept(**apart)
+    assert together - alone == kept
+
+
 @pytest.mark.parametrize("topology", ["v5e:8x16", "v5e:4x4"])
 def test_close_to_the_compiled_programs(topology):
     """Those of docs/plans.json: the largest memory of a device, and what it sends."""

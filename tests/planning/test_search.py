@@ -59,6 +59,17 @@ def test_candidates():
         assert settings(built) == settings(one.parts)
 
 
+def test_where_devices_only_sample_they_share_evaluations_batch():
+    apart = {"mesh__sampling": 1, "pipeline": 1, "objective__importance_cap": 2.0}
+    sizes = {"prompts_per_step": 6, "warm_start__batch_size": 6}
+    config = tiny_config(**TINY_ON_TPU, **apart, **sizes)
+    found = list(search.candidates(config, devices("v5p:2x2x1")))
+    # Three train; the one that samples takes 5 problems of an evaluation at once.
+    assert {one.kind[0] * one.kind[1] for one in found} == {3}
+    assert {one.kind[3] for one in found} == {3, 6, 12, 24}
+    assert not any("evaluation.prompts_per_batch" in one.change for one in found)
+
+
 def test_a_config_that_uses_what_is_tried():
     config = tiny_config(**TINY_ON_TPU, sampling__response_buckets=(5,), prompts_per_step=3)
     config.sharding.training.embed = ("data", "fsdp")

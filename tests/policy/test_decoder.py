@@ -247,6 +247,7 @@ def test_full_size_trees_have_gemmas_shapes(name):
         ({"num_layers": 0}, "num_layers = 0"),
         ({"layer_pattern": ()}, "layer_pattern = "),
         ({"layer_pattern": ("local", "sliding")}, "layer_pattern = .*local and global"),
+        ({"sliding_window": 1}, "sliding_window = 1: must be at least 2"),
         ({"num_kv_heads": 3}, "num_kv_heads = 3"),
         ({"head_dim": 7}, "head_dim = 7"),
         ({"remat": "some"}, "remat = 'some'"),
