@@ -8,6 +8,7 @@ updates only their rows.
 
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "plans.md", ROOT / "docs" / "plans.json"
 
 ON_64_CHIPS = ["--config.mesh.fsdp=1", "--config.mesh.model=4"]
+IN_8_BITS = ["--config.sampling.int8=('weights','caches')"]
 PLANS = [
     ("gemma2_2b_math", "v5e:8x16", []),
+    ("gemma2_2b_math", "v5e:8x16", IN_8_BITS),
     ("gemma2_2b_math", "v5e:4x4", []),
     ("gemma2_2b_mbpp", "v5e:8x16", []),
     ("gemma2_2b_arc", "v5e:8x16", []),
@@ -38,7 +41,8 @@ Memory of a device at its fullest, in GiB, and how much of it a program may use:
 
 SECONDS = """
 Seconds of a step: the first number if computation, memory and interconnect overlap completely, the
-second if nothing does. Scoring and the work of the host come on top.
+second if nothing does, and the third with overheads, which are assumed (see below). Scoring and the
+work of the host come on top.
 
 """
 
@@ -118,7 +122,9 @@ MEMORY_COLUMNS = (
     "config", "slice", "chips", "mesh data x fsdp x model", "a step", "sampling", "update",
     "usable",
 )  # fmt: skip
-SECONDS_COLUMNS = ("config", "slice", "sampling, s", "update, s", "a step, s")
+SECONDS_COLUMNS = (
+    "config", "slice", "sampling, s", "update, s", "a step, s", "with overheads, s",
+)  # fmt: skip
 LIMITS_COLUMNS = (
     "config", "slice", "program", "TFLOP", "GB of HBM", "GB sent", "compute, s",
     "memory, s", "links, s", "limit",
@@ -132,29 +138,34 @@ def table(names, rows):
 
 def command(config, topology, flags):
     return f"python -m passk_jax.plan --config configs/{config}.py --topology {topology}" + "".join(
-        f" {flag}" for flag in flags
+        f" {shlex.quote(flag)}" for flag in flags
     )
 
 
 def make(config, topology, flags):
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "plan.json"
-        words = command(config, topology, flags).split()[1:]
+        words = shlex.split(command(config, topology, flags))[1:]
         subprocess.run([sys.executable, *words, "--json", file], cwd=ROOT, check=True)
         return json.loads(file.read_text())
 
 
-def seconds(phase):
-    return f"{phase['overlapped_s']:.2f} to {phase['sequential_s']:.2f}"
+def seconds(of, start=""):
+    return f"{of[start + 'overlapped_s']:.2f} to {of[start + 'sequential_s']:.2f}"
+
+
+def name(config, topology, flags):
+    return " ".join([config, topology, *flags])
 
 
 def page(results):
     memory, steps, limits, commands = [], [], [], []
     for config, topology, flags in PLANS:
-        plan = results.get(f"{config} {topology}")
+        plan = results.get(name(config, topology, flags))
         if plan is None:
             continue
-        place, phases = [f"`{config}`", topology], plan["phases"]
+        label = f"`{config}`" + ", 8 bits" * (flags is IN_8_BITS)
+        place, phases = [label, topology], plan["phases"]
         sampling, update = phases["sampling"], phases["update"]
         tokens = f"{plan['prompt_tokens']:,} + {plan['response_tokens']:,} tokens"
         gib = [sampling["peak_bytes"], update["peak_bytes"], plan["chip_bytes"]]
@@ -167,8 +178,9 @@ def page(results):
                 *[f"{size / GIB:.1f}" for size in gib],
             ]
         )
-        step = f"{plan['step_overlapped_s']:.2f} to {plan['step_sequential_s']:.2f}"
-        steps.append([*place, seconds(sampling), seconds(update), step])
+        overheads = f"{plan['step_with_overheads_s']:.2f}"
+        whole = [seconds(plan, "step_"), overheads]
+        steps.append([*place, seconds(sampling), seconds(update), *whole])
         for program, phase in phases.items():
             numbers = [
                 phase["matrix_flops"] / 1e12,
@@ -191,7 +203,7 @@ def main():
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for config, topology, flags in PLANS:
         if config in chosen:
-            results[f"{config} {topology}"] = make(config, topology, flags)
+            results[name(config, topology, flags)] = make(config, topology, flags)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
             PAGE.write_text(page(results))
 

@@ -7,6 +7,7 @@ forked process, without a sandbox, one at a time. MATH's peer is math_verify alo
 """
 
 import argparse
+import dataclasses
 import importlib
 import multiprocessing
 import pathlib
@@ -22,7 +23,7 @@ from passk_jax.learner.train_state import init_state
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample, sample_and_score, score
-from passk_jax.tasks import pool
+from passk_jax.tasks import mbpp, pool
 
 ITEM = "tests.tasks.hostile_items:item"
 
@@ -97,17 +98,46 @@ def math():
           f"{time.perf_counter() - start:.2f} s")  # fmt: skip
 
 
-def shares(name, steps, **changes):
-    """Prints the share of a training step, and of an evaluation, that waits for scoring."""
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config.update_from_flattened_dict({"steps": steps, "evaluation.num_problems": 60, **changes})
+class Able(mbpp.MBPP):
+    """MBPP with the programs of an able policy: those that run are the references.
+
+    One of eight counts as right, so that the groups have weights.
+    """
+
+    def score(self, problems, completions):
+        scores = super().score(problems, [problem.worked_example for problem in problems])
+        wrong = {"reward": 0.0, "correct": False}
+        return [dataclasses.replace(one, **wrong) if i % 8 else one for i, one in enumerate(scores)]
+
+
+def steps_of(config):
+    """Trains; returns the seconds of each step, and those in which it waited for scoring."""
     with tempfile.TemporaryDirectory() as directory:
         train(config, pathlib.Path(directory))
         rows = tracking.read_rows(pathlib.Path(directory) / "metrics.jsonl")
     rows = [row for row in rows if "train/step_time_s" in row][1:]  # the first step compiles
-    step, waits = (
-        np.array([row[f"train/{key}_time_s"] for row in rows]) for key in ("step", "scoring")
-    )
+    return (np.array([row[f"train/{key}_time_s"] for row in rows]) for key in ("step", "scoring"))
+
+
+def ahead(steps):
+    """Prints what a step on MBPP gains if the next batch is sampled meanwhile."""
+    for pipeline in (0, 1) * 2:
+        config = importlib.import_module("configs.mbpp_small").get_config()
+        config.task.name = "benchmarks.scoring:Able"
+        config.steps, config.warm_start.steps, config.evaluation.num_problems = steps, 0, 1
+        if pipeline:
+            config.pipeline, config.objective.importance_cap = 1, 2.0
+        step, waits = steps_of(config)
+        print(f"mbpp_small, scoring references, pipeline = {pipeline}: a step takes "
+              f"{np.median(step):.2f} s ({step.min():.2f} to {step.max():.2f}) and waits "
+              f"{np.median(waits):.2f} s of it for scoring")  # fmt: skip
+
+
+def shares(name, steps, **changes):
+    """Prints the share of a training step, and of an evaluation, that waits for scoring."""
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.update_from_flattened_dict({"steps": steps, "evaluation.num_problems": 60, **changes})
+    step, waits = steps_of(config)
     print(f"{name}: a step takes {np.median(step):.2f} s and waits {np.median(waits):.2f} s of it "
           f"for scoring: {waits.sum() / step.sum():.0%}")  # fmt: skip
     # Few completions of an untrained model run at all. With a trained model the wait is longer.
@@ -163,6 +193,7 @@ def main():
     if not quick:
         shares("arithmetic", 20)
         shares("mbpp_small", 12, **{"warm_start.steps": 200})
+        ahead(12)
 
 
 if __name__ == "__main__":

@@ -100,13 +100,17 @@ class Run:
         """Returns the last metrics of training and those of the evaluations."""
         metrics = _training_metrics(self.rows(), self.config)
         _, variables = restore_variables(parts, epath.Path(self.workdir))
+        config = copy.deepcopy(self.config)
+        if config.sampling.int8:
+            config.sampling.int8 = None  # what was learned, not what rounding makes of it
+            parts = build(config)
         params = parts.sampling_params(variables)
         for name, evaluation in self.evaluations.items():
             asked = parts
             if evaluation.options:
-                config = copy.deepcopy(self.config)
-                config.task.options.update(evaluation.options)
-                asked = build(config)
+                other = copy.deepcopy(config)
+                other.task.options.update(evaluation.options)
+                asked = build(other)
             problems = asked.task.split(evaluation.split)[: evaluation.num_problems]
             for temperature in evaluation.temperatures:
                 scores = sample_and_score(

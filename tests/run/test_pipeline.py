@@ -159,7 +159,7 @@ def test_devices_that_only_sample_have_the_parts_of_a_policy_that_is_split(chang
 def test_a_run_whose_devices_only_sample_goes_on_as_if_it_never_stopped(tmp_path):
     settings = PIPELINE | FAST | {"steps": 4, "warm_start__steps": 1}
     settings |= {"mesh__sampling": 1, "checkpoint_every_steps": 2, "estimator__noise_share": 0.15}
-    settings |= {"prompts_per_step": 3}
+    settings |= {"prompts_per_step": 3, "evaluation__prompts_per_batch": 4}
 
     def trained(workdir):
         args = train_command(workdir, **settings)
