@@ -4,7 +4,7 @@ from ml_collections import config_dict
 
 
 def optional(default, kind):
-    """Returns a field for a key that may also be `None`, which always means "off"."""
+    """Returns a field for a key that may also be `None`: off, or what the key's comment says."""
     field = config_dict.placeholder(kind)
     field.set(default)
     return field
@@ -79,7 +79,7 @@ def get_config() -> config_dict.ConfigDict:
     config.task = config_dict.ConfigDict()
     # docs/tasks explains all; another task has other options. "module:Class" is one of your own.
     config.task.name = "arithmetic"
-    config.task.options = config_dict.ConfigDict()  # documented in `passk_jax/tasks/<name>.py`
+    config.task.options = config_dict.ConfigDict()  # documented in docs/tasks
     config.task.options.max_n = 16  # the largest operand of "What is a*b + c*d?"
     config.task.options.num_train = 5000  # problems in the train split
     config.task.options.num_validation = 500  # problems in the validation split

@@ -3,8 +3,8 @@
     python -m passk_jax.pretrained smollm2-135m --to smollm2
     python -m passk_jax.train --config gsm8k --config.init_from=smollm2 --workdir runs/gsm8k
 
-The data is fetched from Hugging Face, and needs `pip install 'passk_jax[data]'`. Files that are
-here already: `--config.task.options.files=train.jsonl --config.task.options.test=test.jsonl`.
+The data is fetched from Hugging Face, and needs `pip install 'passk_jax[data,tasks]'`. Files that
+are here already: `--config.task.options.files=train.jsonl --config.task.options.test=test.jsonl`.
 A base model, without a chat template: `--config.task.options.template=None`. In bfloat16 on an
 accelerator: `--config.policy.dtype=bfloat16`.
 """

@@ -13,7 +13,7 @@ For their model, Qwen 2.5 3B, on a machine that holds it (docs/tpu.md); every li
 then solves in 10% to 80% of its samples, and tested on MATH-500. The paper's validation set, 500
 other problems of MATH's test split, is here one of AoPS-Instruct. The paper gives neither steps nor
 learning rates; these are ours.
-The data is fetched from Hugging Face, and needs `pip install 'passk_jax[data]'`.
+The data is fetched from Hugging Face, and needs `pip install 'passk_jax[data,tasks]'`.
 """
 
 from ml_collections import config_dict

