@@ -36,9 +36,9 @@ class RewardAlarms:
                 self._told.add(kind)
                 pairs = [pair for row in scores.errors for pair in row if pair[0] == kind]
                 _logger.warning(
-                    "step %d: %.0f%% of the completions %s, and earn 0: %s. The figure is "
+                    "step %d: %s of the completions %s, and earn 0: %s. The figure is "
                     "train/scoring_errors/%s; samples.jsonl has the errors",
-                    *(step, 100 * rate, _WORDS[kind], pairs[0][1] or "no reason is given", kind),
+                    *(step, f"{rate:.0%}", _WORDS[kind], pairs[0][1] or "no reason is given", kind),
                 )
         if self._steps == _FIRST_STEPS:
             return
