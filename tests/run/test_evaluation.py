@@ -13,7 +13,7 @@ from etils import epath
 from passk_jax.errors import ConfigError
 from passk_jax.policy import settings
 from passk_jax.policy.config import SMALL
-from passk_jax.run import evaluation, record, workdir
+from passk_jax.run import evaluation, record, sampling, workdir
 from passk_jax.run.loop import train
 from passk_jax.run.parts import Parts, build
 from passk_jax.run.sampling import sample, sample_and_score, score
@@ -239,3 +239,13 @@ def test_batches_are_scored_in_order_while_others_are_sampled(monkeypatch):
     )
     alone = score(parts, problems[4:6], rollout)
     assert scores.final_answers[4:6] == alone.final_answers
+
+
+def test_the_samples_of_a_problem_may_be_scored_by_several_processes():
+    row = lambda p, n: [p, n, float(n), bool(p), f"{p}{n}", (None, None), None, None]  # noqa: E731
+    shares = [[row(0, 1), row(1, 0)], [row(0, 0), row(1, 1)]]
+    found = sampling._merge((2, 2), shares)
+    assert found.rewards_PxN.tolist() == [[0, 1], [0, 1]]
+    assert found.final_answers == [["00", "01"], ["10", "11"]]
+    with pytest.raises(AssertionError, match=r"3 scores are not one for each of \(2, 2\)"):
+        sampling._merge((2, 2), [shares[0], shares[1][:1]])
