@@ -116,6 +116,8 @@ def test_of_equal_logits_no_more_stay_than_are_asked_for(top_k, top_p):
     rng = np.random.default_rng(0)
     logits = np.concatenate([np.zeros((1, 12)), rng.integers(0, 3, (40, 12))]).astype(np.float32)
     kept = np.isfinite(keep_most_probable(jnp.asarray(logits), top_k, top_p))
+    alone = keep_most_probable(jnp.asarray(logits[:1]), top_k, top_p)
+    np.testing.assert_array_equal(np.isfinite(alone), kept[:1])
     for row, found in zip(logits.astype(np.float64), kept, strict=True):
         order = np.argsort(-row, kind="stable")[:top_k]
         p = np.exp(row[order]) / np.exp(row[order]).sum()
