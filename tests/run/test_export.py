@@ -13,7 +13,7 @@ import pytest
 from passk_jax.errors import ConfigError
 from passk_jax.policy import params as params_lib
 from passk_jax.run import workdir
-from passk_jax.run.export import export
+from passk_jax.run.export import _copy_tokenizer, export
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample
@@ -215,3 +215,16 @@ def test_the_vocabulary_must_fit_the_tokenizer():
     with pytest.raises(ConfigError, match=r"the tokenizer has 259 ids and .* embedding 200 rows"):
         build(tiny_config(policy__vocab_size=200))
     assert build(tiny_config(policy__vocab_size=320)).decoder.config.vocab_size == 320
+
+
+def test_a_tokenizer_that_is_named_by_a_file_has_the_others_beside_it(tmp_path):
+    came_in, out = tmp_path / "in", tmp_path / "out"
+    for folder in (came_in, out):
+        folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "weights"):
+        (came_in / name).write_text(name)
+    _copy_tokenizer(str(came_in / "tokenizer.json"), out)
+    assert sorted(file.name for file in out.iterdir()) == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]

@@ -2,7 +2,9 @@
 
 import pathlib
 import shlex
+import signal
 import sys
+import time
 
 import pytest
 
@@ -89,3 +91,19 @@ def test_a_sweep_trains_its_runs_side_by_side_and_goes_on_with_those_that_failed
     assert len(lines) == 4 and all(line.startswith("python -m passk_jax.train ") for line in lines)
     last = run([sys.executable, *shlex.split(lines[0])[1:]])
     assert last.returncode == 0 and "going on after" in last.stderr
+
+
+def test_after_ctrl_c_no_further_run_begins(tmp_path, monkeypatch):
+    begun = []
+
+    def train(run, environment):
+        begun.append(run)
+        if len(begun) == 1:
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.1)
+        return 0, 0.0
+
+    monkeypatch.setattr(sweep, "_train", train)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_all([sweep.Run((), tmp_path / str(i)) for i in range(9)], jobs=1)
+    assert len(begun) <= 2
