@@ -98,9 +98,9 @@ def test_after_ctrl_c_no_further_run_begins(tmp_path, monkeypatch):
 
     def train(run, environment):
         begun.append(run)
+        time.sleep(0.1)
         if len(begun) == 1:
             signal.raise_signal(signal.SIGINT)
-        time.sleep(0.1)
         return 0, 0.0
 
     monkeypatch.setattr(sweep, "_train", train)
