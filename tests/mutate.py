@@ -198,17 +198,17 @@ def run(path, source, tests, seconds):
     return None if code in (-signal.SIGXCPU, -signal.SIGALRM) else code, told
 
 
-def tests_of(path):
-    """What mirrors a module: its doctests with the tests of its name, and those of its folder."""
+def tests_of(path, own):
+    """What mirrors a module: its doctests with the tests of its name, then those of its folder."""
     files = sorted(pathlib.Path("tests", *path.parts[1:-1]).glob("test_*.py"))
-    own = [file for file in files if path.stem in file.stem]
-    others = [file for file in files if file not in own and len(path.parts) > 2]
-    return [str(path), *map(str, own)], [*map(str, others)]
+    named = [file for file in files if path.stem in file.stem]
+    others = [file for file in files if file not in named and len(path.parts) > 2 and not own]
+    return [str(path), *map(str, named)], [*map(str, others)]
 
 
-def warmed_up(path):
+def warmed_up(path, own):
     """Imports what the tests of a module need and compiles their programs; seconds it takes."""
-    code, told = run(path, path.read_bytes(), [*itertools.chain(*tests_of(path))], 3600)
+    code, told = run(path, path.read_bytes(), [*itertools.chain(*tests_of(path, own))], 3600)
     if code != 0:
         sys.exit(f"{path}: without a mutant its tests end with {code}: {told.get('failed')}")
     for name in told["libraries"]:
@@ -217,11 +217,11 @@ def warmed_up(path):
     return told["seconds"]
 
 
-def fate(mutant, killers, seconds):
+def fate(mutant, killers, seconds, own):
     """What became of a mutant, and the test that noticed: those that noticed others go first."""
     path, source, _ = mutant
     former = [name for name, _ in killers.most_common(8)]
-    for tests in filter(None, (former, *tests_of(path))):
+    for tests in filter(None, (former, *tests_of(path, own))):
         code, told = run(path, source, tests, seconds)
         nothing_there = code == 5 or (tests is former and code and "failed" not in told)
         if code != 0 and not nothing_there:
@@ -244,6 +244,7 @@ def main():
     parser.add_argument("paths", nargs="+", type=pathlib.Path, help="modules, or folders of them")
     parser.add_argument("--sample", type=int, default=50, help="how many mutants of each path")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--own", action="store_true", help="run only tests of the module's name")
     parser.add_argument("--only", default="", help="of the sample those with this in their line")
     args = parser.parse_args()
     os.chdir(ROOT)
@@ -254,9 +255,9 @@ def main():
         drawn = random.Random(args.seed).sample(every, min(args.sample, len(every)))
         drawn = [mutant for mutant in drawn if args.only in mutant[-1]]
         killers, survived = collections.defaultdict(collections.Counter), 0
-        seconds = math.ceil(60 + 3 * warmed_up(modules[0]))
+        seconds = math.ceil(60 + 3 * warmed_up(modules[0], args.own))
         for mutant in sorted(drawn, key=lambda mutant: mutant[-1]):
-            how, test = fate(mutant, killers[mutant[0]], seconds)
+            how, test = fate(mutant, killers[mutant[0]], seconds, args.own)
             survived += how == "SURVIVED"
             print(f"{how:12}  {mutant[-1]}    {test}", flush=True)
         print(

@@ -7,6 +7,7 @@ import pytest
 
 from passk_jax.run.groups import Scores
 from passk_jax.run.reward_alarms import RewardAlarms
+from passk_jax.tasks.base import ERROR_KINDS
 
 WRONG, RIGHT = (None, None), (None, "right")
 
@@ -45,6 +46,13 @@ def test_more_than_a_twentieth_is_said_once_for_each_kind(said):
     assert len(said()) == 2 and "25% of the completions could not be scored" in said()[1]
 
 
+@pytest.mark.parametrize("kind", ERROR_KINDS)
+def test_each_kind_has_its_words(kind, said):
+    RewardAlarms().look(7, scores([(kind, "why"), RIGHT], [0.0, 1.0]))
+    (found,) = said()
+    assert found.startswith("step 7: 50% of the completions ") and f"errors/{kind};" in found
+
+
 def test_three_first_steps_of_errors_alone_are_said(said):
     alarms, none = RewardAlarms(), ("no_answer", "there is no box")
     for step in (1, 2, 3, 4, 5, 6):
@@ -54,9 +62,11 @@ def test_three_first_steps_of_errors_alone_are_said(said):
 
 
 def test_three_first_steps_without_a_reward_are_said(said):
-    alarms = RewardAlarms()
+    alarms, counts = RewardAlarms(), []
     for step in (1, 2, 3, 4, 5, 6):
         alarms.look(step, scores([WRONG, WRONG]))
+        counts.append(len(said()))
+    assert counts == [0, 0, 1, 1, 1, 1]
     (found,) = said()
     assert found.startswith("no completion of the first 3 steps earned a reward")
 

@@ -104,6 +104,8 @@ def test_after_ctrl_c_no_further_run_begins(tmp_path, monkeypatch):
         return 0, 0.0
 
     monkeypatch.setattr(sweep, "_train", train)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
     with pytest.raises(KeyboardInterrupt):
         sweep.run_all([sweep.Run((), tmp_path / str(i)) for i in range(9)], jobs=1)
+    signal.signal(signal.SIGINT, former)
     assert len(begun) <= 2
