@@ -93,6 +93,44 @@ def test_a_sweep_trains_its_runs_side_by_side_and_goes_on_with_those_that_failed
     assert last.returncode == 0 and "going on after" in last.stderr
 
 
+@pytest.mark.parametrize(("jobs", "own"), [(1, "--own=1"), (2, "--own=1"), (2, None)])
+def test_each_run_has_a_log_and_those_side_by_side_have_one_thread(
+    jobs, own, tmp_path, capsys, monkeypatch
+):
+    folder, compiled = tmp_path / "a" / "b", "JAX_PERSISTENT_CACHE_MIN_"
+    names = ["XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", f"{compiled}COMPILE_TIME_SECS"]
+    names += [f"{compiled}ENTRY_SIZE_BYTES", "TF_CPP_MIN_LOG_LEVEL"]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    if own:
+        monkeypatch.setenv("XLA_FLAGS", own)
+    code = f"import os; print([os.environ.get(name) for name in {names}]); os._exit(STATUS)"
+    good, bad = (
+        sweep.Run((sys.executable, "-uc", code.replace("STATUS", status)), folder / name)
+        for name, status in (("good", "0"), ("bad", "3"))
+    )
+    for _ in range(2):  # a log grows
+        assert sweep.run_all([good, bad], jobs) == [bad]
+    one_thread = f"{own or ''} --xla_cpu_multi_thread_eigen=false"
+    side_by_side = [one_thread, str(folder / "compiled"), "0", "0", "3"]
+    expected = [own, None, None, None, None] if jobs == 1 else side_by_side
+    assert (folder / "good.log").read_text() == f"{expected}\n" * 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:4] for line in lines] == ["1/2 ", "2/2 "] * 2
+    assert sorted(line[4:] for line in lines) == [
+        *[f"bad: failed with status 3, see {folder / 'bad.log'}, 0 s"] * 2,
+        *["good: done, 0 s"] * 2,
+    ]
+    if jobs == 2:  # a folder of compiled programs that is named stays
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
+        assert sweep.side_by_side(folder)["JAX_COMPILATION_CACHE_DIR"] == "mine"
+
+
+def test_there_is_a_job_at_least(tmp_path):
+    with pytest.raises(ConfigError, match=r"--jobs=0: must be at least 1"):
+        sweep.run_all([sweep.Run((), tmp_path)], jobs=0)
+
+
 def test_after_ctrl_c_no_further_run_begins(tmp_path, monkeypatch):
     begun = []
 
