@@ -4,7 +4,8 @@
 
 It needs a GPU of 80 GB, jax, flax, optax, orbax-checkpoint, chex and ml-collections, no weights and
 no data: parameters are random, in bfloat16, with Adafactor, 16 prompts of 512 tokens x 16 samples
-x 512 new tokens. First a large bfloat16 product and a large copy measure the chip's rates; then
+x 512 new tokens. First a tiny model in float32 draws tokens and is updated, on the GPU and on the
+CPU: the two must agree. A large bfloat16 product and a large copy measure the chip's rates; then
 
 - sampling: the bytes that memory must deliver for a token (all parameters, the prompts' keys and
   values once for each group, those of the completions so far), divided by the seconds of a token;
@@ -63,6 +64,36 @@ def make_config(quick):
     if quick:
         config.update_from_flattened_dict(TINY)
     return config
+
+
+# --- correctness ---
+
+
+def check(device):
+    """Exits unless a tiny model's tokens and update are those of the CPU, in float32."""
+    tokens, updates = [], []
+    for each in (device, jax.devices("cpu")[0]):
+        with jax.default_device(each), jax.default_matmul_precision("highest"):
+            parts = build_policy(make_config(quick=True), None, [each])
+            state = init_state(parts.decoder, parts.optimizer, 0)
+            before = jax.device_get(state.params)
+            params = sampling_params(state.variables(), parts.sampling_decoder)
+            rollout = draw(parts, params, parts.sampling, jax.random.key(0))
+            tokens.append(np.asarray(rollout.tokens))
+            if len(tokens) == 2:  # the same completions are learned from
+                put = parts.decoder.layout.put
+                rollout = rollout.replace(tokens=put(tokens[0], "problems", "samples"))
+            state, _ = update(parts, state, rollout)
+            updates.append(jax.tree.map(np.subtract, jax.device_get(state.params), before))
+    equal, (ours, its) = np.mean(tokens[0] == tokens[1]), map(jax.tree.leaves, updates)
+    far = max(np.abs(x - y).max() for x, y in zip(ours, its, strict=True))
+    largest = max(np.abs(y).max() for y in its)
+    print(
+        f"against the CPU, float32: {equal:.1%} of the tokens are equal; an update differs by "
+        f"{far / largest:.1e} of its largest change"
+    )
+    if equal < 0.9 or not far < 1e-2 * largest:  # one token that differs changes those after it
+        raise SystemExit("this device does not compute what the CPU does")
 
 
 # --- the chip ---
@@ -127,49 +158,56 @@ def prompts_of(parts):
     return Prompts(tokens=put(tokens, "problems"), mask=put(np.ones(shape, bool), "problems"))
 
 
+def draw(parts, params, settings, key):
+    return sample(
+        params,
+        prompts_of(parts),
+        parts.sampling_decoder.layout.take(key),
+        1.0,
+        decoder=parts.sampling_decoder,
+        num_samples=parts.config.samples_per_prompt,
+        config=settings,
+        stop_ids=(NEVER,),
+        pad_id=0,
+    )
+
+
 def time_sampling(parts, params, repetitions):
-    """Returns a rollout, its seconds, and the seconds to the first token."""
-    prompts = prompts_of(parts)
+    """Returns a rollout; its seconds, those to the first token, and those in the call itself."""
     whole, first = parts.sampling, SamplingConfig(1)
-    seconds = {whole: [], first: []}
+    seconds, calls = {whole: [], first: []}, []
     for repetition in range(repetitions + 1):
         for settings, values in seconds.items():
             start = time.perf_counter()
-            rollout = sample(
-                params,
-                prompts,
-                jax.random.key(repetition),
-                1.0,
-                decoder=parts.sampling_decoder,
-                num_samples=parts.config.samples_per_prompt,
-                config=settings,
-                stop_ids=(NEVER,),
-                pad_id=0,
-            )
+            rollout = draw(parts, params, settings, jax.random.key(repetition))
+            called = time.perf_counter() - start
             jax.block_until_ready(rollout)
             if repetition:  # the first repetition compiles
                 values.append(time.perf_counter() - start)
             if settings is whole:
-                full = rollout
-    both = (statistics.median(seconds[settings]) for settings in (whole, first))
-    return full, *both
+                full, calls = rollout, [*calls, called][-repetitions:]
+    return full, *map(statistics.median, (seconds[whole], seconds[first], calls))
+
+
+def update(parts, state, rollout):
+    config, tokens = parts.config, rollout.tokens
+    return policy_gradient_update(
+        state,
+        rollout,
+        jnp.where(tokens[..., 0] % 2 == 0, 1.0, -1.0),
+        1.0,
+        decoder=parts.decoder,
+        optimizer=parts.optimizer,
+        chunk_tokens=config.logprob_chunk_tokens,
+        micro_batch=MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
+    )
 
 
 def time_update(parts, state, rollout, repetitions):
-    advantages = jnp.where(rollout.tokens[..., 0] % 2 == 0, 1.0, -1.0)
-    config, seconds = parts.config, []
+    seconds = []
     for repetition in range(repetitions + 1):
         start = time.perf_counter()
-        state, figures = policy_gradient_update(
-            state,
-            rollout,
-            advantages,
-            1.0,
-            decoder=parts.decoder,
-            optimizer=parts.optimizer,
-            chunk_tokens=config.logprob_chunk_tokens,
-            micro_batch=MicroBatch(config.micro_batch.problems, config.micro_batch.samples),
-        )
+        state, figures = update(parts, state, rollout)
         jax.block_until_ready((state, figures))
         if repetition:
             seconds.append(time.perf_counter() - start)
@@ -183,6 +221,7 @@ def main():
     quick = parser.parse_args().quick
     repetitions = 1 if quick else 3
     device = jax.devices()[0]
+    check(device)
     flops_rate = matrix_rate(256 if quick else 8192)
     bytes_rate = memory_rate(2**20 if quick else 2**31)
     print(f"{device.device_kind}: {flops_rate / 1e12:.2f} TFLOP/s, {bytes_rate / 1e9:.1f} GB/s")
@@ -198,12 +237,13 @@ def main():
         f"{config.sampling.max_response_tokens}"
     )
     num_bytes, flops = sampling_bytes(parts, params), update_flops(parts, params)
-    rollout, whole, first = time_sampling(parts, params, repetitions)
+    rollout, whole, first, call = time_sampling(parts, params, repetitions)
     del params  # the update donates the parameters' buffers
     tokens = rollout.tokens.size
     rate = num_bytes / (whole - first)
     print(
         f"sampling: {whole:.2f} s, {first:.2f} s to the first token, {tokens / whole:.0f} tokens/s"
+        f"; the host is free after {call:.2f} s"
     )
     print(
         f"  {num_bytes / 1e9:.3f} GB after it, {rate / 1e9:.1f} GB/s: "
