@@ -15,8 +15,7 @@ def digest(value: Any) -> str:
     >>> digest({"a": (1, 2.5), "b": {3}}) == digest({"b": {3}, "a": [1, 2.5]})
     True
     """
-    data = _text(value).encode(errors="surrogatepass")
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
+    return hashlib.blake2b(_text(value).encode(), digest_size=8).hexdigest()
 
 
 def _text(value: Any) -> str:
