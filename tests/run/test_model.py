@@ -1,7 +1,9 @@
 """What a checkpoint says of the model and the tokenizer, and what a config leaves to it."""
 
+import copy
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -42,7 +44,7 @@ def test_without_a_checkpoint_the_default_job_is_what_it_was():
     )  # fmt: skip
     parts = build_policy(default.get_config(), 259)
     assert dataclasses.replace(parts.decoder.config, lora_alpha=16.0) == expected
-    assert parts.config.tokenizer.name == "byte"
+    assert parts.config.tokenizer.name == "byte" and parts.config.policy.vocab_size is None
 
 
 @pytest.mark.parametrize("model", [TINY3, QWEN3, LLAMA], ids=["gemma3", "qwen3", "llama"])
@@ -103,8 +105,18 @@ def test_a_run_goes_on_without_the_folder_that_it_began_with(tmp_path):
     folder_of(folder, LLAMA)
     config = config_with(init_from=str(folder))
     workdir.mkdir()
-    record.Claim(workdir, build(config).config).write(0)
+    complete = build(config).config
+    record.Claim(workdir, complete).write(0)
     folder.rename(tmp_path / "elsewhere")
+    # What says all but the number of tokens is itself, and no folder is looked at.
+    assert resolved(complete) is complete
+    complete.policy.vocab_size = None
+    assert resolved(complete) is complete
+    for key in ("policy.norm_eps", "tokenizer.name"):
+        part = copy.deepcopy(complete)
+        part.update_from_flattened_dict({key: None})
+        with pytest.raises(ConfigError, match="there is no such folder"):
+            resolved(part)
     with pytest.raises(ConfigError, match="there is no such folder"):
         resolved(config)
     assert resolved(config, workdir).policy.hidden_dim == 24
@@ -126,6 +138,12 @@ def test_another_run_decides_too(tmp_path):
         assert found == build(config).decoder.config and found.final_softcap is None
     with pytest.raises(ConfigError, match="head_dim is 8, and the policy's 16"):
         build(config_with(init_from=str(tmp_path), policy__head_dim=16))
+    # Older runs have no record, and one that has just begun has no checkpoint.
+    (tmp_path / "record.json").rename(tmp_path / "elsewhere")
+    assert resolved(config_with(init_from=str(tmp_path))).policy.head_dim == 8
+    (tmp_path / "elsewhere").rename(tmp_path / "record.json")
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert resolved(config_with(init_from=str(tmp_path))).policy.head_dim == 8
 
 
 def test_a_checkpoint_of_the_gemma_package_says_it_by_its_sizes(tmp_path, monkeypatch):
@@ -142,11 +160,9 @@ def test_the_tokenizer_is_the_folders(tmp_path):
         (tmp_path / "model" / file).write_text("")
         found = resolved(config).tokenizer
         assert (found.name, found.path) == (name, str(tmp_path / "model"))
-    config.tokenizer.path = "some/tokenizer.model"
-    assert resolved(config).tokenizer.to_dict() == {
-        "name": "sentencepiece",
-        "path": "some/tokenizer.model",
-    }
+    for path, name in (("tokenizer.model", "sentencepiece"), ("a.model/b.json", "huggingface")):
+        config.tokenizer.path = path
+        assert resolved(config).tokenizer.to_dict() == {"name": name, "path": path}
 
 
 def test_folders_of_older_runs_keep_their_meaning():
