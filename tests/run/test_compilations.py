@@ -41,6 +41,7 @@ def test_none_keeps_nothing():
 
 def test_programs_are_counted_until_the_end():
     counted = Compilations()
+    assert counted.count == 0
     double = jax.jit(lambda x: 2 * x)
     ones, twos = jax.numpy.ones(3), jax.numpy.ones(2)
     before = counted.count

@@ -8,8 +8,9 @@ import pytest
 from passk_jax import tracking
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout
-from passk_jax.run.groups import Groups, Scores
+from passk_jax.run.groups import Groups, Scores, sample_rows
 from passk_jax.run.loop import train
+from passk_jax.tasks import Problem
 from tests.tiny import compilations, tiny_config
 
 
@@ -91,3 +92,25 @@ def test_a_run_samples_again_and_counts_all_it_sampled(tmp_path):
     assert [row["train/sampled_batches"] for row in rows] == [3, 3]
     assert [row["train/groups_silent"] for row in rows] == [1, 1]
     assert [row["train/samples_drawn"] for row in rows] == [3 * 16, 6 * 16]
+
+
+def test_the_rows_of_samples():
+    errors = [[(None, None), ("died", "why")], [(None, "late"), (None, None)]]
+    texts, answers = [["a", "b"], ["c", "d"]], [["1", None], ["2", "3"]]
+    parts = [[{"style": 0.5}, None], [None, None]]
+    rewards = np.array([[1.0, 0.0], [0.5, 0.25]])
+    scores = Scores(rewards, rewards == 1, texts, answers, errors, parts)
+    problems = [Problem(name, f"{name}?", None) for name in ("x", "y")]
+    rows = sample_rows("train", problems, scores, [[3.0, 0.0], [1.0, 2.0]])
+    first = {"text": "a", "reward": 1.0, "correct": True, "weight": 3.0, "final_answer": "1"}
+    second = {"text": "b", "reward": 0.0, "correct": False, "weight": 0.0, "final_answer": None}
+    assert rows[0] == {
+        **{"split": "train", "problem": "x", "prompt": "x?"},
+        "completions": [
+            first | {"error": None, "rewards": {"style": 0.5}}, second | {"error": "why"}
+        ],
+    }  # fmt: skip
+    assert [row["problem"] for row in rows] == ["x", "y"]
+    assert [each["error"] for each in rows[1]["completions"]] == ["late", None]
+    (alone,) = sample_rows("validation", problems[:1], scores)
+    assert [each["weight"] for each in alone["completions"]] == [None, None]

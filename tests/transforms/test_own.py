@@ -22,6 +22,10 @@ def regularised(rate, coefficient):
     return rate + coefficient * entropy
 
 
+def powered(rate, gamma):
+    return rate**gamma
+
+
 def has_no_slope(rate):
     return jnp.abs(rate - 0.5) ** 0.5
 
@@ -94,6 +98,10 @@ def test_the_config_gives_k_gamma_and_coefficient():
         transforms.check(name, n=4, k=None)
     with pytest.raises(ValueError, match="coefficient = nan"):
         transforms.check(name, n=4, k=None, coefficient=float("nan"))
+    weights = transforms.make(place(powered, "surrogate:"), gamma=2.0)(rewards)
+    np.testing.assert_allclose(weights[0, 1], 2 * 0.75 / 3, rtol=1e-5)
+    with pytest.raises(ValueError, match="gamma = nan"):
+        transforms.check(place(powered, "surrogate:"), n=4, k=None, gamma=float("nan"))
     name = place(scaled, "estimator:")
     transforms.check(name, n=4, k=3)
     np.testing.assert_allclose(transforms.make(name)(rewards, 3)[0], 6 * (rewards[0] - 0.75))
