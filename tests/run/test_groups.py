@@ -1,5 +1,7 @@
 """Dynamic sampling: which groups are replaced, by which, and what a run remembers of it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,10 @@ import pytest
 from passk_jax import tracking
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout
-from passk_jax.run.groups import Groups, Scores, sample_rows
+from passk_jax.run.groups import Groups, Scores, joined, sample_rows
 from passk_jax.run.loop import train
 from passk_jax.tasks import Problem
+from passk_jax.tasks.base import ERROR_KINDS
 from tests.tiny import compilations, tiny_config
 
 
@@ -110,6 +113,10 @@ def test_the_rows_of_samples():
             first | {"error": None, "rewards": {"style": 0.5}}, second | {"error": "why"}
         ],
     }  # fmt: skip
+    assert scores.error_rates() == dict.fromkeys(ERROR_KINDS, 0) | {"died": 0.25}
+    assert scores.part_means("train") == {"train/reward/style": 0.5}
+    twice = joined([scores, dataclasses.replace(scores, parts=[[{"style": 2.0}, None]])])
+    assert twice.part_means("eval") == {"eval/reward/style": 1.25}
     assert [row["problem"] for row in rows] == ["x", "y"]
     assert [each["error"] for each in rows[1]["completions"]] == ["late", None]
     (alone,) = sample_rows("validation", problems[:1], scores)
