@@ -205,7 +205,7 @@ def main():
         if config in chosen:
             results[name(config, topology, flags)] = make(config, topology, flags)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-            PAGE.write_text(page(results))
+    PAGE.write_text(page(results))
 
 
 if __name__ == "__main__":
