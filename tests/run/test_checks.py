@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from passk_jax.errors import ConfigError
+from passk_jax.learner.objective import Objective
 from passk_jax.policy.sharding import Layout, make_layout, make_mesh
 from passk_jax.run import checks, record, workdir
 from passk_jax.run.loop import train
@@ -187,8 +188,6 @@ def test_a_mistake_in_the_config(changes, message, tmp_path):
 
 
 def test_a_batch_that_the_mesh_cannot_divide(monkeypatch):
-    from passk_jax.policy.sharding import Layout
-
     monkeypatch.setattr(Layout, "shares", lambda layout, name: 8 if name == "problems" else 1)
     with pytest.raises(ConfigError, match=r"config.prompts_per_step = 4.*multiple of 8"):
         build(tiny_config())
@@ -235,6 +234,53 @@ def test_batches_of_training_matter_only_where_there_is_training():
     config.evaluation.prompts_per_batch = 12
     with pytest.raises(ConfigError, match=r"config.evaluation.prompts_per_batch = 12: .* of 8"):
         checks.check_batches(config, layouts, trains=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples_per_prompt": 4}, "samples_per_prompt = 4: .*training.samples .* model 4"),
+        (
+            {"micro_batch__samples": 4},
+            "micro_batch.samples = 4: .* model 4 x fsdp 2, .* a multiple of 8",
+        ),
+        ({"micro_batch__problems": 2}, "micro_batch.problems = 2: .* data 3, .* a multiple of 3"),
+        ({"warm_start__batch_size": 4}, "warm_start.batch_size = 4: .* a multiple of 3"),
+        ({"objective__minibatches": 3}, "prompts_per_step / config.objective.minibatches = 2"),
+        ({"evaluation__prompts_per_batch": 4}, "evaluation.prompts_per_batch = 4: .*sampling.prob"),
+    ],
+)
+def test_every_batch_is_shared_evenly(changes, message):
+    table = tiny_config().sharding.training.to_dict() | {
+        "problems": "data", "samples": ("model", "fsdp"), "embed": None, "heads": None,
+        "kv_heads": None, "mlp": None, "vocab": None,
+    }  # fmt: skip
+    rules = make_layout(make_mesh(1, 1, 1), table).rules
+    layout = Layout(jax.sharding.AbstractMesh((3, 2, 4), ("data", "fsdp", "model")), rules)
+    sizes = {"prompts_per_step": 6, "samples_per_prompt": 8, "warm_start__batch_size": 6}
+    sizes |= {"evaluation__prompts_per_batch": 6}
+    layouts = {"training": layout, "sampling": layout}
+    checks.check_batches(tiny_config(**sizes), layouts, trains=True)
+    with pytest.raises(ConfigError, match=rf"config\.{message}"):
+        checks.check_batches(tiny_config(**sizes | changes), layouts, trains=True)
+
+
+def test_samples_without_weight_are_left_out_where_it_is_exact_and_pays():
+    def chosen(problems, prompt, response, **changes):
+        config = tiny_config(
+            prompts_per_step=problems,
+            sampling__max_prompt_tokens=prompt,
+            sampling__max_response_tokens=response,
+            **changes,
+        )
+        return checks.weighted_only(config, Objective(**config.objective.to_dict()))
+
+    # With four samples: 64 x (16 + 4 x 4) = 2,048 tokens, and 89 x (11 + 4 x 3) = 2,047.
+    assert chosen(64, 16, 4) is True and chosen(89, 11, 3) is False
+    assert chosen(64, 16, 4, objective__minibatches=2) is False
+    assert chosen(64, 16, 4, objective__kl_coefficient=0.1) is False
+    assert chosen(64, 16, 4, update_weighted_only=False) is False
+    assert chosen(1, 16, 4, update_weighted_only=True) is True
 
 
 def test_a_workdir_that_is_no_run_is_left_alone(tmp_path):
