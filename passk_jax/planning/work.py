@@ -8,6 +8,7 @@ this comes to the compiled programs.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -186,6 +187,7 @@ def attended_pairs(
     return pairs
 
 
+@functools.cache  # a search asks for each of its thousands of settings
 def _own_pairs(tokens, window):
     """Pairs of two tokens of one sequence."""
     return sum((q.stop - q.start) * (k.stop - k.start) for q, k in attention.blocks(tokens, window))

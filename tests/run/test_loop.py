@@ -382,10 +382,8 @@ def test_an_evaluation_counts_what_could_not_be_scored(monkeypatch):
     monkeypatch.setattr(loop_lib, "sample_and_score", lambda *_, **__: scores)
     loop = types.SimpleNamespace(
         config=tiny_config(),
-        parts=types.SimpleNamespace(sampling_params=nothing),
-        run=types.SimpleNamespace(
-            state=types.SimpleNamespace(variables=lambda: None), key=nothing, step=3
-        ),
+        parts=None,
+        run=types.SimpleNamespace(sampling_params=nothing, key=nothing, step=3),
         held_out=[Problem(name, "", None) for name in "ab"],
         writer=types.SimpleNamespace(write_evaluation=nothing, write_samples=nothing),
         _held_out_value=nothing,
