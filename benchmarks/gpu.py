@@ -78,12 +78,12 @@ def check(device):
             state = init_state(parts.decoder, parts.optimizer, 0)
             before = jax.device_get(state.params)
             params = sampling_params(state.variables(), parts.sampling_decoder)
-            rollout = draw(parts, params, parts.sampling, jax.random.key(0))
+            rollout = draw(parts, params, prompts_of(parts), parts.sampling, jax.random.key(0))
             tokens.append(np.asarray(rollout.tokens))
             if len(tokens) == 2:  # the same completions are learned from
                 put = parts.decoder.layout.put
                 rollout = rollout.replace(tokens=put(tokens[0], "problems", "samples"))
-            state, _ = update(parts, state, rollout)
+            state, _ = update(parts, state, rollout, advantages_of(rollout))
             updates.append(jax.tree.map(np.subtract, jax.device_get(state.params), before))
     equal, (ours, its) = np.mean(tokens[0] == tokens[1]), map(jax.tree.leaves, updates)
     far = max(np.abs(x - y).max() for x, y in zip(ours, its, strict=True))
@@ -158,10 +158,14 @@ def prompts_of(parts):
     return Prompts(tokens=put(tokens, "problems"), mask=put(np.ones(shape, bool), "problems"))
 
 
-def draw(parts, params, settings, key):
+def advantages_of(rollout):
+    return jnp.where(rollout.tokens[..., 0] % 2 == 0, 1.0, -1.0)
+
+
+def draw(parts, params, prompts, settings, key):
     return sample(
         params,
-        prompts_of(parts),
+        prompts,
         parts.sampling_decoder.layout.take(key),
         1.0,
         decoder=parts.sampling_decoder,
@@ -174,27 +178,29 @@ def draw(parts, params, settings, key):
 
 def time_sampling(parts, params, repetitions):
     """Returns a rollout; its seconds, those to the first token, and those in the call itself."""
+    prompts = prompts_of(parts)
     whole, first = parts.sampling, SamplingConfig(1)
-    seconds, calls = {whole: [], first: []}, []
+    seconds, calls = {whole: [], first: []}, {whole: [], first: []}
     for repetition in range(repetitions + 1):
         for settings, values in seconds.items():
             start = time.perf_counter()
-            rollout = draw(parts, params, settings, jax.random.key(repetition))
+            rollout = draw(parts, params, prompts, settings, jax.random.key(repetition))
             called = time.perf_counter() - start
             jax.block_until_ready(rollout)
             if repetition:  # the first repetition compiles
                 values.append(time.perf_counter() - start)
+                calls[settings].append(called)
             if settings is whole:
-                full, calls = rollout, [*calls, called][-repetitions:]
-    return full, *map(statistics.median, (seconds[whole], seconds[first], calls))
+                full = rollout
+    return full, *map(statistics.median, (seconds[whole], seconds[first], calls[whole]))
 
 
-def update(parts, state, rollout):
-    config, tokens = parts.config, rollout.tokens
+def update(parts, state, rollout, advantages):
+    config = parts.config
     return policy_gradient_update(
         state,
         rollout,
-        jnp.where(tokens[..., 0] % 2 == 0, 1.0, -1.0),
+        advantages,
         1.0,
         decoder=parts.decoder,
         optimizer=parts.optimizer,
@@ -204,10 +210,10 @@ def update(parts, state, rollout):
 
 
 def time_update(parts, state, rollout, repetitions):
-    seconds = []
+    advantages, seconds = advantages_of(rollout), []
     for repetition in range(repetitions + 1):
         start = time.perf_counter()
-        state, figures = update(parts, state, rollout)
+        state, figures = update(parts, state, rollout, advantages)
         jax.block_until_ready((state, figures))
         if repetition:
             seconds.append(time.perf_counter() - start)

@@ -206,9 +206,9 @@ def tests_of(path, own):
     return [str(path), *map(str, named)], [*map(str, others)]
 
 
-def warmed_up(path, own):
+def warmed_up(path, tests):
     """Imports what the tests of a module need and compiles their programs; seconds it takes."""
-    code, told = run(path, path.read_bytes(), [*itertools.chain(*tests_of(path, own))], 3600)
+    code, told = run(path, path.read_bytes(), [*itertools.chain(*tests)], 3600)
     if code != 0:
         sys.exit(f"{path}: without a mutant its tests end with {code}: {told.get('failed')}")
     for name in told["libraries"]:
@@ -217,11 +217,11 @@ def warmed_up(path, own):
     return told["seconds"]
 
 
-def fate(mutant, killers, seconds, own):
+def fate(mutant, killers, mirror, seconds):
     """What became of a mutant, and the test that noticed: those that noticed others go first."""
     path, source, _ = mutant
     former = [name for name, _ in killers.most_common(8)]
-    for tests in filter(None, (former, *tests_of(path, own))):
+    for tests in filter(None, (former, *mirror)):
         code, told = run(path, source, tests, seconds)
         nothing_there = code == 5 or (tests is former and code and "failed" not in told)
         if code != 0 and not nothing_there:
@@ -255,9 +255,10 @@ def main():
         drawn = random.Random(args.seed).sample(every, min(args.sample, len(every)))
         drawn = [mutant for mutant in drawn if args.only in mutant[-1]]
         killers, survived = collections.defaultdict(collections.Counter), 0
-        seconds = math.ceil(60 + 3 * warmed_up(modules[0], args.own))
+        mirror = {module: tests_of(module, args.own) for module in modules}
+        seconds = math.ceil(60 + 3 * warmed_up(modules[0], mirror[modules[0]]))
         for mutant in sorted(drawn, key=lambda mutant: mutant[-1]):
-            how, test = fate(mutant, killers[mutant[0]], seconds, args.own)
+            how, test = fate(mutant, killers[mutant[0]], mirror[mutant[0]], seconds)
             survived += how == "SURVIVED"
             print(f"{how:12}  {mutant[-1]}    {test}", flush=True)
         print(

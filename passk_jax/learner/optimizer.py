@@ -179,7 +179,7 @@ def stored_moments(
 
     Returns:
       A transformation with float32 updates, whose `update` takes a PRNG key as `key` (it may be
-      `None` in float32).
+      `None` in float32), and passes over other arguments, as optax asks.
     """
 
     def init(params):
@@ -187,7 +187,7 @@ def stored_moments(
         floats = lambda x: x.ndim > 0 and jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
         return jax.tree.map(lambda x: x.astype(dtype) if floats(x) else x, state)
 
-    def update(updates, state, params=None, *, key=None):
+    def update(updates, state, params=None, *, key=None, **_):
         updates, new = inner.update(to_float32(updates), to_float32(state), to_float32(params))
         return updates, round_like(key, new, state)
 

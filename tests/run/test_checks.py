@@ -223,10 +223,16 @@ def test_a_workdir_of_another_run_shows_the_difference(tmp_path):
     assert contents(tmp_path) == before
 
 
+def layouts_on(sizes, **axes):
+    """The layouts of a run on a mesh of these sizes, whose devices are not here."""
+    table = tiny_config().sharding.training.to_dict() | axes
+    mesh = jax.sharding.AbstractMesh(sizes, ("data", "fsdp", "model"))
+    layout = Layout(mesh, make_layout(make_mesh(1, 1, 1), table).rules)
+    return {"training": layout, "sampling": layout}
+
+
 def test_batches_of_training_matter_only_where_there_is_training():
-    rules = make_layout(make_mesh(1, 1, 1), tiny_config().sharding.training.to_dict()).rules
-    layout = Layout(jax.sharding.AbstractMesh((8, 1, 1), ("data", "fsdp", "model")), rules)
-    layouts = {"training": layout, "sampling": layout}
+    layouts = layouts_on((8, 1, 1))
     config = tiny_config(prompts_per_step=12, evaluation__prompts_per_batch=8)
     checks.check_batches(config, layouts, trains=False)
     with pytest.raises(ConfigError, match=r"config.prompts_per_step = 12: .* a multiple of 8"):
@@ -251,15 +257,10 @@ def test_batches_of_training_matter_only_where_there_is_training():
     ],
 )
 def test_every_batch_is_shared_evenly(changes, message):
-    table = tiny_config().sharding.training.to_dict() | {
-        "problems": "data", "samples": ("model", "fsdp"), "embed": None, "heads": None,
-        "kv_heads": None, "mlp": None, "vocab": None,
-    }  # fmt: skip
-    rules = make_layout(make_mesh(1, 1, 1), table).rules
-    layout = Layout(jax.sharding.AbstractMesh((3, 2, 4), ("data", "fsdp", "model")), rules)
+    whole = dict.fromkeys(("embed", "heads", "kv_heads", "mlp", "vocab"))
+    layouts = layouts_on((3, 2, 4), problems="data", samples=("model", "fsdp"), **whole)
     sizes = {"prompts_per_step": 6, "samples_per_prompt": 8, "warm_start__batch_size": 6}
     sizes |= {"evaluation__prompts_per_batch": 6}
-    layouts = {"training": layout, "sampling": layout}
     checks.check_batches(tiny_config(**sizes), layouts, trains=True)
     with pytest.raises(ConfigError, match=rf"config\.{message}"):
         checks.check_batches(tiny_config(**sizes | changes), layouts, trains=True)

@@ -161,11 +161,13 @@ def test_a_run_whose_devices_only_sample_goes_on_as_if_it_never_stopped(tmp_path
     settings |= {"mesh__sampling": 1, "checkpoint_every_steps": 2, "estimator__noise_share": 0.15}
     settings |= {"prompts_per_step": 3, "evaluation__prompts_per_batch": 4}
 
-    def trained(workdir):
-        args = train_command(workdir, **settings)
+    def done(args):
         result = subprocess.run(args, cwd=ROOT, env=environment(2), capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         return result.stderr
+
+    def trained(workdir):
+        return done(train_command(workdir, **settings))
 
     assert "on 2 cpu device(s), 1 of which only sample;" in trained(tmp_path / "whole")
     trained(tmp_path / "stopped")
@@ -177,6 +179,4 @@ def test_a_run_whose_devices_only_sample_goes_on_as_if_it_never_stopped(tmp_path
         assert files[0] == files[1], name
     # Both devices evaluate, though they could not share training's batch of three.
     figures = ["--n", "2", "--k", "1", "--problems", "2"]
-    args = command("passk_jax.evaluate", *figures, workdir=tmp_path / "whole")
-    result = subprocess.run(args, cwd=ROOT, env=environment(2), capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    done(command("passk_jax.evaluate", *figures, workdir=tmp_path / "whole"))
