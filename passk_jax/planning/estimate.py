@@ -14,6 +14,7 @@ import numpy as np
 from passk_jax.planning import chips, compiling, step, work
 from passk_jax.planning.collectives import SENT, Collective, groups_along
 from passk_jax.policy.sharding import MESH_AXES, Layout, mesh_axes
+from passk_jax.rollout.drawing import block_size
 from passk_jax.run.checks import problems_per_update
 from passk_jax.run.parts import Parts
 
@@ -21,7 +22,7 @@ from passk_jax.run.parts import Parts
 # that find a token in a vocabulary that is split. Of the matrices of a layer each is sent alone.
 _INSTRUCTIONS = 53
 _MATRICES = 7
-_OF_A_DRAW = 33
+_OF_A_DRAW = 32
 
 
 def step_s(
@@ -153,6 +154,7 @@ def _of_sampling(parts, tokens):
         yield from _gather(layout, width, (d.base + d.head) * d.weight, times)
     draw = _axes(layout, "vocab", c.vocab_size)
     yield from _sum(layout, draw, samples * 4, _OF_A_DRAW * tokens)
+    yield from _sum(layout, draw, samples * 4 * block_size(c.vocab_size), tokens)
 
 
 def _axes(layout: Layout, name: str, size: int) -> list[str]:

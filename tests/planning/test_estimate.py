@@ -89,10 +89,12 @@ def test_what_sampling_sends():
         parts, sampling_decoder=Decoder(parts.sampling_decoder.config, layout)
     )
     # Attention, feed-forward and embeddings: once for 2 prompts of 32, 11 times for 4 samples.
-    prompts, tokens, draw = sent("sampling", parts, 11)
+    prompts, tokens, draw, block = sent("sampling", parts, 11)
     assert prompts == ("all-reduce", MODEL, 9, 9 * 2 * 32 * 40 * 4)
     assert tokens == ("all-reduce", MODEL, 99, 99 * 4 * 40 * 4)
     assert draw[:2] == ("all-reduce", MODEL) and draw[2] % 11 == 0
+    # Of the vocabulary of 300 each draw looks at a block of 15, on whichever device it is.
+    assert block == ("all-reduce", MODEL, 11, 11 * 4 * 15 * 4)
 
 
 def test_one_device_sends_nothing():
@@ -174,6 +176,6 @@ def test_close_to_the_compiled_programs(topology):
     least, about = estimate.memory(parts)
     assert compiled["kept_bytes"] < least <= peak
     assert 0.8 < about / peak < 1.25
-    for name, within in (("sampling", 0.01), ("update", 0.15)):
+    for name, within in (("sampling", 0.005), ("update", 0.15)):
         total = sum(e.sent_bytes for e in estimate.exchanges(name, parts, 1024))
         assert total == pytest.approx(sum(phases[name]["sent_bytes"].values()), rel=within)
