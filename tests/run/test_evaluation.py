@@ -13,12 +13,13 @@ from etils import epath
 from passk_jax.errors import ConfigError
 from passk_jax.policy import settings
 from passk_jax.policy.config import SMALL
-from passk_jax.run import evaluation, record, sampling, workdir
+from passk_jax.run import evaluation, record, workdir
+from passk_jax.run.groups import Scores
 from passk_jax.run.loop import train
 from passk_jax.run.parts import Parts, build
-from passk_jax.run.sampling import sample, sample_and_score, score
+from passk_jax.run.sampling import sample_and_score
 from passk_jax.run.state import restore_variables
-from passk_jax.tasks import data
+from passk_jax.tasks import Part, Problem, data
 from passk_jax.tasks.subset import read_ids, with_ids
 from tests.tiny import command, run, tiny_config
 
@@ -192,6 +193,131 @@ def test_mistakes(changes, message, trained):
         evaluation.difficulty(trained, **changes)
 
 
+class Known:
+    """A policy whose samples are known: 3 problems, 2 right samples of 4, none, and all."""
+
+    problems = tuple(
+        Problem(name, f"{name}?", None, part=Part(part, 1.0)) for name, part in ("ax", "by", "cx")
+    )
+    step = 7
+    parts = types.SimpleNamespace(config=tiny_config(init_from="weights"))
+
+    def score(self, num_samples, temperature, seed, *, texts=False):
+        assert (num_samples, seed) == (4, 3)
+        if temperature == 0:  # greedy
+            return known_scores([[1] * 4, [0] * 4, [1] * 4], ["8888", "5555", "9999"], texts)
+        return known_scores([[1, 0, 0, 1], [0] * 4, [1] * 4], ["8668", "5677", "9999"], texts)
+
+
+def known_scores(correct, answers, texts):
+    correct, answers = np.array(correct, bool), [list(row) for row in answers]
+    none = [[None] * 4] * 3
+    said = [[f"={each}" for each in row] for row in answers] if texts else none
+    errors = [[(None, None)] * 4] * 3
+    return Scores(correct * 1.0, correct, said, answers, errors, none)
+
+
+@pytest.fixture
+def known(monkeypatch):
+    asked = []
+
+    def load(directory, **arguments):
+        asked.append((directory, arguments))
+        return Known()
+
+    monkeypatch.setattr(evaluation, "load", load)
+    return asked
+
+
+def test_what_an_evaluation_estimates(known):
+    rows = []
+    found = evaluation.evaluate(
+        "run", num_samples=4, ks=[1, 2], temperatures=[0.0, 1.5], seed=3, samples=rows,
+        split="test", num_problems=3,
+    )  # fmt: skip
+    assert known == [("run", {"split": "test", "num_problems": 3})]
+    results = found.pop("results")
+    assert found == {
+        "step": 7, "from": "run", "split": "test", "num_problems": 3, "num_samples": 4,
+    }  # fmt: skip
+    estimates = {(r["part"], r["temperature"], r["metric"]): r["estimate"] for r in results}
+    # Of 2 right among 4, two samples miss both in 1 of 6 pairs.
+    assert estimates["all", 1.5, "pass@1_n4"] == pytest.approx((1 / 2 + 0 + 1) / 3)
+    assert estimates["all", 1.5, "pass@2_n4"] == pytest.approx((5 / 6 + 0 + 1) / 3)
+    assert estimates["x", 1.5, "pass@2_n4"] == pytest.approx((5 / 6 + 1) / 2)
+    assert estimates["y", 1.5, "pass@2_n4"] == 0
+    # Different answers among two: of "8668" in 4 of 6 pairs, of "5677" in 5 of 6.
+    assert estimates["all", 1.5, "distinct@2_n4"] == pytest.approx((10 / 6 + 11 / 6 + 1) / 3)
+    assert estimates["all", 0.0, "pass@2_n4"] == pytest.approx(2 / 3)
+    # Greedy samples of part x are all right: nothing is said of its wrong answers.
+    assert ("x", 1.5, "unique_wrong_share_n4") in estimates
+    assert ("x", 0.0, "unique_wrong_share_n4") not in estimates
+    assert all(row["low"] <= row["estimate"] <= row["high"] for row in results)
+    assert any(row["low"] < row["estimate"] < row["high"] for row in results)
+    assert [(row["temperature"], row["problem"]) for row in rows] == [
+        (temperature, name) for temperature in (0.0, 1.5) for name in "abc"
+    ]
+    assert {row["split"] for row in rows} == {"test"}
+    assert [each["text"] for each in rows[3]["completions"]] == ["=8", "=6", "=6", "=8"]
+    assert all(each["weight"] is None for row in rows for each in row["completions"])
+
+
+def test_an_evaluation_keeps_no_texts_that_nobody_asked_for(known, monkeypatch):
+    asked = {"num_samples": 4, "ks": [4], "temperatures": [1.0], "seed": 3, "split": "test"}
+    texts, score = [], Known.score
+
+    def noted(self, *args, **options):
+        texts.append(options.get("texts"))
+        return score(self, *args, **options)
+
+    monkeypatch.setattr(Known, "score", noted)
+    assert evaluation.evaluate(None, **asked)["from"] == "weights"
+    evaluation.evaluate(None, samples=[], **asked)
+    assert texts == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"num_samples": 0}, r"--k = \[1\]: 1 <= k <= n = 0"),
+        ({"ks": [1, 5]}, r"--k = \[1, 5\]: 1 <= k <= n = 4"),
+        ({"ks": [0]}, r"--k = \[0\]: 1 <= k"),
+        ({"temperatures": [0.0, -0.1]}, r"--temperatures = \[0.0, -0.1\]: numbers of at least 0"),
+        ({"temperatures": [float("inf")]}, r"--temperatures = \[inf\]: numbers of at least 0"),
+        ({"temperatures": [float("nan")]}, r"--temperatures = \[nan\]: numbers of at least 0"),
+        ({"seed": -1}, "--seed = -1"),
+    ],
+)
+def test_what_cannot_be_evaluated(asked, message, known):
+    good = {"num_samples": 4, "ks": [1], "temperatures": [1.0], "split": "test"}
+    with pytest.raises(ConfigError, match=message):
+        evaluation.evaluate("run", **good | asked)
+    assert not known
+
+
+def test_the_problems_that_are_neither_too_hard_nor_done(known):
+    asked = {"num_samples": 4, "seed": 3}
+    found = evaluation.difficulty("run", **asked)
+    assert known == [("run", {"split": "train"})]
+    assert found == {
+        "task": "arithmetic", "split": "train", "step": 7, "num_samples": 4, "low": 0.1,
+        "high": 0.8, "temperature": 1.0, "rates": {"a": 0.5, "b": 0.0, "c": 1.0}, "kept": ["a"],
+    }  # fmt: skip
+    kept = lambda low, high: evaluation.difficulty("run", low=low, high=high, **asked)["kept"]  # noqa: E731
+    assert (kept(0.5, 0.5), kept(0.0, 0.4), kept(0.6, 1.0)) == (["a"], ["b"], ["c"])
+    for wrong, message in (
+        ({"num_samples": 0}, "--n = 0"),
+        ({"low": -0.1}, r"--low = -0\.1"),
+        ({"high": 1.1}, r"--high = 1\.1"),
+        ({"low": 0.9}, r"--low = 0\.9, --high = 0\.8: 0 <= low <= high <= 1"),
+        ({"temperature": 0.0}, r"--temperature = 0\.0: must be a positive number"),
+        ({"temperature": float("inf")}, "--temperature = inf: must be a positive number"),
+        ({"seed": 2**32}, r"--seed = 4294967296: .* below 2\^32"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluation.difficulty("run", **asked | wrong)
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_other_problems_than_the_run_had_are_refused(split, tmp_path, monkeypatch):
     """Of the splits that the run read; the test split is for `evaluate` to read first."""
@@ -222,30 +348,3 @@ def test_a_file_that_is_none_is_named(tmp_path):
             read_ids(str(file))
     with pytest.raises(data.DataError, match="kept: no ids"):
         with_ids(build(tiny_config()).task, [], "kept")
-
-
-def test_batches_are_scored_in_order_while_others_are_sampled(monkeypatch):
-    from passk_jax.learner.train_state import init_state
-
-    parts = build(tiny_config(evaluation__prompts_per_batch=2))
-    state = init_state(parts.decoder, parts.optimizer, 0)
-    problems = parts.task.split("train")[:7]
-    scores = sample_and_score(
-        parts, state.params, problems, jax.random.key(3), num_samples=4, temperature=1.0
-    )
-    assert scores.correct_PxN.shape == (7, 4) and len(scores.final_answers) == 7
-    rollout = sample(
-        parts, state.params, problems[4:6], jax.random.fold_in(jax.random.key(3), 4), num_samples=4
-    )
-    alone = score(parts, problems[4:6], rollout)
-    assert scores.final_answers[4:6] == alone.final_answers
-
-
-def test_the_samples_of_a_problem_may_be_scored_by_several_processes():
-    row = lambda p, n: [p, n, float(n), bool(p), f"{p}{n}", (None, None), None, None]  # noqa: E731
-    shares = [[row(0, 1), row(1, 0)], [row(0, 0), row(1, 1)]]
-    found = sampling._merge((2, 2), shares)
-    assert found.rewards_PxN.tolist() == [[0, 1], [0, 1]]
-    assert found.final_answers == [["00", "01"], ["10", "11"]]
-    with pytest.raises(AssertionError, match=r"3 scores are not one for each of \(2, 2\)"):
-        sampling._merge((2, 2), [shares[0], shares[1][:1]])

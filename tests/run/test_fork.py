@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from passk_jax.errors import ConfigError
-from passk_jax.run.fork import _by_id
+from passk_jax.run.fork import _by_id, fork
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
 from passk_jax.tracking import solve_record
@@ -62,6 +62,55 @@ def test_what_does_not_fit_is_begun_anew(run, tmp_path, caplog):  # noqa: F811
         train(config, tmp_path / "fork", fork_from=f"{run}@2")
     with pytest.raises(ConfigError, match="began with None"):
         train(short(), run, fork_from=str(tmp_path / "fork"))
+
+
+def test_the_reference_and_the_schedule_are_kept_where_they_mean_the_same(run, tmp_path, caplog):  # noqa: F811
+    changes = {"objective__kl_coefficient": 0.1, "objective__minibatches": 2}
+    changes["objective__entropy_coefficient"] = 0.1  # there is a gradient without a solution
+    train(short(**changes), tmp_path / "kl")
+
+    def begun(place, **changes):
+        caplog.clear()
+        parts = build(short(steps=4, **changes))
+        return fork(parts, str(place), parts.data()), caplog.text.partition("kept: ")[2]
+
+    arrays = final_arrays(tmp_path / "kl", short(**changes))[1]["state"]
+    same, said = begun(tmp_path / "kl", **changes)
+    assert "the reference" in said.partition("begun anew")[0]
+    for name in ("params", "reference", "optimizer_state"):
+        one, other = (jax.tree.leaves(getattr(each, name)) for each in (same.state, arrays))
+        assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True)), name
+    first = jax.tree.leaves(same.state.params)[0]
+    assert not np.array_equal(first, jax.tree.leaves(same.state.reference)[0])
+    assert (same.step, same.position, int(same.state.updates)) == (2, 2 * 4, 2 * 2)
+    # Another number of updates a step is another schedule, and other problems another order.
+    every = list(build(short()).data()["train"])
+    other, said = begun(tmp_path / "kl", keep_problems=kept(tmp_path, every[:20]))
+    assert "the reference, the optimizer's state" not in said and other.state.reference is None
+    for name in ("the optimizer's state", "the reference", "the place in the data"):
+        assert name in said.partition("begun anew")[2]
+    assert (other.step, other.position, other.unwritten) == (2, 0, {})
+    # Where there was no reference, it is the policy that the new run begins with.
+    new, said = begun(run, objective__kl_coefficient=0.1)
+    assert "the reference" in said.partition("begun anew")[2]
+    leaves = (jax.tree.leaves(each) for each in (new.state.params, new.state.reference))
+    assert all(np.array_equal(*pair) for pair in zip(*leaves, strict=True))
+
+
+def test_a_fork_begins_where_training_was(tmp_path):
+    config = short(warm_start__steps=3)
+    with stopped_in("sample", 1):  # after the warm start, before the first step
+        train(config, tmp_path / "run")
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "empty" / "config.json").write_text((tmp_path / "run" / "config.json").read_text())
+    parts = build(config)
+    with pytest.raises(ConfigError, match=r"--fork_from=.*empty: .*empty holds no checkpoint yet"):
+        fork(parts, str(tmp_path / "empty"), parts.data())
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    settings["warm_start"]["steps"] = 5  # as if it had been stopped in its warm start
+    (tmp_path / "run" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="the checkpoint is of its warm start, and none of train"):
+        fork(parts, str(tmp_path / "run"), parts.data())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -141,6 +142,14 @@ def test_without_credentials_there_is_one_clear_error(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match=r"--workdir=gs://b/x .*not found.*gcloud auth"):
         workdir.check_reachable(epath.Path("gs://b/x"))
     workdir.check_reachable(epath.Path(tmp_path / "a local one wants none"))
+    monkeypatch.setattr(google.auth, "default", lambda: None)
+
+    def forbidden(_):
+        raise PermissionError("403:\nnot yours")
+
+    monkeypatch.setattr(epath.Path("gs://b/x").__class__, "exists", forbidden)
+    with pytest.raises(ConfigError, match=r"--workdir=gs://b/x cannot be reached: 403: not yours"):
+        workdir.check_reachable(epath.Path("gs://b/x"))
 
 
 def test_only_what_has_changed_is_copied(tmp_path):
@@ -254,6 +263,147 @@ def test_the_report_of_a_run_in_a_bucket_finds_the_config_and_the_record(tmp_pat
     assert json.loads((here / "record.json").read_text())["ended"]["step"] == 3
     for name in ("config.json", "record.json", "metrics.jsonl"):
         assert (here / name).read_bytes() == (there / name).read_bytes()
+
+
+def finished(folder, config):
+    """A folder as a run leaves it that has one row and one checkpoint."""
+    with workdir.hold(epath.Path(folder), config, {"train": {"a": "1"}}) as files:
+        files.begin(0)
+    (folder / "metrics.jsonl").write_text("{}\n")
+    (folder / "checkpoints" / "1").mkdir(parents=True)
+
+
+def names(folder):
+    folder = pathlib.Path(folder)
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_one_process_holds_a_workdir(tmp_path, capsys):
+    folder, config = epath.Path(tmp_path / "runs" / "x"), tiny_config()
+    with workdir.hold(folder, config) as files:
+        assert files.folder == pathlib.Path(folder)
+        assert names(tmp_path / "runs") == ["x", "x/.lock"]
+        with pytest.raises(ConfigError, match=r"another process is training in .*x: wait for it"):
+            with workdir.hold(folder, config):
+                pass
+    assert not any(tmp_path.iterdir())  # no run began
+    with workdir.hold(folder, config, {"train": {}}) as files:
+        files.begin(0)
+    assert names(folder) == [".lock", "config.json", "data.json", "record.json"]
+    finished(tmp_path / "runs" / "x", config)  # the lock is free again
+    capsys.readouterr()
+    config = workdir.load_config(folder)
+    config.steps = 9
+    with workdir.hold(folder, config) as files:
+        assert json.loads((folder / "config.json").read_text())["steps"] == 6
+        files.begin(3)
+    assert json.loads((folder / "config.json").read_text())["steps"] == 9
+    said = capsys.readouterr()
+    assert said.err == "from step 3 on:  config.steps: 6 there, 9 here\n" and not said.out
+
+
+def test_a_start_that_fails_leaves_what_was_there(tmp_path):
+    folder = tmp_path / "x"
+    (folder / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), workdir.hold(epath.Path(folder), tiny_config()):
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["x", "x/checkpoints"]
+    (folder / "checkpoints").rmdir()
+    with pytest.raises(ZeroDivisionError), workdir.hold(epath.Path(folder), tiny_config()):
+        (folder / "checkpoints").mkdir()
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["x"]
+    with pytest.raises(ZeroDivisionError), workdir.hold(epath.Path(folder), tiny_config()):
+        (folder / "checkpoints" / "0").mkdir(parents=True)
+        raise ZeroDivisionError
+    assert "x/checkpoints/0" in names(tmp_path)
+
+
+def test_restart_moves_the_run_aside(tmp_path, capsys):
+    folder = tmp_path / "x"
+    for number in (1, 2):
+        finished(folder, tiny_config())
+        with workdir.hold(epath.Path(folder), tiny_config(seed=number), restart=True) as files:
+            moved = folder / "earlier" / str(number)
+            assert names(moved) == [
+                *("checkpoints", "checkpoints/1", "config.json", "data.json"),
+                *("metrics.jsonl", "record.json"),
+            ]
+            assert f"moved the run in {folder} to {moved}\n" == capsys.readouterr().err
+            assert sorted(path.name for path in folder.iterdir()) == [".lock", "earlier"]
+            files.begin(0)
+        assert json.loads((folder / "config.json").read_text())["seed"] == number
+        (folder / "config.json").write_text((moved / "config.json").read_text())
+    (tmp_path / "empty").mkdir()
+    with workdir.hold(epath.Path(tmp_path / "empty"), tiny_config(), restart=True):
+        assert names(tmp_path / "empty") == [".lock"]
+
+
+def test_a_fork_is_written_down_and_another_one_refused(tmp_path):
+    folder = epath.Path(tmp_path / "x")
+    with workdir.hold(folder, tiny_config(), {"train": {"a": "1"}}, fork_from="y@2") as files:
+        files.begin(2)
+    (folder / "metrics.jsonl").write_text("{}\n")
+    assert json.loads((folder / "record.json").read_text())["fork_from"] == "y@2"
+    assert json.loads((folder / "data.json").read_text()) == {"train": {"a": "1"}}
+    with pytest.raises(ConfigError, match=r"--fork_from=z: the run in .* began with y@2"):
+        with workdir.hold(folder, tiny_config(), fork_from="z"):
+            pass
+
+
+def test_all_hosts_see_the_folder_of_the_first(tmp_path):
+    with pytest.raises(ConfigError, match=r"is not the folder that process 0 writes to"):
+        workdir.check_shared(epath.Path(tmp_path))
+    finished(tmp_path / "x", tiny_config())
+    workdir.check_shared(epath.Path(tmp_path / "x"))
+
+
+def test_a_process_that_is_not_the_first_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir.processes, "is_first", lambda: False)
+    with workdir.hold(epath.Path(tmp_path / "x"), tiny_config()) as files:
+        files.begin(0)
+        files.end(1, "flat")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_in_a_bucket_writes_to_a_local_folder(tmp_path, monkeypatch):
+    """Here too the bucket is a folder."""
+    there = tmp_path / "there"
+    finished(there, tiny_config())
+    (there / ".lock").unlink()
+    config = workdir.load_config(epath.Path(there))
+    monkeypatch.setattr(workdir.bucket, "is_in", lambda path: True)
+    grown = ("metrics.jsonl", "samples.jsonl", "evaluation.csv", "writers.json")
+    for name in grown:  # a run that goes on reads them again
+        (there / name).write_text(name)
+    with workdir.hold(epath.Path(there), config) as files:
+        fetched = [*grown, "config.json", "record.json"]
+        assert sorted(os.listdir(files.folder)) == sorted(fetched)
+        for name in fetched:
+            assert (files.folder / name).read_text() == (there / name).read_text()
+        files.begin(0)
+        (files.folder / "metrics.jsonl").write_text("more")
+        files.publish()
+    assert not files.folder.exists()
+    assert sorted(os.listdir(there)) == sorted([*fetched, "checkpoints", "data.json"])
+    assert (there / "metrics.jsonl").read_text() == "more"
+    with pytest.raises(ConfigError, match=r"--restart: .* is in a bucket, where moving is copying"):
+        with workdir.hold(epath.Path(there), config, restart=True):
+            pass
+
+
+def test_all_processes_have_the_same_settings(monkeypatch):
+    given = [{"n": 4, "seed": 0}, {"n": 4, "seed": 0}, {"n": 8, "seed": 1}]
+    monkeypatch.setattr(workdir.processes, "gather", lambda settings: given)
+    with pytest.raises(ConfigError) as caught:
+        workdir.check_same(given[0])
+    assert str(caught.value) == (
+        "the processes differ, and must not:\n"
+        "  config.n: 4 on process 0, 8 on process 2\n"
+        "  config.seed: 0 on process 0, 1 on process 2"
+    )
+    del given[2]
+    workdir.check_same(given[0])
 
 
 def test_an_upload_that_fails_is_an_os_error_that_names_the_file(tmp_path):
