@@ -28,8 +28,10 @@ _logger = logging.getLogger(__name__)
 def source(place: str) -> tuple[epath.Path, str]:
     """Returns the folder that `--fork_from` names, and which of its checkpoints.
 
-    >>> source("runs/x@150")[1], source("runs/x@best")[1], source("runs/x")[1]
-    ('150', 'best', 'latest')
+    >>> [source(place)[1] for place in ("x@150", "x@best", "x@latest", "x", "x@y")]
+    ['150', 'best', 'latest', 'latest', 'latest']
+    >>> source("x@latest")[0].name, source("x@y")[0].name
+    ('x', 'x@y')
     """
     folder, _, which = place.rpartition("@")
     if folder and (which in ("best", "latest") or which.isdecimal()):

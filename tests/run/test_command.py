@@ -12,7 +12,7 @@ from absl import flags
 from etils import epath
 
 from configs import default, maze_small
-from passk_jax import errors
+from passk_jax import errors, tracking
 from passk_jax.run import command, dry_run, overrides
 from tests.tiny import ROOT, compilations, tiny_config
 
@@ -153,6 +153,93 @@ def test_numbers_of_a_flag_are_numbers(monkeypatch):
     monkeypatch.setattr(flags, "FLAGS", values)
     with pytest.raises(errors.ConfigError, match=r"--temperatures = 0\.5,hot: numbers"):
         command.numbers("temperatures", float)
+
+
+# What is asked of `run.evaluation`, for one command line after the other.
+ASKED = """
+import json, sys
+from absl import flags
+from passk_jax.run import command
+
+command.define_sampling("validation")
+for line in json.load(sys.stdin):
+    command.parse(["evaluate", *line])
+    asked = command.sampling_arguments(ks=[1])
+    config = asked.pop("config")
+    folder = command.run_folder()
+    print(json.dumps([asked, config and config.steps, folder and str(folder)]))
+    flags.FLAGS.unparse_flags()
+    for flag in flags.FLAGS:
+        flags.FLAGS[flag].unparse()
+"""
+
+
+def test_what_is_asked_of_an_evaluation():
+    lines = [
+        ["--workdir=runs/x"],
+        ["--config=arithmetic", "--config.steps=3", "--split=test", "--n=4", "--problems=5"]
+        + ["--seed=6", "--mesh=1,1,-1", "--max_response_tokens=7", "--top_k=8", "--top_p=0.9"]
+        + ["--checkpoint=best", "--trust_config"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED],
+        input=json.dumps(lines),
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    plain, asked = map(json.loads, done.stdout.splitlines())
+    none = {"max_response_tokens": None, "top_k": None, "top_p": None}
+    assert plain == [
+        {
+            "split": "validation", "num_samples": 16, "num_problems": None, "seed": 0,
+            "mesh": None, "trust": False, "checkpoint": "latest", "sampling": none, "ks": [1],
+        },
+        None,
+        "runs/x",
+    ]  # fmt: skip
+    assert asked == [
+        {
+            "split": "test", "num_samples": 4, "num_problems": 5, "seed": 6, "mesh": [1, 1, -1],
+            "trust": True, "checkpoint": "best", "ks": [1],
+            "sampling": {"max_response_tokens": 7, "top_k": 8, "top_p": 0.9},
+        },
+        3,
+        None,
+    ]  # fmt: skip
+
+
+def test_another_command_is_given_the_same_config(monkeypatch):
+    words = "x --config=a --steps=3 --config.steps=4 --config maze --config.init_from b".split()
+    monkeypatch.setattr(sys, "argv", words)
+    given = ["--config=maze", "--config.steps=4", "--config.init_from=b"]
+    assert command.config_arguments() == given
+
+
+def test_files_that_the_user_asked_for(tmp_path):
+    file = tmp_path / "x"
+    command.write_json(str(file), {"a": [1]})
+    assert file.read_text() == '{\n "a": [\n  1\n ]\n}\n'
+    command.write_lines(str(file), [{"a": "é"}, 2])
+    assert file.read_text(encoding="utf-8") == '{"a": "é"}\n2\n'
+    for write in (command.write_json, command.write_lines):
+        with pytest.raises(errors.WorkdirError, match="No such file"):
+            write(str(tmp_path / "missing" / "x"), [])
+
+
+def test_the_ending_and_the_library_of_a_plot_are_checked(monkeypatch):
+    assert command.pass_curve(None) is None
+    for name in ("x.png", "a.b/x.svg", "x.pdf"):
+        assert command.pass_curve(name).__name__ == "write"
+    with pytest.raises(errors.ConfigError, match=r"--plot = png: a file\.png, \.svg or \.pdf is"):
+        command.pass_curve("png")
+    monkeypatch.delattr(tracking, "pass_curve")
+    monkeypatch.delitem(sys.modules, "passk_jax.tracking.pass_curve")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(errors.ConfigError, match=r"--plot needs matplotlib.*: pip install 'passk"):
+        command.pass_curve("x.png")
 
 
 def test_values_take_the_types_of_their_keys():

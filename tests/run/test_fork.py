@@ -1,6 +1,7 @@
 """A run that begins at a checkpoint of another: what it keeps, and what it says of that."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -95,6 +96,18 @@ def test_the_reference_and_the_schedule_are_kept_where_they_mean_the_same(run, t
     assert "the reference" in said.partition("begun anew")[2]
     leaves = (jax.tree.leaves(each) for each in (new.state.params, new.state.reference))
     assert all(np.array_equal(*pair) for pair in zip(*leaves, strict=True))
+
+
+def test_only_a_run_of_this_version_is_an_origin(run, tmp_path):  # noqa: F811
+    parts = build(short(steps=4))
+    for missing in ("checkpoints", "config.json"):
+        other = shutil.copytree(run, tmp_path / missing)
+        (other / missing).rename(tmp_path / f"former {missing}")
+        with pytest.raises(ConfigError, match=f"{missing} holds no run with a checkpoint"):
+            fork(parts, str(other), parts.data())
+    (run / "record.json").write_text(json.dumps({"schema": 99, "starts": []}))
+    with pytest.raises(ConfigError, match="has schema 99: a newer version"):
+        fork(parts, str(run), parts.data())
 
 
 def test_a_fork_begins_where_training_was(tmp_path):

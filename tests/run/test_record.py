@@ -277,6 +277,13 @@ def test_a_key_that_a_newer_version_added_has_its_default(run):
     assert (run / "data.json").exists()
 
 
+@pytest.mark.parametrize(("former", "now"), [(True, ["tensorboard"]), (False, None)])
+def test_before_there_were_writers_there_was_a_switch(former, now, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"tensorboard": former}))
+    config = record.read_config(tmp_path)
+    assert config["writers"] == now and "tensorboard" not in config
+
+
 def test_a_folder_of_a_newer_version_is_refused(run):
     (run / "record.json").write_text('{"schema": 99, "starts": []}')
     for read in (workdir.load_config, lambda folder: train(short(), folder)):
