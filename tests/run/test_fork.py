@@ -91,6 +91,12 @@ def test_the_reference_and_the_schedule_are_kept_where_they_mean_the_same(run, t
     for name in ("the optimizer's state", "the reference", "the place in the data"):
         assert name in said.partition("begun anew")[2]
     assert (other.step, other.position, other.unwritten) == (2, 0, {})
+    # With none of the problems there is nothing that the record knows of them.
+    caplog.clear()
+    parts = build(short(steps=4))
+    none = fork(parts, str(run), {"train": {"another": "1"}})
+    assert "the solve record" in caplog.text.partition("begun anew")[2]
+    assert none.solve_record.times_sampled.tolist() == [0]
     # Where there was no reference, it is the policy that the new run begins with.
     new, said = begun(run, objective__kl_coefficient=0.1)
     assert "the reference" in said.partition("begun anew")[2]

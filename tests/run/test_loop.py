@@ -394,6 +394,62 @@ def test_an_evaluation_counts_what_could_not_be_scored(monkeypatch):
     assert metrics["eval/scoring_errors/other"] == 0
 
 
+def test_the_first_line_says_what_is_trained_and_from_where():
+    tree = lambda size: {"a": np.zeros(size), "b": np.zeros((2, 3))}  # noqa: E731
+
+    def said(warm=0, step=0, **changes):
+        loop = types.SimpleNamespace(
+            config=tiny_config(samples_per_prompt=8, **changes),
+            parts=types.SimpleNamespace(problems=range(1234)),
+            run=types.SimpleNamespace(
+                state=types.SimpleNamespace(params=tree(4000), frozen=tree(7000)),
+                warm_start_step=warm,
+                step=step,
+            ),
+        )
+        return Loop.describe(loop)
+
+    assert said() == (
+        "4,006 parameters on 1 cpu device(s); arithmetic, 1,234 training problems; "
+        "sloo_minus_one, k = 2, n = 8; from the beginning"
+    )
+    assert said(init_from="runs/x").endswith("n = 8; from runs/x")
+    assert said(warm=3).endswith("; going on after 3 warm-start steps")
+    assert said(step=4, init_from="runs/x").endswith("; going on after 4 training steps")
+    assert said(warm=3, step=4).endswith("; going on after 3 warm-start and 4 training steps")
+    of_lora = "4,006 parameters of LoRA, beside 7,006 frozen ones, on 1 cpu device(s); "
+    assert said(lora__rank=2).startswith(of_lora)
+    assert "device(s), 3 of which only sample; " in said(mesh__sampling=3)
+    assert "; n = 8 samples are fewer than 2k = 10, so" in said(estimator__k=5)
+
+
+def test_the_steps_that_are_named_are_traced(monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda place: told.append(place))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: told.append("stop"))
+
+    def traced(steps, **changes):
+        told.clear()
+        loop = types.SimpleNamespace(
+            config=tiny_config(**changes),
+            files=types.SimpleNamespace(folder=tmp_path),
+            profiling=False,
+        )
+        for step in steps:
+            loop.run = types.SimpleNamespace(step=step)
+            Loop._profile(loop)
+            told.append(step)
+        return told, loop.profiling
+
+    place = str(tmp_path / "profile")
+    assert traced(range(5), profile_steps=(1, 3)) == ([0, place, 1, 2, "stop", 3, 4], False)
+    assert traced((2, 3), profile_steps=(1, 3)) == ([place, 2, "stop", 3], False)
+    assert traced((0,), profile_steps=(0, 3)) == ([place, 0], True)  # `close` ends it
+    assert traced(range(2)) == ([0, 1], False)
+    monkeypatch.setattr(loop_lib.processes, "is_first", lambda: False)
+    assert traced(range(2), profile_steps=(0, 1)) == ([0, 1], False)
+
+
 @pytest.mark.slow
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
     # The first update takes the parameters to 1e30, where the loss is nan.

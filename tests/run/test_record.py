@@ -284,6 +284,49 @@ def test_before_there_were_writers_there_was_a_switch(former, now, tmp_path):
     assert config["writers"] == now and "tensorboard" not in config
 
 
+def test_a_tasks_options_have_no_defaults(tmp_path):
+    task = {"name": "qa", "options": {"template": "x"}}
+    (tmp_path / "config.json").write_text(json.dumps({"task": task}))
+    config = record.read_config(tmp_path)
+    assert config["task"]["options"] == {"template": "x"} and config["task"]["reward"] is None
+
+
+def test_code_is_found_in_lists_too():
+    task = {"reward": ["exact", "mine:reward"], "options": {"unsafe_execution": False}}
+    assert record.code_in({"task": task}) == ["config.task.reward = ['exact', 'mine:reward']"]
+
+
+def test_differences_come_in_the_order_of_the_alphabet():
+    keys = [f"k{i}" for i in range(10)]
+    assert list(record.differences(dict.fromkeys(keys, 1), dict.fromkeys(keys[::-1]))) == keys
+
+
+@pytest.mark.parametrize(
+    ("name", "is_folder", "allowed"),
+    [
+        (".lock", False, True),
+        ("earlier", True, True),
+        ("data.json", False, True),
+        ("record.json", False, True),
+        ("config.json.partial", False, True),
+        ("checkpoints", True, True),
+        ("checkpoints/1", True, False),
+        ("notes.txt", False, False),
+    ],
+)
+def test_a_folder_is_free_if_a_start_that_was_killed_left_it(name, is_folder, allowed, tmp_path):
+    path = tmp_path / name
+    path.mkdir(parents=True) if is_folder else path.touch()
+    if allowed:
+        record.Claim(tmp_path, short())
+        return
+    name = name.partition("/")[0]
+    with pytest.raises(
+        ConfigError, match=rf"no run's folder \(it has no config.json, but {name}\)"
+    ):
+        record.Claim(tmp_path, short())
+
+
 def test_a_folder_of_a_newer_version_is_refused(run):
     (run / "record.json").write_text('{"schema": 99, "starts": []}')
     for read in (workdir.load_config, lambda folder: train(short(), folder)):
