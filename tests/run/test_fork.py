@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from passk_jax.errors import ConfigError
+from passk_jax.learner.train_state import base_params
 from passk_jax.run.fork import _by_id, fork
 from passk_jax.run.loop import train
 from passk_jax.run.parts import build
@@ -102,6 +103,16 @@ def test_the_reference_and_the_schedule_are_kept_where_they_mean_the_same(run, t
     assert "the reference" in said.partition("begun anew")[2]
     leaves = (jax.tree.leaves(each) for each in (new.state.params, new.state.reference))
     assert all(np.array_equal(*pair) for pair in zip(*leaves, strict=True))
+
+
+def test_what_lora_adds_to_goes_with_it(tmp_path):
+    config = short(steps=0, lora__rank=2)
+    train(config, tmp_path / "run")
+    parts = build(short(steps=4, lora__rank=2))
+    state = fork(parts, str(tmp_path / "run"), parts.data()).state
+    saved = final_arrays(tmp_path / "run", config)[1]["state"].params
+    jax.tree.map(np.testing.assert_array_equal, state.params, saved)
+    jax.tree.map(np.testing.assert_array_equal, state.frozen, base_params(parts.decoder, 0))
 
 
 def test_only_a_run_of_this_version_is_an_origin(run, tmp_path):  # noqa: F811
