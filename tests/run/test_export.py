@@ -12,8 +12,9 @@ import pytest
 
 from passk_jax.errors import ConfigError
 from passk_jax.policy import params as params_lib
+from passk_jax.run import export as export_lib
 from passk_jax.run import workdir
-from passk_jax.run.export import _copy_tokenizer, export
+from passk_jax.run.export import _came_in, _card, _copy_tokenizer, export
 from passk_jax.run.loop import Loop, train
 from passk_jax.run.parts import build
 from passk_jax.run.sampling import sample
@@ -128,6 +129,7 @@ def test_a_folder_comes_back_as_it_came_in(came_in, begun, tmp_path, capfd):
     assert export(begun, out, file_format="huggingface", dtype="float32", max_shard_bytes=9000) == 0
     before, after = (json.loads((each / "config.json").read_text()) for each in (came_in, out))
     assert after["eos_token_id"] == [1, 5, 6] and after["bos_token_id"] == 0
+    assert "pad_token_id" in after
     assert after["max_position_embeddings"] == 131_072
     assert (after["dtype"], after["tie_word_embeddings"]) == ("float32", False)
     assert {key: after[key] for key in before if "token_id" not in key} == {
@@ -179,6 +181,80 @@ def test_what_came_in_may_be_gone(begun, tmp_path, caplog):
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (settings["max_position_embeddings"], settings["eos_token_id"]) == (8192, [1, 5, 6])
     assert (tmp_path / "out" / "chat_template.jinja").read_text() == TEMPLATE
+
+
+def test_of_another_runs_folder_nothing_is_carried_over(trained):
+    assert _came_in(str(trained)) == _came_in(None) == {"config": {}, "generation": {}}
+
+
+def test_settings_of_a_text_model_inside_another(tmp_path):
+    text = {"model_type": "gemma3_text", "bos_token_id": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": text, "eos_token_id": 1}))
+    (tmp_path / "x.safetensors").touch()
+    found = _came_in(str(tmp_path))
+    assert found["config"]["bos_token_id"] == 2 and found["config"]["eos_token_id"] == 1
+    assert found["generation"] == {}
+
+
+def test_no_weights_are_fetched_for_what_is_carried_over(monkeypatch, tmp_path):
+    asked = []
+
+    def local(name, *, weights=True):
+        asked.append((name, weights))
+        return str(tmp_path)
+
+    monkeypatch.setattr(export_lib.hub, "local", local)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "x.safetensors").touch()
+    assert _came_in("hf://a/b")["config"] == {"model_type": "llama"}
+    _copy_tokenizer("hf://a/c", tmp_path)
+    assert asked == [("hf://a/b", False), ("hf://a/c", False)]
+
+
+def test_a_model_card_is_of_the_step_that_is_exported(tmp_path):
+    rows = [
+        {"step": 0, "eval/pass@1_n4": 0.1, "eval/pass@4_n4": None, "eval/majority@4_n4": 0.3},
+        {"step": 2, "eval/pass@1_n4": 0.2, "train/pass@1_n4": 0.9},
+        {"step": 3, "train/pass@1_n4": 0.9},
+        {"step": 4, "eval/pass@1_n4": 0.4},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tiny_config(init_from="hf://a/b@main", lora__rank=3)
+    card = _card("mine", tmp_path, config, 3)
+    assert (
+        card
+        == """---
+base_model: "a/b"
+library_name: transformers
+pipeline_tag: text-generation
+tags: [passk_jax]
+---
+# mine
+
+Trained by reinforcement learning with passk_jax.
+
+| | |
+|---|---|
+| base | a/b |
+| task | arithmetic |
+| method | sloo_minus_one, k = 2, LoRA of rank 3 |
+| samples | 4 problems x 4 each step |
+| steps | 3 |
+
+Held-out problems (validation), at step 2:
+
+| figure | value |
+|---|---|
+| pass@1_n4 | 0.2000 |
+"""
+    )
+    assert "step 0:" in _card("mine", tmp_path, config, 1)
+    card = _card("mine", tmp_path, tiny_config(), 4)
+    assert "base_model" not in card and "| base | random parameters |" in card
+    assert "k = 2 |" in card
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").touch()
+    assert "Held-out" not in _card("mine", tmp_path, config, 0)
 
 
 def test_the_command(trained, tmp_path):
