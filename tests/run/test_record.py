@@ -296,6 +296,23 @@ def test_code_is_found_in_lists_too():
     assert record.code_in({"task": task}) == ["config.task.reward = ['exact', 'mine:reward']"]
 
 
+def test_a_later_start_may_change_how_it_runs_and_not_what_is_trained():
+    how = """steps eval_every_steps checkpoint_every_steps log_samples_every_steps keep_best
+      checkpoints_to_keep stop_when_flat figure_ks log_samples_problems writers profile_steps
+      report_at_evaluations compilation_cache evaluation.num_problems evaluation.prompts_per_batch
+      evaluation.samples_per_prompt evaluation.log_samples_problems mesh.data mesh.sampling
+      sharding.training.vocab micro_batch.problems sampling.unroll_layers update_weighted_only
+      logprob_chunk_tokens policy.attention policy.remat data_dir keep_problems
+      gradient_cosine_every_steps
+      task.options.num_workers task.options.code.num_workers task.reward_limits.seconds"""
+    what = """seed prompts_per_step samples_per_prompt estimator.k order policy.dtype sampling.top_k
+      sampling.temperature evaluation.split evaluation.temperature optimizer.learning_rate
+      warm_start.steps objective.epochs lora.rank init_from pipeline task.name task.options.max_n
+      task.reward tokenizer.name chat.system"""
+    assert [key for key in how.split() if not record.may_change(key)] == []
+    assert [key for key in what.split() if record.may_change(key)] == []
+
+
 def test_differences_come_in_the_order_of_the_alphabet():
     keys = [f"k{i}" for i in range(10)]
     assert list(record.differences(dict.fromkeys(keys, 1), dict.fromkeys(keys[::-1]))) == keys
