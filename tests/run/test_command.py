@@ -211,7 +211,7 @@ def test_what_is_asked_of_an_evaluation():
 
 
 def test_another_command_is_given_the_same_config(monkeypatch):
-    words = "x --config=a --steps=3 --config.steps=4 --config maze --config.init_from b".split()
+    words = "x --config=a --steps=3 --config.steps=4 --config maze --config.init_from b -x".split()
     monkeypatch.setattr(sys, "argv", words)
     given = ["--config=maze", "--config.steps=4", "--config.init_from=b"]
     assert command.config_arguments() == given

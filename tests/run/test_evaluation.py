@@ -5,14 +5,18 @@ import re
 import sys
 import types
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from etils import epath
 
 from passk_jax.errors import ConfigError
+from passk_jax.learner.train_state import init_params
 from passk_jax.policy import settings
 from passk_jax.policy.config import SMALL
+from passk_jax.policy.params import save_huggingface
+from passk_jax.rollout.sampler import SamplingConfig
 from passk_jax.run import evaluation, record, workdir
 from passk_jax.run.groups import Scores
 from passk_jax.run.loop import train
@@ -203,7 +207,7 @@ class Known:
     parts = types.SimpleNamespace(config=tiny_config(init_from="weights"))
 
     def score(self, num_samples, temperature, seed, *, texts=False):
-        assert (num_samples, seed) == (4, 3)
+        assert num_samples in (1, 4) and seed == 3
         if temperature == 0:  # greedy
             return known_scores([[1] * 4, [0] * 4, [1] * 4], ["8888", "5555", "9999"], texts)
         return known_scores([[1, 0, 0, 1], [0] * 4, [1] * 4], ["8668", "5677", "9999"], texts)
@@ -305,6 +309,7 @@ def test_the_problems_that_are_neither_too_hard_nor_done(known):
     }  # fmt: skip
     kept = lambda low, high: evaluation.difficulty("run", low=low, high=high, **asked)["kept"]  # noqa: E731
     assert (kept(0.5, 0.5), kept(0.0, 0.4), kept(0.6, 1.0)) == (["a"], ["b"], ["c"])
+    assert evaluation.difficulty("run", num_samples=1, seed=3)["num_samples"] == 1
     for wrong, message in (
         ({"num_samples": 0}, "--n = 0"),
         ({"low": -0.1}, r"--low = -0\.1"),
@@ -318,14 +323,56 @@ def test_the_problems_that_are_neither_too_hard_nor_done(known):
             evaluation.difficulty("run", **asked | wrong)
 
 
+def test_a_policy_of_a_folder_is_asked_without_what_only_training_needs(tmp_path, monkeypatch):
+    parts = build(tiny_config())
+    weights = init_params(parts.decoder, jax.random.key(3))
+    save_huggingface(tmp_path / "weights", nn.unbox(weights), parts.decoder.config)
+    asked = []
+    monkeypatch.setattr(workdir, "check_same", lambda settings: asked.append(settings))
+    config = tiny_config(init_from=str(tmp_path / "weights"), lora__rank=2)
+    policy = evaluation.load(None, config=config, split="test", num_problems=3, mesh=(1, 1, 1))
+    assert (policy.step, len(policy.problems)) == (0, 3)
+    jax.tree.map(np.testing.assert_array_equal, policy.params, nn.unbox(weights))
+    assert config.lora.rank == 2 and config.warm_start.steps == 5  # the user's config is his
+    scores = policy.score(2, 0.5, 7, texts=True)
+    expected = sample_and_score(
+        parts, policy.params, policy.problems, jax.random.key(7), num_samples=2, temperature=0.5,
+        num_texts=3,
+    )  # fmt: skip
+    assert scores.texts == expected.texts and [None, None] not in scores.texts
+    assert policy.score(2, 0.5, 7).texts == [[None, None]] * 3
+    # All processes must have the same: what is plain is compared, and what is large by a digest.
+    (of_config, of_data, of_score, _) = json.loads(json.dumps(asked))
+    assert of_config["config"]["lora"]["rank"] is None and isinstance(of_data["problems"], str)
+    settings = of_score["asked"]
+    assert isinstance(settings.pop("problems"), str)
+    assert settings == {"n": 2, "temperature": 0.5, "seed": 7}
+
+
+def test_the_longest_completion_may_be_another():
+    sampling = SamplingConfig(12, top_k=5, response_buckets=(4, 8))
+    same = evaluation._changed(sampling, {"top_k": None, "top_p": None})
+    assert same == sampling
+    shorter = evaluation._changed(sampling, {"max_response_tokens": 8, "top_k": 3})
+    assert (shorter.max_response_tokens, shorter.response_buckets, shorter.top_k) == (8, (4,), 3)
+    longer = evaluation._changed(sampling, {"max_response_tokens": 20})
+    assert longer.response_buckets == (4, 8)
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_other_problems_than_the_run_had_are_refused(split, tmp_path, monkeypatch):
     """Of the splits that the run read; the test split is for `evaluate` to read first."""
     config = tiny_config(task__options__num_train=20)
     record.Claim(epath.Path(tmp_path), config, build(config).data()).write(0)
-    monkeypatch.setattr(evaluation, "restore_variables", lambda *_: (0, types.SimpleNamespace()))
-    monkeypatch.setattr(Parts, "sampling_params", lambda *_: None)
-    assert len(evaluation.load(tmp_path, split=split, num_problems=5).problems) == 5
+    restored = lambda parts, folder, which: (3, f"{which} of {folder.name}")  # noqa: E731
+    monkeypatch.setattr(evaluation, "restore_variables", restored)
+    monkeypatch.setattr(Parts, "sampling_params", lambda _, variables: variables)
+    policy = evaluation.load(tmp_path, split=split, num_problems=5)
+    assert (len(policy.problems), policy.step) == (5, 3)
+    assert policy.params == f"latest of {tmp_path.name}"
+    policy = evaluation.load(tmp_path, split=split, checkpoint="best")
+    assert len(policy.problems) == len(policy.parts.task.split(split))
+    assert policy.params == f"best of {tmp_path.name}"
     old = json.loads((tmp_path / "data.json").read_text())
     for digests in old.values():
         first = next(iter(digests))
