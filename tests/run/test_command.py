@@ -87,12 +87,12 @@ from passk_jax.configs import default
 
 def get_config(steps="9"):
     config = default.get_config()
-    config.steps = int(steps)
+    config.steps = int(steps.replace(":", ""))
     return config
 """
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/maze_small.py").write_text(text)
-    for suffix, steps in (("", "9"), (":5", "5")):
+    for suffix, steps in (("", "9"), (":5", "5"), (":5:6", "56")):
         done = parse(config=["--config", f"configs/maze_small.py{suffix}"], folder=tmp_path)
         assert done.stdout.split()[-2] == steps, done.stderr
 
@@ -306,14 +306,22 @@ def test_help_lists_every_key_with_its_value_and_what_it_means():
     assert not unexplained
 
 
-@pytest.mark.parametrize("words", [["--config=maze_small"], ["--config", "maze_small"]])
-def test_help_is_of_the_config_that_is_named(words):
+@pytest.mark.parametrize(
+    ("words", "name", "task"),
+    [
+        (["--config=maze_small"], "maze_small", "maze"),
+        (["--config", "maze_small"], "maze_small", "maze"),
+        (["--config=arc_small", "--config=maze_small"], "maze_small", "maze"),
+        ([], "default", "arithmetic"),
+    ],
+)
+def test_help_is_of_the_config_that_is_named(words, name, task):
     args = [sys.executable, "-m", "passk_jax.train", *words, "--help"]
     done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("Trains a policy"), done.stderr
     assert "\n  --workdir: " in done.stdout and "\n  --process_id: This process's " in done.stdout
-    _, keys = done.stdout.split("\nKeys of the config, with their values in maze_small:\n")
-    assert "  --config.task.name='maze'\n" in keys
+    _, keys = done.stdout.split(f"\nKeys of the config, with their values in {name}:\n")
+    assert f"  --config.task.name='{task}'\n" in keys
 
 
 # What is wrong, and the words that the one line must have beside "error: ".
