@@ -72,6 +72,8 @@ def _section(config: ConfigDict, place: str) -> ConfigDict:
 
 def _set(config: ConfigDict, key: str, text: str) -> None:
     *place, name = key.split(".")
+    if not all([*place, name]):
+        raise _unknown(config, key)
     section, free = config, False
     for depth, part in enumerate(place, 1):
         if part not in section and free:
@@ -91,8 +93,11 @@ def _set(config: ConfigDict, key: str, text: str) -> None:
     if text == "None" and not may_be_none:
         raise ConfigError(f"{given}: this key is never None")
     value = None if text == "None" else _parsed(given, text, kind, may_be_none)
-    with section.unlocked() if free else contextlib.nullcontext():
-        section[name] = value
+    try:
+        with section.unlocked() if free else contextlib.nullcontext():
+            section[name] = value
+    except ValueError as error:  # of a dict, whose keys become keys of the config
+        raise ConfigError(f"{given}: {error}") from error
 
 
 def _parsed(given: str, text: str, kind: type, may_be_none: bool) -> Any:
@@ -102,25 +107,26 @@ def _parsed(given: str, text: str, kind: type, may_be_none: bool) -> Any:
     if kind is bool:
         allowed, value = "true or false", _BOOLS.get(text.lower())
     elif kind is int:
-        allowed, value = "a whole number", _number(text)
+        allowed, value = "a whole number", _number(text, int, float)
         value = None if value is None or value % 1 else int(value)
     elif kind is float:
-        allowed, value = "a number", _number(text)
+        allowed, value = "a number", _number(text, float)
     else:
         allowed, value = "a tuple, such as \"('a', 'b')\"", text
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             value = ast.literal_eval(text)
         if kind in (tuple, list):
-            words = tuple(text.split(",")) if isinstance(value, str) else value
+            words = [value] if isinstance(value, str) else value
+            words = text.split(",") if value is text else words
             value = kind(words) if isinstance(words, tuple | list) else None
     if value is None:
         raise ConfigError(f"{given}: {allowed}{' or None' if may_be_none else ''} is allowed")
     return value
 
 
-def _number(text: str) -> int | float | None:
-    """Returns the number that a text says: `1e3` and `50.0` are whole ones too."""
-    for kind in (int, float):
+def _number(text: str, *kinds: type) -> int | float | None:
+    """Returns the number that a text says, of the first kind that reads it: `1e3` is a float."""
+    for kind in kinds:
         with contextlib.suppress(ValueError):
             return kind(text)
     return None

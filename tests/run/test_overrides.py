@@ -64,6 +64,9 @@ def test_a_key_without_a_value_is_named(line, said):
     assert str(caught.value) == said
 
 
+DEEP = "-" * 100_000 + "1"  # too deep for Python's parser
+
+
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [
@@ -84,6 +87,8 @@ def test_a_key_without_a_value_is_named(line, said):
         ("pair", "x,y", ("x", "y")),
         ("pair", "x", ("x",)),
         ("pair", "('x', 1)", ("x", 1)),
+        ("pair", "'x'", ("x",)),
+        ("pair", "'x,y'", ("x,y",)),
         ("pair", "[1, 2]", (1, 2)),
         ("names", "x,y", ["x", "y"]),
         ("names", "(1, 2)", [1, 2]),
@@ -94,6 +99,9 @@ def test_a_key_without_a_value_is_named(line, said):
         ("any", "0.5", 0.5),
         ("any", "x, y", "x, y"),
         ("any", "3 +", "3 +"),
+        ("any", "{[1]: 2}", "{[1]: 2}"),
+        pytest.param("any", DEEP, DEEP, id="deep"),
+        pytest.param("rate", "1" * 400, float("inf"), id="huge"),
         ("warm_start.steps", "4", 4),
         ("task.reward_weights.mine", "0.5", 0.5),
         ("task.options.size", "6", 6),
@@ -140,6 +148,7 @@ TUPLE = "a tuple, such as \"('a', 'b')\""
         ("pair", "5", f"{TUPLE} is allowed"),
         ("task.options.tags", "5", f"{TUPLE} or None is allowed"),
         ("any", "(None)", f"{TUPLE} or None is allowed"),
+        ("steps", "1e999", "a whole number is allowed"),
         ("word", "None", "this key is never None"),
         ("warm_start.steps", "None", "this key is never None"),
         ("task", "maze", "this is a section, with the keys name, options, reward_weights"),
@@ -152,6 +161,11 @@ def test_a_wrong_value_is_one_line_that_names_key_and_value(key, text, said):
         overrides.apply(config, [(key, text)])
     assert str(caught.value) == f"--config.{key}={text}: {said}"
     assert config == small()
+
+
+def test_a_dict_whose_names_have_dots_is_one_line_too():
+    with pytest.raises(ConfigError, match=r"^--config.task.options.new={'a.b': 2}: .* dots .*a\.b"):
+        overrides.apply(small(), [("task.options.new", "{'a.b': 2}")])
 
 
 @pytest.mark.parametrize(
@@ -170,6 +184,8 @@ def test_a_wrong_value_is_one_line_that_names_key_and_value(key, text, said):
         # Not every section takes any key, and a value is no section.
         ("task.q", "task"),
         ("q.q.q", None),
+        ("task.options.", "task.options"),
+        ("task.options..size", "task.options.size"),
         ("steps.q", "steps"),
         ("task.options.size.q", "task.options.size"),
     ],
