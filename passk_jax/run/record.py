@@ -42,6 +42,7 @@ MAY_CHANGE = (
     "checkpoints_to_keep",
     "keep_best",
     "stop_when_flat",
+    "max_skipped_steps",
     "figure_ks",
     "log_samples_problems",
     "writers",

@@ -298,7 +298,8 @@ def test_code_is_found_in_lists_too():
 
 def test_a_later_start_may_change_how_it_runs_and_not_what_is_trained():
     how = """steps eval_every_steps checkpoint_every_steps log_samples_every_steps keep_best
-      checkpoints_to_keep stop_when_flat figure_ks log_samples_problems writers profile_steps
+      checkpoints_to_keep stop_when_flat max_skipped_steps figure_ks log_samples_problems writers
+      profile_steps
       report_at_evaluations compilation_cache evaluation.num_problems evaluation.prompts_per_batch
       evaluation.samples_per_prompt evaluation.log_samples_problems mesh.data mesh.sampling
       sharding.training.vocab micro_batch.problems sampling.unroll_layers update_weighted_only
