@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -312,8 +313,8 @@ def checked_problems(
 
 def checked_examples(
     config: ConfigDict, problems: Sequence[tasks.Problem], tokenizer: Tokenizer
-) -> Sequence[tasks.Problem]:
-    """Returns the problems of the warm start, once they and their examples were encoded."""
+) -> tuple[Sequence[tasks.Problem], int]:
+    """Returns the problems of the warm start, and the tokens of the longest of their examples."""
     limits, where = config.sampling, f"config.warm_start.steps = {config.warm_start.steps}"
     if not problems:
         name = config.warm_start.task.name
@@ -327,8 +328,8 @@ def checked_examples(
     prompts = [problem.prompt for problem in problems]
     encode_prompts(prompts, tokenizer, limits.max_prompt_tokens)
     examples = [problem.worked_example for problem in problems]
-    encode_responses(examples, tokenizer, limits.max_response_tokens)
-    return problems
+    _, mask = encode_responses(examples, tokenizer, limits.max_response_tokens)
+    return problems, int(np.max(np.sum(mask, axis=-1)))
 
 
 def _is_range(value: Any) -> bool:

@@ -72,6 +72,7 @@ class Parts:
       transformation: From rewards to advantages.
       problems: The task's train split.
       warm_start_problems: Those whose worked examples the warm start takes, if there is one.
+      example_tokens: The number of tokens of the longest of these; all are padded to it.
       order: The order in which training takes these problems.
       stops: The automaton that finds `config.sampling.stop_strings`, on the devices, if any.
       shared: The tokens that the training prompts begin with, where they are many.
@@ -92,6 +93,7 @@ class Parts:
     transformation: Transformation | None = None
     problems: Sequence[tasks.Problem] = ()
     warm_start_problems: Sequence[tasks.Problem] = ()
+    example_tokens: int = 0
     order: Order | Prioritized | None = None
     stops: jax.Array | None = None
     shared: tuple[int, ...] = ()
@@ -186,7 +188,7 @@ class Parts:
         responses = encode_responses(
             [problem.worked_example for problem in problems],
             self.tokenizer,
-            self.sampling.max_response_tokens,
+            self.example_tokens,
         )
         return supervised_update(
             state,
@@ -250,9 +252,9 @@ def build(config: ConfigDict, *, workdir: epath.Path | None = None, trains: bool
     if transformation is not None:
         checks.check_rewards(config, task, transformation)
     problems = checks.checked_problems(config, task, tokenizer)
-    examples = ()
+    examples, example_tokens = (), 0
     if config.warm_start.steps and (trains or config.warm_start.task.name is None):
-        examples = _examples(config, problems, tokenizer, chat)
+        examples, example_tokens = _examples(config, problems, tokenizer, chat)
     if rewarded is not None and trains:
         rewarded.try_out(problems[0])
     return dataclasses.replace(
@@ -262,6 +264,7 @@ def build(config: ConfigDict, *, workdir: epath.Path | None = None, trains: bool
         transformation=transformation,
         problems=problems,
         warm_start_problems=examples,
+        example_tokens=example_tokens,
         order=ORDERS[config.order](problems, config.seed),
         stops=_stops(config, tokenizer, parts.sampling_decoder),
         shared=_shared(config, problems, tokenizer),
@@ -346,8 +349,8 @@ def _task(named: ConfigDict, config: ConfigDict, chat: Chat) -> tasks.Task:
 
 def _examples(
     config: ConfigDict, problems: Sequence[tasks.Problem], tokenizer: Tokenizer, chat: Chat
-) -> Sequence[tasks.Problem]:
-    """Returns the problems of the warm start: the training problems, or another task's."""
+) -> tuple[Sequence[tasks.Problem], int]:
+    """Returns `checks.checked_examples` of the training problems, or of another task's."""
     if config.warm_start.task.name is not None:
         with section("warm_start.task"):
             task = _task(config.warm_start.task, config, chat)

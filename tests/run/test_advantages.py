@@ -105,8 +105,10 @@ def test_phases_of_k_share_a_program_and_a_k_that_is_a_shape_has_its_own():
         found = [advantages(made, step)[1, 0] for step in range(3)]
     np.testing.assert_allclose(found, [4 / 3, 1, 0], atol=1e-6)
     assert compiled["jit(advantages)"] == 1
-    # Of 1 the majority is itself. Of 3 the right answer wins unless just one of them gives it:
-    # with a success there are 2 + 1/3 right votes of 3, without it 1/3 + 1/3 + 1/3.
+    # One completion is its own majority: that is the reward minus the mean of the others. Of the
+    # three sets of three that hold the first, the votes are right with 1, 1 and 1/3; without it
+    # with 1/2, 1/2 and 0. With the third they are right with 1, 1/3 and 1/3; without it with 1,
+    # 1/2 and 1/2. Each sum of differences is a weight, times n = 4 over 4 sets.
     made = of("majority_at_k", ((0, 1), (1, 3)))
     answers = jnp.array([[0, 1, 2, 3], [0, 0, 1, 2], [0, 1, 2, 3]])
     found = [advantages(made, step, answers=answers)[1] for step in range(2)]
@@ -361,16 +363,22 @@ def test_what_is_not_allowed_is_named(name, changes, said):
         of(name, **changes)
 
 
-@pytest.mark.parametrize("notes", [(), ("a note of mine",)])
-def test_an_error_inside_a_user_s_estimator_stays_as_it_is(notes, tmp_path, monkeypatch):
-    name = f"raises_{len(notes)}"
-    text = f"""
-def surrogate(rate):
-    error = ValueError("mine")
-    for note in {notes!r}:
-        error.add_note(note)
-    raise error
+RAISES = """
+error = ValueError("mine")
+error.add_note("a note of mine")
+raise error
 """
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("raises_at_import", "raise ValueError('mine')"),
+        ("raises_with_a_note", RAISES),
+        ("raises_when_called", "def surrogate(rate):\n    raise ValueError('mine')"),
+    ],
+)
+def test_an_error_inside_a_user_s_estimator_stays_as_it_is(name, text, tmp_path, monkeypatch):
     (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="mine") as caught:

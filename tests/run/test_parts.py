@@ -420,6 +420,20 @@ def test_the_warm_start_and_training_each_have_their_own_optimizer():
     np.testing.assert_allclose([imitated, trained], [0.5, 0.125], rtol=1e-4)
 
 
+def test_worked_examples_are_padded_to_the_longest_and_not_to_the_limit(monkeypatch):
+    # Sums of two products of digits have at most 3 digits, and end with one more token.
+    parts = build(tiny_config(task__options__worked_example="answer"))
+    longest = max(len(problem.worked_example) for problem in parts.problems)
+    assert parts.example_tokens == longest + 1 == 4
+    shapes = []
+    monkeypatch.setattr(
+        parts_lib, "supervised_update", lambda state, prompts, *x, **_: shapes.extend(x)
+    )
+    short = [problem for problem in parts.problems if len(problem.worked_example) < longest]
+    parts.imitate(None, short[:2])
+    assert [each.shape for each in shapes] == [(2, 4), (2, 4)]
+
+
 def test_an_error_inside_a_users_code_is_not_a_mistake_in_the_config(monkeypatch):
     from passk_jax.tasks.arithmetic import Arithmetic
 
