@@ -79,6 +79,7 @@ def test_the_reference_and_the_schedule_are_kept_where_they_mean_the_same(run, t
     arrays = final_arrays(tmp_path / "kl", short(**changes))[1]["state"]
     same, said = begun(tmp_path / "kl", **changes)
     assert "the reference" in said.partition("begun anew")[0]
+    assert said.endswith("begun anew: nothing\n")
     for name in ("params", "reference", "optimizer_state"):
         one, other = (jax.tree.leaves(getattr(each, name)) for each in (same.state, arrays))
         assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True)), name
