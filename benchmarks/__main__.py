@@ -7,7 +7,7 @@ Some twenty minutes on two cores with nothing else running. The peers come with 
 import subprocess
 import sys
 
-FAST = "--caches dynamic shared"  # a static cache takes eight times as long after 1,024 tokens
+FAST = "--peers dynamic shared"  # a static cache takes eight times as long after 1,024 tokens
 COMMANDS = (
     "whole_step",
     f"grid --prompts 24 --completions 32 256 1024 {FAST}",

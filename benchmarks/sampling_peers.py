@@ -15,11 +15,11 @@ import transformers
 from gemma.gm.nn import _config, _modules, _transformer
 from gemma.gm.text import _prefill, _sampler_loop, _sampling, _tokenizer
 from gemma.gm.utils import _types
-from tunix.generate.sampler import CacheConfig, Sampler
 from tunix.models.gemma import model as tunix_model
 from tunix.models.gemma import params_safetensors
 
 from benchmarks.smollm2 import NEVER, generated
+from benchmarks.tunix_sampler import TunixSampler
 from passk_jax.policy.params import save_huggingface, to_gemma
 
 
@@ -81,29 +81,7 @@ class Gemma:
         return np.asarray(state.predicted_tokens)
 
 
-class _Prompts:
-    """A tokenizer with Tunix's interface, whose texts are the prompts' numbers."""
-
-    def __init__(self, tokens_PxT):
-        self.tokens = tokens_PxT
-
-    def encode(self, text):
-        return self.tokens[int(text)].tolist()
-
-    def decode(self, ids):
-        return ""
-
-    def bos_id(self):
-        return None
-
-    def eos_id(self):
-        return NEVER
-
-    def pad_id(self):
-        return 0
-
-
-class Tunix:
+class Tunix(TunixSampler):
     """Tunix's sampler with its Gemma 2, read from a folder of `transformers`."""
 
     def __init__(self, params, config, tokens_PxT, num_samples, new_tokens):
@@ -126,19 +104,7 @@ class Tunix:
         with tempfile.TemporaryDirectory() as folder:
             save_huggingface(f"{folder}/model", params, config)
             model = params_safetensors.create_model_from_safe_tensors(f"{folder}/model", sizes)
-        self.length, self.new_tokens = tokens_PxT.shape[1], new_tokens
-        cache = CacheConfig(
-            self.length + new_tokens, config.num_layers, config.num_kv_heads, config.head_dim
-        )
-        self.sampler = Sampler(model, _Prompts(tokens_PxT), cache)
-        self.texts = [str(p) for p in range(len(tokens_PxT)) for _ in range(num_samples)]
-
-    def __call__(self, seed, temperature):
-        drawn = {"temperature": temperature, "top_p": 1.0} if temperature else {}
-        tokens = self.sampler(
-            self.texts, self.new_tokens, self.length, seed=seed, eos_tokens=[NEVER], **drawn
-        ).tokens
-        return np.stack([row[: self.new_tokens] for row in tokens])
+        super().__init__(model, config, tokens_PxT, num_samples, new_tokens)
 
 
 class Transformers:

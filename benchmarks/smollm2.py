@@ -12,6 +12,7 @@ other programs run, compare processor times on one core: `taskset -c 0`.
 """
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import statistics
@@ -46,8 +47,9 @@ TINY = DecoderConfig(
 
 
 class Ours:
-    def __init__(self, folder, tokens_PxT, num_samples, new_tokens):
-        self.decoder = Decoder(read_config(folder))
+    def __init__(self, folder, tokens_PxT, num_samples, new_tokens, dtype="float32"):
+        config = dataclasses.replace(read_config(folder), dtype=dtype, param_dtype=dtype)
+        self.decoder = Decoder(config)
         params = load(folder, self.decoder.config, nn.unbox(abstract_params(self.decoder)))
         self.optimizer = optax.sgd(RATE)
         self.state = init_state(self.decoder, self.optimizer, 0, params)
@@ -107,8 +109,8 @@ def generated(model, tokens_BxT, new_tokens, **drawn):
 
 
 class Transformers:
-    def __init__(self, folder, tokens_PxT, num_samples, new_tokens):
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    def __init__(self, folder, tokens_PxT, num_samples, new_tokens, dtype="float32"):
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         self.optimizer = torch.optim.SGD(self.model.parameters(), RATE)
         self.tokens = torch.from_numpy(tokens_PxT).long()
         self.num_samples, self.new_tokens = num_samples, new_tokens
@@ -142,22 +144,22 @@ class Transformers:
         return float(torch.nn.utils.get_total_norm(x.grad for x in self.model.parameters()))
 
 
-def compare(what, runs, num_tokens, repetitions):
+def compare(what, runs, num_tokens, repetitions, processor_clock=time.process_time):
     """Prints tokens/s by the clock and processor seconds, medians and ranges."""
     seconds = {name: [] for name in runs}
     for repetition in range(repetitions + 1):
         for name, run in runs.items():
-            start = time.perf_counter(), time.process_time()
+            start = time.perf_counter(), processor_clock()
             run(repetition)
             if repetition:  # the first repetition compiles
-                ends = time.perf_counter(), time.process_time()
+                ends = time.perf_counter(), processor_clock()
                 seconds[name].append([end - begin for end, begin in zip(ends, start, strict=True)])
     ours = np.median(seconds["passk_jax"], axis=0)
-    print(f"\n{what:24}{'tokens/s':>10}{'wall s':>22}{'processor s':>22}{'times ours':>14}")
+    print(f"\n{what:24}{'tokens/s':>10}{'wall s':>25}{'processor s':>25}{'times ours':>14}")
     for name, found in seconds.items():
         wall, processor = zip(*found, strict=True)
         columns = "".join(
-            f"{f'{statistics.median(x):.2f} ({min(x):.2f} to {max(x):.2f})':>22}"
+            f"{f'{statistics.median(x):.2f} ({min(x):.2f} to {max(x):.2f})':>25}"
             for x in (wall, processor)
         )
         ratios = np.median(found, axis=0) / ours
