@@ -124,6 +124,10 @@ def test_what_a_check_raised_is_one_line_and_a_status(error, expected, words, ca
     assert words in said and said.count("\n") == 1
 
 
+def test_a_command_may_have_a_status_of_its_own():
+    assert [command.status(lambda each=each: each) for each in (3, 0, None)] == [3, 0, 0]
+
+
 @pytest.mark.parametrize("kind", [ValueError, TypeError, OSError, RuntimeError])
 def test_any_other_error_keeps_its_traceback(kind):
     def buggy():
