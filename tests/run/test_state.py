@@ -135,6 +135,7 @@ def test_a_key_without_a_batch_is_that_of_the_first(parts):
         for key in (run.key(SAMPLING, 0), run.key(SAMPLING), run.key(SAMPLING, 1))
     )
     assert first == default != second
+    assert jax.dtypes.issubdtype(run.key(SAMPLING).dtype, jax.dtypes.prng_key)
 
 
 def test_a_run_begins_with_nothing_done_and_is_not_changed():
