@@ -180,8 +180,9 @@ def get_folder(flags, temporary):
 
 
 def save_random(folder, config):
-    """Saves random parameters as a folder of Hugging Face."""
-    save_huggingface(folder, nn.unbox(init_params(Decoder(config), jax.random.key(0))), config)
+    """Saves random parameters as a folder of Hugging Face, for texts of at most 8,192 tokens."""
+    params = nn.unbox(init_params(Decoder(config), jax.random.key(0)))
+    save_huggingface(folder, params, config, {"max_position_embeddings": 8192})
 
 
 def main():

@@ -23,7 +23,7 @@ MASKED_LOGIT = -2.3819763e38
 # Long sequences run in this many blocks of queries, or in blocks of MAX_BLOCK tokens if these are
 # more; none has fewer than MIN_BLOCK. With more blocks fewer keys are read in vain, but each block
 # is compiled.
-BLOCKS, MIN_BLOCK, MAX_BLOCK = 4, 128, 1024
+BLOCKS, MIN_BLOCK, MAX_BLOCK = 4, 128, 512
 
 
 def softcap(x: jax.Array, cap: float | None) -> jax.Array:
