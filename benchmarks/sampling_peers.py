@@ -19,29 +19,29 @@ from tunix.models.gemma import model as tunix_model
 from tunix.models.gemma import params_safetensors
 
 from benchmarks.smollm2 import NEVER, generated
-from benchmarks.tunix_sampler import TunixSampler
+from benchmarks.tunix_sampler import TunixSampler, widths
 from passk_jax.policy.params import save_huggingface, to_gemma
+
+
+def _gemma2(config, kinds):
+    """Returns the settings of a Gemma 2, whose names the gemma package and Tunix share."""
+    return {
+        "num_embed": config.vocab_size,
+        **widths(config),
+        "final_logit_softcap": config.final_softcap,
+        "use_post_attn_norm": True,
+        "use_post_ffw_norm": True,
+        "attention_types": (kinds.LOCAL_SLIDING, kinds.GLOBAL) * (config.num_layers // 2),
+        "attn_logits_soft_cap": config.attention_softcap,
+        "sliding_window_size": config.sliding_window,
+    }
 
 
 class Gemma:
     """The gemma package's prefill and sampling loop. `prefill_seconds` is the prefill's time."""
 
     def __init__(self, params, config, tokens_PxT, num_samples, new_tokens):
-        kinds = (_modules.AttentionType.LOCAL_SLIDING, _modules.AttentionType.GLOBAL)
-        sizes = _config.TransformerConfig(
-            num_embed=config.vocab_size,
-            embed_dim=config.embed_dim,
-            hidden_dim=config.hidden_dim,
-            num_heads=config.num_heads,
-            head_dim=config.head_dim,
-            num_kv_heads=config.num_kv_heads,
-            final_logit_softcap=config.final_softcap,
-            use_post_attn_norm=True,
-            use_post_ffw_norm=True,
-            attention_types=kinds * (config.num_layers // 2),
-            attn_logits_soft_cap=config.attention_softcap,
-            sliding_window_size=config.sliding_window,
-        )
+        sizes = _config.TransformerConfig(**_gemma2(config, _modules.AttentionType))
         self.model = _transformer.Transformer(config=sizes, dtype=jnp.float32, tokens="tokens")
         self.params = to_gemma(params, config)
         self.tokens = jnp.asarray(np.repeat(tokens_PxT, num_samples, axis=0))
@@ -85,22 +85,8 @@ class Tunix(TunixSampler):
     """Tunix's sampler with its Gemma 2, read from a folder of `transformers`."""
 
     def __init__(self, params, config, tokens_PxT, num_samples, new_tokens):
-        kinds = (tunix_model.AttentionType.LOCAL_SLIDING, tunix_model.AttentionType.GLOBAL)
-        sizes = tunix_model.ModelConfig(
-            num_layers=config.num_layers,
-            num_embed=config.vocab_size,
-            embed_dim=config.embed_dim,
-            hidden_dim=config.hidden_dim,
-            num_heads=config.num_heads,
-            head_dim=config.head_dim,
-            num_kv_heads=config.num_kv_heads,
-            final_logit_softcap=config.final_softcap,
-            use_post_attn_norm=True,
-            use_post_ffw_norm=True,
-            attention_types=kinds * (config.num_layers // 2),
-            attn_logits_soft_cap=config.attention_softcap,
-            sliding_window_size=config.sliding_window,
-        )
+        kinds = tunix_model.AttentionType
+        sizes = tunix_model.ModelConfig(num_layers=config.num_layers, **_gemma2(config, kinds))
         with tempfile.TemporaryDirectory() as folder:
             save_huggingface(f"{folder}/model", params, config)
             model = params_safetensors.create_model_from_safe_tensors(f"{folder}/model", sizes)

@@ -53,6 +53,12 @@ class TunixSampler:
         return np.stack([row[: self.new_tokens] for row in tokens])
 
 
+def widths(config):
+    """Returns the sizes of a layer, which Tunix and the gemma package name as we do."""
+    names = ("embed_dim", "hidden_dim", "num_heads", "head_dim", "num_kv_heads")
+    return {name: getattr(config, name) for name in names}
+
+
 def read_llama(folder, dtype):
     """Reads Tunix's Llama from a folder of Hugging Face."""
     config = read_config(folder)
@@ -61,11 +67,7 @@ def read_llama(folder, dtype):
     sizes = llama.ModelConfig(
         num_layers=config.num_layers,
         vocab_size=config.vocab_size,
-        embed_dim=config.embed_dim,
-        hidden_dim=config.hidden_dim,
-        num_heads=config.num_heads,
-        head_dim=config.head_dim,
-        num_kv_heads=config.num_kv_heads,
+        **widths(config),
         rope_theta=ROPE_BASE,
         norm_eps=config.norm_eps,
         weight_tying=config.tied_head,

@@ -52,6 +52,18 @@ def tiny_config(**changes):
     return config
 
 
+def save_weights(folder, seed=0):
+    """Saves random parameters of the tiny policy as a folder of Hugging Face; returns them."""
+    from passk_jax.learner.train_state import base_params
+    from passk_jax.policy.params import save_huggingface
+    from passk_jax.run.parts import build
+
+    decoder = build(tiny_config()).decoder
+    params = base_params(decoder, seed)
+    save_huggingface(folder, params, decoder.config)
+    return params
+
+
 def command(module, *args, workdir):
     return [sys.executable, "-m", module, *args, "--workdir", str(workdir)]
 

@@ -159,10 +159,31 @@ def test_numbers_of_a_flag_are_numbers(monkeypatch):
         command.numbers("temperatures", float)
 
 
+# How the loop over command lines ends in the scripts of `printed_for`: nothing is kept.
+FORGET = """
+    command.flags.FLAGS.unparse_flags()
+    for flag in command.flags.FLAGS:
+        command.flags.FLAGS[flag].unparse()
+"""
+
+
+def printed_for(script, lines):
+    """What a script prints for each command line, in one process: it imports JAX once."""
+    done = subprocess.run(
+        [sys.executable, "-c", script + FORGET],
+        input=json.dumps(lines),
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 # What is asked of `run.evaluation`, for one command line after the other.
 ASKED = """
 import json, sys
-from absl import flags
 from passk_jax.run import command
 
 command.define_sampling("validation")
@@ -172,9 +193,6 @@ for line in json.load(sys.stdin):
     config = asked.pop("config")
     folder = command.run_folder()
     print(json.dumps([asked, config and config.steps, folder and str(folder)]))
-    flags.FLAGS.unparse_flags()
-    for flag in flags.FLAGS:
-        flags.FLAGS[flag].unparse()
 """
 
 
@@ -185,15 +203,7 @@ def test_what_is_asked_of_an_evaluation():
         + ["--seed=6", "--mesh=1,1,-1", "--max_response_tokens=7", "--top_k=8", "--top_p=0.9"]
         + ["--checkpoint=best", "--trust_config"],
     ]
-    done = subprocess.run(
-        [sys.executable, "-c", ASKED],
-        input=json.dumps(lines),
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    plain, asked = map(json.loads, done.stdout.splitlines())
+    plain, asked = printed_for(ASKED, lines)
     none = {"max_response_tokens": None, "top_k": None, "top_p": None}
     assert plain == [
         {
@@ -377,7 +387,6 @@ WRONG = [
     ("T --config.samples_per_prompt=1", "config.samples_per_prompt = 1: must be at least 2"),
 ]
 
-# One process for all: it imports JAX once.
 EACH = """
 import contextlib, io, json, sys
 from passk_jax import train
@@ -392,9 +401,6 @@ for line in json.load(sys.stdin):
             code = command.status(train.main)
         except SystemExit as stop:
             code = stop.code
-    command.flags.FLAGS.unparse_flags()
-    for flag in command.flags.FLAGS:
-        command.flags.FLAGS[flag].unparse()
     print(json.dumps([code, said.getvalue()]))
 """
 
@@ -402,16 +408,8 @@ for line in json.load(sys.stdin):
 def test_each_wrong_command_line_is_one_clear_line_and_leaves_nothing_behind(tmp_path):
     train = f"--config=arithmetic --workdir={tmp_path / 'run'}"
     lines = [line.replace("T ", f"{train} ").replace("W", str(tmp_path)) for line, _ in WRONG]
-    done = subprocess.run(
-        [sys.executable, "-c", EACH],
-        input=json.dumps([line.split() for line in lines]),
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(said) == len(WRONG) >= 40, done.stderr
+    said = printed_for(EACH, [line.split() for line in lines])
+    assert len(said) == len(WRONG) >= 40
     for (line, words), (status, error) in zip(WRONG, said, strict=True):
         assert status == 2 and error.startswith("error: ") and error.count("\n") == 1, (line, error)
         assert words in error, (line, error)

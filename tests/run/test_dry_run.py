@@ -8,14 +8,12 @@ import pytest
 from etils import epath
 
 from passk_jax.errors import CheckpointError, ConfigError
-from passk_jax.learner.train_state import base_params
-from passk_jax.policy.params import save_huggingface
 from passk_jax.policy.settings import to_settings
 from passk_jax.run import record
 from passk_jax.run.dry_run import dry_run
 from passk_jax.run.parts import build
 from passk_jax.tasks import Problem
-from tests.tiny import tiny_config
+from tests.tiny import save_weights, tiny_config
 
 
 def lines(text):
@@ -91,8 +89,7 @@ def test_the_first_prompt_is_shown_and_not_obeyed(tmp_path):
 def origin(tmp_path_factory):
     """The name of a folder with a model of Hugging Face's, of the tiny config."""
     folder = tmp_path_factory.mktemp("origin") / "model"
-    decoder = build(tiny_config()).decoder
-    save_huggingface(folder, base_params(decoder, 0), decoder.config)
+    save_weights(folder)
     return str(folder)
 
 

@@ -5,17 +5,14 @@ import re
 import sys
 import types
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from etils import epath
 
 from passk_jax.errors import ConfigError
-from passk_jax.learner.train_state import init_params
 from passk_jax.policy import settings
 from passk_jax.policy.config import SMALL
-from passk_jax.policy.params import save_huggingface
 from passk_jax.rollout.sampler import SamplingConfig
 from passk_jax.run import evaluation, record, workdir
 from passk_jax.run.groups import Scores
@@ -25,7 +22,7 @@ from passk_jax.run.sampling import sample_and_score
 from passk_jax.run.state import restore_variables
 from passk_jax.tasks import Part, Problem, data
 from passk_jax.tasks.subset import read_ids, with_ids
-from tests.tiny import command, run, tiny_config
+from tests.tiny import command, run, save_weights, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -325,14 +322,13 @@ def test_the_problems_that_are_neither_too_hard_nor_done(known):
 
 def test_a_policy_of_a_folder_is_asked_without_what_only_training_needs(tmp_path, monkeypatch):
     parts = build(tiny_config())
-    weights = init_params(parts.decoder, jax.random.key(3))
-    save_huggingface(tmp_path / "weights", nn.unbox(weights), parts.decoder.config)
+    weights = save_weights(tmp_path / "weights", 3)
     asked = []
     monkeypatch.setattr(workdir, "check_same", lambda settings: asked.append(settings))
     config = tiny_config(init_from=str(tmp_path / "weights"), lora__rank=2)
     policy = evaluation.load(None, config=config, split="test", num_problems=3, mesh=(1, 1, 1))
     assert (policy.step, len(policy.problems)) == (0, 3)
-    jax.tree.map(np.testing.assert_array_equal, policy.params, nn.unbox(weights))
+    jax.tree.map(np.testing.assert_array_equal, policy.params, weights)
     assert config.lora.rank == 2 and config.warm_start.steps == 5  # the user's config is his
     scores = policy.score(2, 0.5, 7, texts=True)
     expected = sample_and_score(

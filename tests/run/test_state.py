@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from passk_jax.errors import CheckpointError, ConfigError
 from passk_jax.learner.checkpoint import LEFT_OUT, Checkpoints, fingerprints
 from passk_jax.learner.train_state import abstract_state, base_params, init_state
-from passk_jax.policy.params import save_huggingface
 from passk_jax.rollout.sampler import Rollout
 from passk_jax.run import state as state_lib
 from passk_jax.run.groups import Samples
@@ -32,7 +31,7 @@ from passk_jax.run.state import (
     save,
 )
 from passk_jax.tracking import SolveRecord, solve_record
-from tests.tiny import tiny_config
+from tests.tiny import save_weights, tiny_config
 
 LORA = {"lora__rank": 1}
 PIPELINE = {"pipeline": 1, "objective__importance_cap": 2.0}
@@ -91,10 +90,7 @@ def parts():
 def origin(tmp_path_factory):
     """The name of a folder with a model of Hugging Face's, and its parameters."""
     folder = tmp_path_factory.mktemp("origin") / "model"
-    decoder = build(tiny_config()).decoder
-    params = base_params(decoder, 9)
-    save_huggingface(folder, params, decoder.config)
-    return str(folder), params
+    return str(folder), save_weights(folder, 9)
 
 
 @pytest.fixture(scope="module")
