@@ -28,7 +28,7 @@ from passk_jax.learner.micro_batch import WHOLE, MicroBatch, accumulate, for_eac
 from passk_jax.learner.objective import ON_POLICY, Objective
 from passk_jax.learner.rounding import round_like, to_float32
 from passk_jax.learner.train_state import TrainState
-from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.decoder import Decoder, by_layers
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout, SamplingConfig, trimmed
 
@@ -93,10 +93,10 @@ def policy_gradient_update(
     clip = objective.clip
     weighted = old_logp_PxNxR is not None or objective.importance_cap is not None
 
-    def loss_fn(params, prefix, prompts, arrays):
+    def loss_fn(variables, prefix, prompts, arrays):
         tokens, mask, sampling_logp, advantages, weights, reference_logp, old_logp = arrays
         logp, entropy = response_logprobs(
-            state.variables(params),
+            variables,
             prompts,
             tokens,
             temperature,
@@ -146,7 +146,7 @@ def policy_gradient_update(
         optimizer,
         micro_batch,
         used,
-        lambda params: prompts_prefix(state.variables(params), rollout.prompts, decoder),
+        decoder=decoder,
     )
     if weighted:  # for the whole batch, not for each micro-batch
         square = jnp.maximum(metrics["effective_sample_size"], jnp.finfo(jnp.float32).tiny)
@@ -324,10 +324,10 @@ def supervised_update(
     chex.assert_rank([tokens_BxR, mask_BxR], 2)
     num_tokens = jnp.sum(mask_BxR)
 
-    def loss_fn(params, prefix, prompts, arrays):
+    def loss_fn(variables, prefix, prompts, arrays):
         tokens, mask = arrays
         logp, _ = response_logprobs(
-            state.variables(params),
+            variables,
             prompts,
             tokens,
             1.0,
@@ -346,7 +346,7 @@ def supervised_update(
         arrays,
         optimizer,
         examples,
-        of_all=lambda params: prompts_prefix(state.variables(params), prompts, decoder),
+        decoder=decoder,
     )
 
 
@@ -372,6 +372,7 @@ def rollout_logprobs(
       chunk_tokens: See `learner.logprobs.token_logprobs`.
       micro_batch: The part of the batch that runs at once.
     """
+    variables = {name: by_layers(decoder, tree) for name, tree in variables.items()}
     prefix = prompts_prefix(variables, rollout.prompts, decoder)
 
     def logp(prompts, tokens):
@@ -388,27 +389,34 @@ def rollout_logprobs(
     return for_each(logp, rollout.prompts, rollout.tokens, micro_batch, used)
 
 
-def _step(
-    state, loss_fn, prompts, arrays, optimizer, micro_batch, used=None, of_all=lambda params: {}
-):
+def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch, used=None, *, decoder):
     """Sums the gradient over the micro-batches and applies one optimizer update.
 
-    What `of_all` computes of the parameters, once, is given to the loss of each micro-batch. If the
-    loss or the gradient is not finite, the state stays as it was, the counters too.
+    What the prompts begin with runs once, and is given to the loss of each micro-batch. If the loss
+    or the gradient is not finite, the state stays as it was, the counters too.
     """
-    common, pull_back = jax.vjp(of_all, state.params)
+    layered = functools.partial(by_layers, decoder)
+    params = layered(state.params)
+    frozen = None if state.frozen is None else layered(state.frozen)
+    variables = state.replace(frozen=frozen).variables
+    prefix, pull_back = jax.vjp(
+        lambda params: prompts_prefix(variables(params), prompts, decoder), params
+    )
 
     def loss_and_gradients(*part):
-        gradients = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)
-        return gradients(state.params, common, *part)
+        def loss(params, prefix):
+            return loss_fn(variables(params), prefix, *part)
 
-    (loss, metrics), (gradients, by_common) = accumulate(
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, prefix)
+
+    (loss, metrics), (gradients, by_prefix) = accumulate(
         loss_and_gradients, prompts, arrays, micro_batch, used
     )
-    if common:
-        by_common = jax.tree.map(lambda by_x, x: by_x.astype(x.dtype), by_common, common)
-        gradients = jax.tree.map(jnp.add, gradients, *pull_back(by_common))
+    if prefix:
+        by_prefix = jax.tree.map(lambda by_x, x: by_x.astype(x.dtype), by_prefix, prefix)
+        gradients = jax.tree.map(jnp.add, gradients, *pull_back(by_prefix))
     gradients, params = to_float32(gradients), to_float32(state.params)
+    (gradients,) = jax.linear_transpose(layered, params)(gradients)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), _ROUNDING)
     moments_key, params_key = jax.random.split(jax.random.fold_in(key, state.updates))
     updates, optimizer_state = optax.with_extra_args_support(optimizer).update(

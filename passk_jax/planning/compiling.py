@@ -219,7 +219,7 @@ def _compile(function, *args, **kwargs) -> Compiled:
 def _sizes(parts):
     config = parts.config
     return {
-        "decoder": parts.decoder,
+        "decoder": parts.update_decoder,
         "chunk_tokens": config.logprob_chunk_tokens,
         "micro_batch": parts.micro_batch,
     }

@@ -23,7 +23,11 @@ MASKED_LOGIT = -2.3819763e38
 # Long sequences run in this many blocks of queries, or in blocks of MAX_BLOCK tokens if these are
 # more; none has fewer than MIN_BLOCK. With more blocks fewer keys are read in vain, but each block
 # is compiled.
-BLOCKS, MIN_BLOCK, MAX_BLOCK = 4, 128, 512
+BLOCKS, MIN_BLOCK, MAX_BLOCK = 4, 128, 1024
+
+# So many logits stay in the cache of a CPU, and a head's queries run in at most so many parts; see
+# `_in_cache`.
+CACHED_LOGITS, PARTS = 2**20, 16
 
 
 def softcap(x: jax.Array, cap: float | None) -> jax.Array:
@@ -102,6 +106,13 @@ def _attend(query_PxNxKxGxLxH, kv, visible, cap):
 
 
 def _forward(query, kv, visible, cap):
+    weigh = functools.partial(_weigh, cap=cap)
+    results = _in_cache(weigh, query, kv, visible, parts=PARTS)
+    out, normalizer = (checkpoint_name(x, PRODUCT) for x in results)
+    return out, (query, kv, visible, out, normalizer)
+
+
+def _weigh(query, kv, visible, *, cap):
     product = functools.partial(_product, dtype=query.dtype)
     logits = [
         jnp.where(seen, softcap(product(query, keys), cap), MASKED_LOGIT)
@@ -111,13 +122,16 @@ def _forward(query, kv, visible, cap):
     weights = [jnp.exp(x - largest) for x in logits]
     total = sum(jnp.sum(x, axis=-1, keepdims=True) for x in weights)
     out = sum(product(x, values) for x, (_, values) in zip(weights, kv, strict=True)) / total
-    out = checkpoint_name(out.astype(query.dtype), PRODUCT)
-    normalizer = checkpoint_name(largest + jnp.log(total), PRODUCT)
-    return out, (query, kv, visible, out, normalizer)
+    return out.astype(query.dtype), largest + jnp.log(total)
 
 
 def _backward(cap, kept, by_out):
     query, kv, visible, out, normalizer = kept
+    gradients = functools.partial(_gradients, cap=cap)
+    return *_in_cache(gradients, query, kv, visible, out, normalizer, by_out), None
+
+
+def _gradients(query, kv, visible, out, normalizer, by_out, *, cap):
     dtype = query.dtype
     # The gradients of a query's weights, averaged with the weights.
     mean = jnp.sum(by_out.astype(jnp.float32) * out, axis=-1, keepdims=True)
@@ -130,10 +144,69 @@ def _backward(cap, kept, by_out):
             by_logits *= 1.0 - (logits / cap) ** 2
         by_query += _product(by_logits, keys.swapaxes(-1, -2), dtype)
         by_kv.append((_summed(query, by_logits, keys), _summed(weights, by_out, values)))
-    return by_query.astype(dtype), by_kv, None
+    return by_query.astype(dtype), by_kv
 
 
 _attend.defvjp(_forward, _backward)
+
+
+def _in_cache(function, query, kv, visible, *others, parts=1):
+    """Calls the function; if there are many logits, on a CPU for one head of keys after the other.
+
+    XLA's CPU compiler fuses no softmax with its products. The logits of one head of one problem
+    stay in the cache between them, those of all heads do not.
+
+    Args:
+      function: Maps the other arguments to arrays that have the axes of `query` or of `kv`.
+      query: Queries (P, N, K, G, L, H).
+      kv: Keys and values of each segment.
+      visible: Which keys of each segment the queries see, bool (P, N, 1, 1, L, S).
+      *others: Arrays with the axes of `query`.
+      parts: The most parts into which L may be split too; no result may be summed over L then.
+    """
+    arguments = query, kv, visible, *others
+    p, n, k, g, length, _ = query.shape
+    logits = n * g * length * sum(x.shape[-1] for x in visible)
+    # With few more logits, or few in each head, the loop would cost more than it saves.
+    if p * k * logits <= 2 * CACHED_LOGITS or 8 * logits < CACHED_LOGITS:
+        return function(*arguments)
+    counts = [i for i in range(1, parts + 1) if length % i == 0]
+    parts = next((i for i in counts if logits <= i * CACHED_LOGITS), counts[-1])
+
+    def looped(*arguments):
+        def one(index):
+            return function(*jax.tree.map(functools.partial(_one, index, k, parts), arguments))
+
+        return jax.tree.map(joined, jax.lax.map(one, jnp.arange(p * k * parts)))
+
+    def joined(x):
+        axis = _axis_of_heads(x[0])
+        x = x.squeeze((1, axis + 1))
+        x = x.reshape(p, k, parts, *x.shape[1:])
+        if x.ndim == 7:  # queries: (P, K, parts, N, G, L, ...)
+            x = x.transpose(0, 3, 1, 4, 2, 5, 6)
+            return x.reshape(p, n, k, g, length, -1)
+        return jnp.moveaxis(x.squeeze(2), 1, axis)
+
+    return jax.lax.platform_dependent(*arguments, cpu=looped, default=function)
+
+
+def _one(index, heads, parts, x):
+    """Returns what the index-th problem, head and part have of an array, with all its axes."""
+    index, part = divmod(index, parts)
+    problem, head = divmod(index, heads)
+    x = jax.lax.dynamic_slice_in_dim(x, problem, 1)
+    axis = _axis_of_heads(x)
+    if x.shape[axis] > 1:
+        x = jax.lax.dynamic_slice_in_dim(x, head, 1, axis)
+    if parts > 1 and x.ndim == 6:
+        size = x.shape[-2] // parts
+        x = jax.lax.dynamic_slice_in_dim(x, part * size, size, -2)
+    return x
+
+
+def _axis_of_heads(x):
+    return 1 if x.ndim == 4 else 2  # keys and values of a group have no axis of samples
 
 
 def _product(x_PxNxKxGxLxA: jax.Array, y: jax.Array | Quantized, dtype: jnp.dtype) -> jax.Array:

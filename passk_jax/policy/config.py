@@ -163,7 +163,7 @@ class DecoderConfig:
 
     @property
     def one_period(self) -> tuple[Stack, ...]:
-        """All layers as a stack that repeats nothing; see `policy.decoder.unrolled`."""
+        """All layers as a stack that repeats nothing; see `policy.decoder.by_layers`."""
         return self._stacks(self.num_layers)
 
     def _stacks(self, period):

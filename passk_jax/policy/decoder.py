@@ -261,7 +261,8 @@ class Decoder(nn.Module):
     Attributes:
       config: Sizes and constants.
       layout: How parameters and activations are split over devices; `None` leaves it to XLA.
-      unrolled: Whether each layer is compiled and has arrays of its own; see `unrolled`.
+      unrolled: Whether each layer is compiled and has arrays of its own, see `by_layers`. Then the
+        backward pass keeps all it needs, whatever `config.remat` is.
     """
 
     config: DecoderConfig
@@ -344,36 +345,29 @@ class Decoder(nn.Module):
         return output_logits(hidden, head_VxD, self.config)
 
 
-def unrolled(
-    decoder: Decoder, params: Mapping[str, Any], prefix: Segment
-) -> tuple[Decoder, dict[str, Any], Segment]:
-    """Returns the same policy as one period of all its layers, its parameters and a segment of it.
+def by_layers(decoder: Decoder, tree: Any) -> Any:
+    """Returns parameters as `decoder` takes them: as they are, or if it is unrolled, by layers.
 
     A scan over layers copies each layer's weights, keys and values out of the arrays of all layers
     before it uses them. If only a few tokens are multiplied by them, the copying takes as long as
-    the products. Here each layer has arrays of its own. But every layer is compiled.
+    the products. In an unrolled decoder each layer has arrays of its own, and what no result needs,
+    such as the last layer's output at prompt tokens, is not computed. But every layer is compiled.
+
+    Args:
+      decoder: The module.
+      tree: The parameters of a scanned decoder, or LoRA's, or gradients of either.
     """
-    places = {
-        number: (stack.name, slot, repeat)
-        for stack in decoder.config.stacks
-        for index, slot in enumerate(stack.slots)
-        for repeat, number in enumerate(stack.numbers(index))
-    }
-    (stack,) = decoder.config.one_period
-    layers, kv, positions, valid = {}, {}, {}, {}
-    for number, new in enumerate(stack.slots):
-        name, slot, repeat = places[number]
-        own = lambda x, repeat=repeat: x[repeat]  # noqa: E731
-        layers[new] = jax.tree.map(own, params[name][slot])
-        kv[new] = jax.tree.map(own, prefix.kv[slot])
-        positions[new], valid[new] = prefix.positions[slot], prefix.valid[slot]
+    if not decoder.unrolled:
+        return tree
+    (one,), layers = decoder.config.one_period, {}
+    for stack in decoder.config.stacks:
+        for index, slot in enumerate(stack.slots):
+            leaves, form = jax.tree.flatten(tree[stack.name][slot])
+            parts = [jax.lax.split(x, [1] * stack.repeats) for x in leaves]
+            for number, own in zip(stack.numbers(index), zip(*parts, strict=True), strict=True):
+                layers[one.slots[number]] = jax.tree.unflatten(form, [x[0] for x in own])
     stacked = {stack.name for stack in decoder.config.stacks}
-    rest = {name: x for name, x in params.items() if name not in stacked}
-    return (
-        decoder.clone(unrolled=True),
-        rest | {stack.name: layers},
-        Segment(kv=kv, positions=positions, valid=valid),
-    )
+    return {name: x for name, x in tree.items() if name not in stacked} | {one.name: layers}
 
 
 def head_split(layout: Layout | None) -> WeightSplit | None:

@@ -94,8 +94,8 @@ def _after_shared(decoder, variables, tokens_PxT, mask_PxT, shared, prefix):
     positions_PxT = jnp.broadcast_to(jnp.arange(length), tokens_PxT.shape)
 
     def of_each(x):
-        x = jnp.repeat(x, num_problems, axis=1)
-        names = ("layers", "problems", "kv_heads", None, None)
+        x = jnp.repeat(x, num_problems, axis=-4)
+        names = ("layers", "problems", "kv_heads", None, None)[-x.ndim :]
         return x if decoder.layout is None else decoder.layout.constrain(x, *names)
 
     kept = {slot: slice(shared - values.shape[-2], shared) for slot, (_, values) in prefix.items()}
@@ -111,7 +111,8 @@ def _after_shared(decoder, variables, tokens_PxT, mask_PxT, shared, prefix):
         size = before.shape[axis] + after.shape[axis]
         last = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=size, axis=axis)
         x = jnp.concatenate([jnp.zeros_like(after), before, after], axis)
-        return jax.vmap(last, (1, 0), 1)(x, after.shape[axis] - padding_P)
+        problems = x.ndim - 4
+        return jax.vmap(last, (problems, 0), problems)(x, after.shape[axis] - padding_P)
 
     return {
         slot: tuple(map(joined, prefix.kv[slot], pair, TOKEN_AXES))
@@ -121,4 +122,4 @@ def _after_shared(decoder, variables, tokens_PxT, mask_PxT, shared, prefix):
 
 def _of_groups(segment: Segment) -> KeysAndValues:
     """Returns keys and values without the axis of samples, where each group has one."""
-    return {slot: (keys[:, :, 0], values[:, :, 0]) for slot, (keys, values) in segment.kv.items()}
+    return {slot: tuple(x[..., 0, :, :, :] for x in pair) for slot, pair in segment.kv.items()}

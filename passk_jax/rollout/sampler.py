@@ -17,9 +17,9 @@ from passk_jax.policy.decoder import (
     TOKEN_AXES,
     Decoder,
     Segment,
+    by_layers,
     output_head,
     token_logits,
-    unrolled,
 )
 from passk_jax.policy.prefill import prefill
 from passk_jax.policy.quantize import quantized
@@ -85,7 +85,7 @@ class SamplingConfig:
       top_k: Number of most probable tokens to keep; `None` keeps all.
       top_p: Keep the smallest set of tokens whose probability reaches top_p; `None` keeps all.
       num_tokens: The tokenizer's number of ids; those from it on are never drawn. `None`: all are.
-      unroll_layers: Whether the layers are compiled one by one, see `policy.decoder.unrolled`.
+      unroll_layers: Whether the layers are compiled one by one, see `policy.decoder.by_layers`.
         `None`: on CPUs.
       int8: Which of "weights" and "caches" (keys and values) are rounded to 8 bits. The weights are
         what `sample` is given.
@@ -291,13 +291,14 @@ def sample(
     chex.assert_rank([prompts.tokens, prompts.mask], 2)
     num_problems, length = prompts.tokens.shape[0], config.max_response_tokens
     shape = (num_problems, num_samples)
+    if _unrolls(decoder, config):
+        decoder = decoder.clone(unrolled=True)
+        params = by_layers(decoder, params)
     prefix = prefill(
         decoder, {"params": params}, prompts.tokens[:, :-1], prompts.mask[:, :-1], prompts.shared
     )
     prefix = prefix.replace(kv=_stored(prefix.kv, config))
     rooms = rooms_of(decoder, config)
-    if _unrolls(decoder, config):
-        decoder, params, prefix = unrolled(decoder, params, prefix)
     start_PxN = jnp.broadcast_to(jnp.sum(prompts.mask, axis=-1, keepdims=True) - 1, shape)
     keys_PxN = jax.vmap(
         lambda p: jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, p), i))(

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,13 +15,17 @@ from passk_jax import tasks, transforms
 from passk_jax.errors import ConfigError
 from passk_jax.learner.objective import Objective
 from passk_jax.learner.schedule import Schedule, is_number, parse_schedule
+from passk_jax.learner.train_state import abstract_params
+from passk_jax.policy.config import DecoderConfig
+from passk_jax.policy.decoder import Decoder
 from passk_jax.policy.sharding import Layout, check_copies
 from passk_jax.policy.tokenizer import Tokenizer
 from passk_jax.rollout.prompts import encode_prompts, encode_responses
 from passk_jax.run.advantages import Transformation
 from passk_jax.tasks.order import ORDERS
 
-# An update of fewer tokens is so quick that smaller ones would not repay their compilation.
+# An update of fewer tokens by a model of a million parameters, or of as much work by a larger one,
+# is so quick that smaller ones would not repay their compilation.
 _TOKENS_WORTH_PACKING = 2048
 # The least values of the counts that belong to no part.
 _LEAST = {
@@ -171,7 +176,7 @@ def problems_per_update(config: ConfigDict) -> int:
     return config.prompts_per_step // config.objective.minibatches
 
 
-def weighted_only(config: ConfigDict, objective: Objective) -> bool:
+def weighted_only(config: ConfigDict, objective: Objective, policy: DecoderConfig) -> bool:
     """Returns whether updates leave out the samples of advantage 0: `config.update_weighted_only`.
 
     By default they do where this is exact and worth the programs that it compiles.
@@ -187,7 +192,9 @@ def weighted_only(config: ConfigDict, objective: Objective) -> bool:
         return asked
     limits = config.sampling
     each = limits.max_prompt_tokens + config.samples_per_prompt * limits.max_response_tokens
-    return exact and problems_per_update(config) * each >= _TOKENS_WORTH_PACKING
+    shapes = jax.tree.leaves(abstract_params(Decoder(policy)))
+    millions = max(1.0, sum(math.prod(x.shape) for x in shapes) / 1e6)
+    return exact and problems_per_update(config) * each * millions >= _TOKENS_WORTH_PACKING
 
 
 def _in_words(config: ConfigDict) -> str:

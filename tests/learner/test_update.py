@@ -14,7 +14,13 @@ from passk_jax.learner import update as update_lib
 from passk_jax.learner.micro_batch import WHOLE, MicroBatch
 from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import make_optimizer, stored_moments
-from passk_jax.learner.train_state import TrainState, abstract_state, init_params, init_state
+from passk_jax.learner.train_state import (
+    TrainState,
+    abstract_state,
+    base_params,
+    init_params,
+    init_state,
+)
 from passk_jax.learner.update import (
     policy_gradient_update,
     policy_gradient_updates,
@@ -163,6 +169,17 @@ def test_a_step_that_is_not_finite_changes_nothing(whole, advantage):
     assert np.isfinite(figures["loss"]) == np.isfinite(advantage)
 
 
+def alone(loss, state, optimizer):
+    """A step whose loss is a function of the parameters and of no batch."""
+
+    def loss_fn(variables, *_):
+        return loss(variables["params"]), {}
+
+    return update_lib._step(
+        state, loss_fn, pad(PROMPTS, 5), jnp.zeros((1, 1)), optimizer, WHOLE, decoder=DECODER
+    )
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_skipped_update_is_as_if_it_never_was(dtype):
     """With moments, a warm-up that counts, and the rounding's randomness."""
@@ -172,9 +189,9 @@ def test_a_skipped_update_is_as_if_it_never_was(dtype):
 
     @jax.jit
     def step(state, scale):
-        loss_fn = lambda params, *_: (  # noqa: E731
-            jnp.sum(params.astype(jnp.float32) ** 2) * scale, {})  # fmt: skip
-        return update_lib._step(state, loss_fn, jnp.zeros(1), jnp.zeros((1, 1)), optimizer, WHOLE)
+        return alone(
+            lambda params: jnp.sum(params.astype(jnp.float32) ** 2) * scale, state, optimizer
+        )
 
     def run(scales):
         params = jnp.arange(1.0, 9.0).astype(dtype)
@@ -267,6 +284,38 @@ def test_micro_batches_of_worked_examples_too(whole):
     assert_same(at_once, supervised_update(state(), *arguments, **fixed, micro_batch=parts))
 
 
+# The layers are two periods of two, and then two of one. LoRA trains beside frozen matrices.
+@pytest.mark.parametrize(
+    ("shared", "changes"),
+    [(0, {"num_layers": 4}), (4, {"sliding_window": None, "lora_rank": 2})],
+)
+def test_an_update_layer_by_layer_is_that_of_the_scan(whole, alike, shared, changes):
+    _, _, rollout, advantages = whole
+    config = dataclasses.replace(CONFIG, **changes)
+    rollout, scanned = alike[bool(shared)], Decoder(config)
+    advantages = jnp.where(jnp.arange(N) % 3 == 1, advantages, 0.0)
+
+    def results(decoder):
+        def state():
+            state = init_state(scanned, SGD, 0, keep_reference=True)
+            return state.replace(frozen=base_params(scanned, 0) if config.lora_rank else None)
+
+        sizes = dict(decoder=decoder, chunk_tokens=50, micro_batch=MicroBatch(2, 3))
+        imitated = supervised_update(
+            state(), rollout.prompts, rollout.tokens[:, 0], rollout.mask[:, 0], optimizer=SGD,
+            **sizes,
+        )  # fmt: skip
+        reference = rollout_logprobs(state().variables(), rollout, 0.7, **sizes)
+        return imitated, policy_gradient_updates(
+            state(), rollout.replace(sampling_logp=reference), advantages, 0.7, optimizer=SGD,
+            objective=KL, sampling=SamplingConfig(R), **sizes,
+        )  # fmt: skip
+
+    for one, other in zip(results(scanned), results(scanned.clone(unrolled=True)), strict=True):
+        assert one[1]["gradient_norm"] > 1e-2
+        assert_same(one, other)
+
+
 # Low precision.
 
 
@@ -276,7 +325,8 @@ def with_dtypes(dtype, param_dtype):
 
 @pytest.mark.parametrize("parts", [WHOLE, MicroBatch(2, 3)])
 @pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
-def test_under_bfloat16_gradients_and_optimizer_are_float32(whole, param_dtype, parts):
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_under_bfloat16_gradients_and_optimizer_are_float32(whole, unrolled, param_dtype, parts):
     *_, rollout, advantages = whole
     decoder = with_dtypes("bfloat16", param_dtype)
     seen = {}
@@ -291,7 +341,7 @@ def test_under_bfloat16_gradients_and_optimizer_are_float32(whole, param_dtype, 
     )
     update = functools.partial(
         policy_gradient_update,
-        decoder=decoder,
+        decoder=decoder.clone(unrolled=unrolled),
         optimizer=optimizer,
         chunk_tokens=50,
         micro_batch=parts,
@@ -322,10 +372,7 @@ def test_the_bits_of_the_rounding_are_no_other_updates_and_no_other_arrays(monke
             key=jax.random.key_data(jax.random.key(key)),
             updates=jnp.int32(updates),
         )
-        loss_fn = lambda params, *_: (jnp.sum(params), {})  # noqa: E731
-        state, _ = update_lib._step(
-            state, loss_fn, jnp.zeros(1), jnp.zeros((1, 1)), optimizer, WHOLE
-        )
+        state, _ = alone(jnp.sum, state, optimizer)
         assert state.updates == updates + 1
         both = (state.params, state.optimizer_state["moment"])
         assert all(16 < (x > 1).sum() < 48 and x.dtype == jnp.bfloat16 for x in both)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from passk_jax.policy import attention
 from passk_jax.policy.attention import attend, blocks
 
 P, N, K, G, H = 2, 3, 2, 2, 8
@@ -40,7 +41,11 @@ def by_all_logits(query, positions, segments, window, cap):
         (403, 0, 3, 2.0),  # three
     ],
 )
-def test_it_is_the_softmax_of_all_logits_and_so_is_its_gradient(length, prompt, window, cap):
+@pytest.mark.parametrize("cached_logits", [2**20, 0], ids=["at once", "head by head"])
+def test_it_is_the_softmax_of_all_logits_and_so_is_its_gradient(
+    length, prompt, window, cap, cached_logits, monkeypatch
+):
+    monkeypatch.setattr(attention, "CACHED_LOGITS", cached_logits)
     assert len(blocks(length, window)) == max(1, length // 128)
     rng = np.random.default_rng(0)
 
@@ -85,17 +90,29 @@ def test_blocks_are_all_queries_and_each_has_the_keys_it_may_see(length, window)
         assert length < 256 or 128 <= queries.stop - queries.start <= 1250
 
 
-def test_not_all_logits_are_in_memory_at_once():
-    length = 8192
-
+def temporary_bytes(length, problems=1, heads=1):
     def loss(query, keys, values):
-        positions = jnp.arange(length)[None, None]
-        segment = keys, values, positions, jnp.ones((1, 1, length), bool)
+        positions = jnp.broadcast_to(jnp.arange(length), (problems, 1, length))
+        segment = keys, values, positions, jnp.ones((problems, 1, length), bool)
         return jnp.sum(attend(query, positions, [segment], window=None, cap=50.0))
 
-    shapes = [(1, 1, length, 1, 1, 8), (1, 1, 1, 8, length), (1, 1, 1, length, 8)]
-    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    rows, kv = (problems, 1, length, heads, 1, 8), (problems, 1, heads)
+    arrays = [
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+        for shape in (rows, (*kv, 8, length), (*kv, length, 8))
+    ]
     program = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*arrays).compile()
-    logits = 4 * length**2
+    return program.memory_analysis().temp_size_in_bytes
+
+
+def test_not_all_logits_are_in_memory_at_once():
+    logits = 4 * 8192**2
     # Blocks that run side by side on a CPU's cores take 2 times as much; in one block it is 5.
-    assert program.memory_analysis().temp_size_in_bytes < 3 * logits
+    assert temporary_bytes(8192) < 3 * logits
+
+
+def test_on_a_cpu_problems_and_heads_share_the_memory_of_their_logits():
+    one = temporary_bytes(2048)
+    assert 4 * 2048 * 512 < one
+    # Queries, keys and values take some; without the loop it is 8 times as much.
+    assert temporary_bytes(2048, problems=4, heads=2) < 3 * one

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from passk_jax.policy.decoder import Decoder
+from passk_jax.policy.decoder import Decoder, by_layers
 from passk_jax.policy.prefill import prefill
 from tests.planning.traced import flops
 from tests.policy.models import LENGTH, TINY, TINY3, big_params, on_a_mesh, splits
@@ -59,6 +59,24 @@ def test_fewer_tokens_run_where_prompts_begin_alike(tokens_PxT):
     # Of one prompt nothing is saved.
     one = [x[:1] for x in inputs[1:]]
     assert products(*one, shared=6) == products(*one)
+
+
+def test_an_unrolled_decoder_computes_nothing_of_the_last_layer_but_keys_and_values(tokens_PxT):
+    scanned = Decoder(dataclasses.replace(TINY, num_layers=1))
+    decoder = scanned.clone(unrolled=True)
+    params = by_layers(decoder, big_params(scanned.config))
+    inputs = tokens_PxT[:, None], jnp.broadcast_to(jnp.arange(LENGTH), (3, 1, LENGTH))
+
+    def products(run):
+        return jax.jit(run).lower(params).compile().cost_analysis()["flops"]
+
+    whole = products(lambda params: decoder.apply({"params": params}, *inputs))
+    keys = products(
+        lambda params: (
+            prefill(decoder, {"params": params}, tokens_PxT, jnp.ones(tokens_PxT.shape, bool)).kv
+        )
+    )
+    assert 0 < keys < 0.4 * whole
 
 
 def test_a_mesh_splits_what_prompts_begin_with_as_all_prompts(tokens_PxT):

@@ -1,10 +1,13 @@
 """Each mistake is one clear error that names key, value and what is allowed, before compiling."""
 
+import dataclasses
+
 import jax
 import pytest
 
 from passk_jax.errors import ConfigError
 from passk_jax.learner.objective import Objective
+from passk_jax.policy.config import SMALL, SMOLLM2_135M
 from passk_jax.policy.sharding import Layout, make_layout, make_mesh
 from passk_jax.run import checks, record, workdir
 from passk_jax.run.loop import train
@@ -267,14 +270,16 @@ def test_every_batch_is_shared_evenly(changes, message):
 
 
 def test_samples_without_weight_are_left_out_where_it_is_exact_and_pays():
-    def chosen(problems, prompt, response, **changes):
+    under_a_million = dataclasses.replace(SMALL, num_layers=2)
+
+    def chosen(problems, prompt, response, policy=under_a_million, **changes):
         config = tiny_config(
             prompts_per_step=problems,
             sampling__max_prompt_tokens=prompt,
             sampling__max_response_tokens=response,
             **changes,
         )
-        return checks.weighted_only(config, Objective(**config.objective.to_dict()))
+        return checks.weighted_only(config, Objective(**config.objective.to_dict()), policy)
 
     # With four samples: 64 x (16 + 4 x 4) = 2,048 tokens, and 89 x (11 + 4 x 3) = 2,047.
     assert chosen(64, 16, 4) is True and chosen(89, 11, 3) is False
@@ -282,6 +287,8 @@ def test_samples_without_weight_are_left_out_where_it_is_exact_and_pays():
     assert chosen(64, 16, 4, objective__kl_coefficient=0.1) is False
     assert chosen(64, 16, 4, update_weighted_only=False) is False
     assert chosen(1, 16, 4, update_weighted_only=True) is True
+    # A larger model has as much to do at fewer tokens: SmolLM2 has 134.5 million parameters.
+    assert chosen(1, 4, 3, SMOLLM2_135M) is True and chosen(1, 3, 3, SMOLLM2_135M) is False
 
 
 def test_a_workdir_that_is_no_run_is_left_alone(tmp_path):
