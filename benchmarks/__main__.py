@@ -14,7 +14,7 @@ COMMANDS = (
     f"grid --prompts 128 1024 4096 --completions 32 {FAST}",
     f"grid --prompts 24 --completions 256 --samples 64 {FAST}",
     "smollm2 --repetitions 3",
-    "step",
+    "step --smollm2",
 )
 
 if __name__ == "__main__":

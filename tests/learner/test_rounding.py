@@ -7,11 +7,11 @@ import optax
 import pytest
 
 from passk_jax.learner import update as update_lib
-from passk_jax.learner.micro_batch import WHOLE
 from passk_jax.learner.optimizer import make_optimizer, stored_moments
 from passk_jax.learner.rounding import round_like, stochastic_round
 from passk_jax.learner.train_state import TrainState
 from tests.learner.test_optimizer import optimizer_config
+from tests.learner.test_update import alone
 
 EVERY_BIT = jnp.arange(2**16, dtype=jnp.uint16)
 LARGEST = float(jnp.finfo(jnp.bfloat16).max)
@@ -145,10 +145,7 @@ def quadratic(optimizer, param_dtype, steps=400):
         return sum(jax.tree.leaves(terms)) / len(terms)
 
     def step(state, _):
-        loss_fn = lambda params, *_: (distance(params), {})  # noqa: E731
-        return update_lib._step(
-            state, loss_fn, jnp.zeros(1), jnp.zeros((1, 1)), optimizer, WHOLE
-        )[0], None  # fmt: skip
+        return alone(distance, state, optimizer)[0], None
 
     state, _ = jax.jit(lambda state: jax.lax.scan(step, state, None, length=steps))(state)
     return float(distance(jax.tree.map(lambda x: x.astype(jnp.float32), state.params)))

@@ -171,7 +171,7 @@ def test_the_sampler_runs_its_prompts_by_the_kernels():
             1.0,
             decoder=Decoder(SPLASH),
             num_samples=2,
-            config=SamplingConfig(max_response_tokens=6),
+            config=SamplingConfig(max_response_tokens=6, unroll_layers=False),
             stop_ids=(0,),
             pad_id=0,
         )
