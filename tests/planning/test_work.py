@@ -29,7 +29,9 @@ SIZES = {
 
 
 def parts_of(**changes):
-    return build_policy(tiny_config(**SIZES | changes), None)
+    # As on the accelerators that plans are for.
+    scanned = {"sampling__unroll_layers": False, "update_unroll_layers": False}
+    return build_policy(tiny_config(**SIZES | scanned | changes), None)
 
 
 def counted_flops(name, parts, tokens):
@@ -170,6 +172,7 @@ def test_a_mesh_splits_the_work():
 def test_operations_of_the_shipped_configs(name):
     config = __import__(f"configs.{name}", fromlist=["get_config"]).get_config()
     config.mesh.update({"fsdp": 1, "model": 1})
+    config.sampling.unroll_layers = False  # as on an accelerator
     parts = build_policy(config, None)
     for phase in ("sampling", "update"):
         counted = counted_flops(phase, parts, 1024)
