@@ -434,6 +434,24 @@ def test_worked_examples_are_padded_to_the_longest_and_not_to_the_limit(monkeypa
     assert [each.shape for each in shapes] == [(2, 4), (2, 4)]
 
 
+def test_a_cpu_updates_a_model_of_few_layers_layer_by_layer(sampled, monkeypatch):
+    def built(**changes):
+        return parts_lib.build_policy(tiny_config(**changes), 259)
+
+    assert built(policy__num_layers=8).update_decoder.unrolled
+    assert not built(policy__num_layers=9).update_decoder.unrolled
+    assert not built(update_unroll_layers=False).update_decoder.unrolled
+    assert built(policy__num_layers=9, update_unroll_layers=True).update_decoder.unrolled
+    parts, rollout, _ = sampled
+    assert not parts.decoder.unrolled  # its parameters are those that are kept
+    seen = []
+    for name in ("policy_gradient_updates", "supervised_update"):
+        monkeypatch.setattr(parts_lib, name, lambda *_, decoder, **__: seen.append(decoder))
+    parts.update(None, rollout, None)
+    parts.imitate(None, parts.problems[:2])
+    assert [decoder.unrolled for decoder in seen] == [True, True]
+
+
 def test_an_error_inside_a_users_code_is_not_a_mistake_in_the_config(monkeypatch):
     from passk_jax.tasks.arithmetic import Arithmetic
 
