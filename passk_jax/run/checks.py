@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -192,8 +191,8 @@ def weighted_only(config: ConfigDict, objective: Objective, policy: DecoderConfi
         return asked
     limits = config.sampling
     each = limits.max_prompt_tokens + config.samples_per_prompt * limits.max_response_tokens
-    shapes = jax.tree.leaves(abstract_params(Decoder(policy)))
-    millions = max(1.0, sum(math.prod(x.shape) for x in shapes) / 1e6)
+    parameters = sum(x.size for x in jax.tree.leaves(abstract_params(Decoder(policy))))
+    millions = max(1.0, parameters / 1e6)
     return exact and problems_per_update(config) * each * millions >= _TOKENS_WORTH_PACKING
 
 

@@ -352,7 +352,7 @@ def build_policy(
             config.micro_batch.samples,
             _TOKENS_OF_A_CPU if on_a_cpu else None,
         ),
-        weighted_only=checks.weighted_only(config, objective, policy),
+        weighted_only=checks.weighted_only(config, objective, trained),
         unrolls=unrolls,
     )
 

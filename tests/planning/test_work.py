@@ -70,8 +70,7 @@ def test_lora_with_dots_makes_a_narrow_product_again():
 
 @pytest.mark.parametrize("tokens", [24, 11])
 def test_operations_of_sampling_and_of_a_reference(tokens):
-    scanned = {"sampling__unroll_layers": False}  # as on the accelerators that plans are for
-    parts = parts_of(sampling__response_buckets=(8, 16), objective__kl_coefficient=0.1, **scanned)
+    parts = parts_of(sampling__response_buckets=(8, 16), objective__kl_coefficient=0.1)
     for name in ("sampling", "reference"):
         counted = counted_flops(name, parts, tokens)
         traced = traced_flops(name, parts, tokens)
