@@ -98,7 +98,8 @@ def worker(seeds, steps, vmapped):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     config = small(arithmetic.get_config())
-    config.update_weighted_only = False  # under vmap nothing can be chosen by its weight
+    # Under vmap nothing can be chosen by its weight or length.
+    config.update_weighted_only = config.update_unpadded = False
     (side_by_side if vmapped else in_turn)(build(config), seeds, steps)
 
 

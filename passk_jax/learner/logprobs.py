@@ -20,6 +20,7 @@ from passk_jax.policy.decoder import Decoder, KeysAndValues, head_split, output_
 from passk_jax.policy.linear import in_use, weight_gradient
 from passk_jax.policy.prefill import prefill, shared_prefix
 from passk_jax.policy.sharding import Layout, split_batch
+from passk_jax.policy.unpadded import unpadded
 from passk_jax.rollout.prompts import Prompts
 
 
@@ -164,6 +165,8 @@ def response_logprobs(
     decoder: Decoder,
     chunk_tokens: int,
     prefix: KeysAndValues | None = None,
+    mask_PxNxR: jax.Array | None = None,
+    real_tokens: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns log-probability and entropy of every response token; a group's prompt runs once.
 
@@ -175,6 +178,9 @@ def response_logprobs(
       decoder: The module.
       chunk_tokens: See `token_logprobs`.
       prefix: From `prompts_prefix`, for these prompts among others; `None` if it did not run yet.
+      mask_PxNxR: True at the tokens of a response, the first ones; needed for `real_tokens`.
+      real_tokens: Room for the tokens of responses that each device has without padding; then the
+        padding does not run, and the results are 0 there. `None`: it runs.
 
     Returns:
       Log-probabilities and entropies in nats, float32 (P, N, R).
@@ -188,13 +194,20 @@ def response_logprobs(
     start_P = jnp.sum(prompts.mask, axis=-1) - 1
     positions = start_P[:, None, None] + jnp.arange(inputs_PxNxR.shape[-1])
     positions_PxNxR = jnp.broadcast_to(positions, inputs_PxNxR.shape)
-    hidden, _ = decoder.apply(variables, inputs_PxNxR, positions_PxNxR, context=(prompt,))
-    return token_logprobs(
+    place = None
+    if real_tokens is not None:
+        parts = 1 if decoder.layout is None else decoder.layout.shares("problems")
+        place = unpadded(mask_PxNxR, real_tokens, parts)
+    hidden, _ = decoder.apply(
+        variables, inputs_PxNxR, positions_PxNxR, context=(prompt,), unpadded=place
+    )
+    results = token_logprobs(
         hidden,
         output_head(variables["params"]),
-        tokens_PxNxR,
+        tokens_PxNxR if place is None else place.tokens(tokens_PxNxR),
         temperature,
         config=decoder.config,
         chunk_tokens=chunk_tokens,
         layout=decoder.layout,
     )
+    return results if place is None else tuple(map(place.padded, results))

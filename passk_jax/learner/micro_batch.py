@@ -18,11 +18,14 @@ class MicroBatch:
       problems: p, the number of problems; `None` for as many as `tokens` allows.
       samples: m, the number of samples of each; `None` likewise.
       tokens: The most tokens of prompts and responses, with their padding; `None` for no limit.
+      real_tokens: Of responses that run without their padding, the room for tokens on each device;
+        `None` if they run with it.
     """
 
     problems: int | None = None
     samples: int | None = None
     tokens: int | None = None
+    real_tokens: int | None = None
 
     def sizes(
         self, problems: int, samples: int, prompt_tokens: int, response_tokens: int

@@ -1,14 +1,16 @@
-"""Leaves out of an update the samples whose advantage is 0, because their gradient is 0 too.
+"""Leaves out of an update what adds nothing to its gradient: samples of advantage 0, and padding.
 
 The estimators of pass@k give most samples no weight: all of a group of equal rewards, and often
 every wrong one. The others of a batch (P, N) move together into S rows of M samples, each row of
 one problem, with the problem's prompt beside it. So the update runs on a smaller batch of the same
-form, and its gradient is the same.
+form, and its gradient is the same. Where padding is left out too, a micro-batch has room for fewer
+tokens of responses than its places have, and is given as many rows as find room.
 
 Each form of the batch is compiled, so there are few. In micro-batches there are two: with all
-samples of a problem in a row, and with a fourth of them. As many micro-batches run as have samples.
-A batch that runs at once has one of a few numbers of rows. The choice depends only on the numbers
-of samples with a weight in the groups, so that a run that is resumed makes the same updates.
+samples of a problem in a row, and with a part of them; and a third if padding is left out. As many
+micro-batches run as have samples. A batch that runs at once has one of a few numbers of rows, and
+rooms. The choice depends only on the lengths of the samples with a weight, so that a run that is
+resumed makes the same updates.
 """
 
 import functools
@@ -20,15 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from passk_jax.learner.micro_batch import WHOLE, MicroBatch
+from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.policy.sharding import Layout, split_batch
 from passk_jax.rollout.sampler import Rollout
 
 # The sizes of a batch that runs at once, as shares of the samples.
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4)
-# Rows have all N samples of a problem, or a fourth of them: fewer are left empty, but a prompt runs
-# in up to four rows.
-_SPLITS = (1, 4)
+# Narrow rows have an n-th of the N samples of a problem, and room for such a share of their tokens:
+# fewer places are empty than in wide ones, but a prompt runs in several rows. If padding is left
+# out, an empty place costs little.
+_NARROW, _NARROW_UNPADDED = (4, 1), (2, 3 / 8)
 
 
 class Packing(NamedTuple):
@@ -50,74 +53,147 @@ class Packing(NamedTuple):
     used: np.int32
 
 
+class _Form(NamedTuple):
+    """A form of the batch that is compiled.
+
+    Attributes:
+      width: M, the samples of a row.
+      part: Rows that run at once.
+      most: How many times they run at most.
+      room: Tokens of responses that run at once on each device.
+      unpadded: Whether these are real ones alone.
+    """
+
+    width: int
+    part: int
+    most: int
+    room: int
+    unpadded: bool
+
+
 def pack(
-    weighted_PxN: np.ndarray,
+    tokens_PxN: np.ndarray,
     prompt_tokens: int,
     response_tokens: int,
     micro_batch: MicroBatch,
     layout: Layout | None = None,
+    *,
+    unpadded: bool = False,
 ) -> Packing:
     """Returns the packing of fewest tokens.
 
     Args:
-      weighted_PxN: Whether a sample has a weight; at least one has.
+      tokens_PxN: Number of tokens of each response, 0 if the sample is left out; not all are 0.
       prompt_tokens: Length T of the prompts with their padding.
       response_tokens: Length R of the responses with their padding.
       micro_batch: The part of the whole batch that runs at once.
       layout: Layout of the update. Every device gets as many rows.
+      unpadded: Whether responses may run without their padding.
     """
-    counts_P = weighted_PxN.sum(axis=1)
-
-    def tokens(form):
-        width, part, most = form
-        times = -(-np.sum(-(-counts_P // width)) // part)
-        return times * part * (prompt_tokens + width * response_tokens) if times <= most else np.inf
-
-    forms = _forms(*weighted_PxN.shape, prompt_tokens, response_tokens, micro_batch, layout)
-    return _places(weighted_PxN, *min(forms, key=tokens))
+    devices = 1 if layout is None else layout.shares("problems")
+    rows_of = functools.cache(functools.partial(_rows, tokens_PxN))
+    lengths, best, fewest = (prompt_tokens, response_tokens), None, math.inf
+    for form in _forms(*tokens_PxN.shape, *lengths, micro_batch, layout, unpadded):
+        rows = rows_of(form.width, form.room)
+        at_once = form.part * prompt_tokens + devices * form.room
+        bins = _bins([tokens for *_, tokens in rows], form, devices, fewest / at_once)
+        if bins is not None:
+            best, fewest = (form, rows, bins), at_once * _times(bins, devices)
+    return _packed_in(*best, devices)
 
 
 def _forms(
-    problems, samples, prompt_tokens, response_tokens, micro_batch, layout
-) -> Iterator[tuple[int, int, int]]:
-    """Yields the forms that may be compiled: M, rows that run at once, and most times they do.
+    problems, samples, prompt_tokens, response_tokens, micro_batch, layout, unpadded
+) -> Iterator[_Form]:
+    """Yields the forms that may be compiled; the last has room for all samples."""
+    devices, of_samples = (1, 1) if layout is None else map(layout.shares, ("problems", "samples"))
+    p, m = micro_batch.sizes(problems, samples, prompt_tokens, response_tokens)
+    at_once, times = p * (prompt_tokens + m * response_tokens), problems // p * (samples // m)
 
-    The last has room for all samples, as the whole batch has.
+    def form(width, rows, share=1):
+        part = devices * max(1, int(rows / devices))
+        padded = part // devices * width * response_tokens
+        room = min(padded, max(response_tokens, math.ceil(padded * share)))
+        tokens = part * prompt_tokens + devices * room
+        most = 1 if times == 1 else times * at_once // tokens
+        return _Form(width, part, most, room, room < padded)
+
+    split, share = _NARROW_UNPADDED if unpadded else _NARROW
+    width = max(1, samples // split)
+    if times == 1:
+        for wide in (samples, width):
+            if wide % of_samples == 0:
+                for rows in _SHARES:
+                    yield form(wide, math.ceil(problems * samples / wide * rows), share)
+        yield from (form(samples, problems, room) for room in _SHARES if unpadded)
+    else:
+        row_tokens = lambda width: prompt_tokens + share * width * response_tokens  # noqa: E731
+        while width > 1 and row_tokens(width) > at_once:
+            width //= 2
+        if width % of_samples == 0:
+            rows = min(at_once // row_tokens(width), problems * samples / width * _SHARES[0])
+            yield form(width, rows, share)
+        if unpadded:
+            yield form(m, p, _SHARES[-1])
+    yield _Form(m, p, times, p // devices * m * response_tokens, unpadded=False)
+
+
+def _rows(tokens_PxN, width, room) -> list[tuple[int, list[int], int]]:
+    """Returns the problem, the samples and the number of their tokens of each row."""
+    rows = []
+    for problem, tokens_N in enumerate(tokens_PxN.tolist()):
+        samples, total = [], 0
+        for sample, tokens in enumerate(tokens_N):
+            if samples and tokens and (len(samples) == width or total + tokens > room):
+                rows.append((problem, samples, total))
+                samples, total = [], 0
+            if tokens:
+                samples, total = [*samples, sample], total + tokens
+        if samples:
+            rows.append((problem, samples, total))
+    return rows
+
+
+def _bins(row_tokens, form, devices, too_many) -> list[tuple[int, int]] | None:
+    """Returns the bin of each row and its number there.
+
+    A bin is what one device runs of a micro-batch. One after the other is filled. The result is
+    `None` if they have no room, or need `too_many` micro-batches.
     """
-    of_rows, of_samples = (1, 1) if layout is None else map(layout.shares, ("problems", "samples"))
-    p, together = micro_batch.sizes(problems, samples, prompt_tokens, response_tokens)
-    widths = [together // split for split in _SPLITS if together // split]
-    row_tokens = {width: prompt_tokens + width * response_tokens for width in widths}
-    for width in widths:
-        if width % of_samples:
-            continue
-        rows = problems * samples / width
-        if micro_batch == WHOLE:
-            for share in _SHARES:
-                yield width, of_rows * math.ceil(rows * share / of_rows), 1
-        elif width < together:
-            part = min(p * row_tokens[together] // row_tokens[width], rows * _SHARES[0])
-            part = of_rows * max(1, int(part / of_rows))
-            yield width, part, math.ceil(rows / part)
-    yield together, p, problems // p * (samples // together)
+    size, bins = form.part // devices, []
+    least = max(len(row_tokens) / form.part, sum(row_tokens) / (form.room * devices))
+    if math.ceil(least) >= too_many or least > form.most:
+        return None
+    index, number, left = 0, 0, form.room
+    for tokens in row_tokens:
+        if number == size or tokens > left:
+            index, number, left = index + 1, 0, form.room
+        bins.append((index, number))
+        number, left = number + 1, left - tokens
+    times = _times(bins, devices)
+    return bins if times <= form.most and times < too_many else None
 
 
-def _places(weighted_PxN, width, part, most) -> Packing:
-    rows = most * part
-    problems_S, samples_SxM = np.zeros(rows, np.int32), np.zeros((rows, width), np.int32)
-    filled_SxM, filled = np.zeros((rows, width), bool), 0
-    for problem, weighted_N in enumerate(weighted_PxN):
-        samples = np.flatnonzero(weighted_N)
-        for first in range(0, len(samples), width):
-            these = samples[first : first + width]
-            # A micro-batch is every so-manyth row.
-            row = filled // part + most * (filled % part)
-            problems_S[row] = problem
-            samples_SxM[row, : len(these)] = these
-            filled_SxM[row, : len(these)] = True
-            filled += 1
-    used = np.int32(-(-filled // part))
-    return Packing(problems_S, samples_SxM, filled_SxM, MicroBatch(part), used)
+def _times(bins, devices) -> int:
+    """Returns the number of micro-batches."""
+    return bins[-1][0] // devices + 1
+
+
+def _packed_in(form, rows, bins, devices) -> Packing:
+    problems_S = np.zeros(form.most * form.part, np.int32)
+    samples_SxM = np.zeros((*problems_S.shape, form.width), np.int32)
+    filled_SxM = np.zeros(samples_SxM.shape, bool)
+    for (problem, samples, _), (index, number) in zip(rows, bins, strict=True):
+        first, device = divmod(index, devices)
+        # A micro-batch is every so-manyth row.
+        row = first + form.most * (device * (form.part // devices) + number)
+        problems_S[row] = problem
+        samples_SxM[row, : len(samples)] = samples
+        filled_SxM[row, : len(samples)] = True
+    micro_batch = MicroBatch(form.part, real_tokens=form.room if form.unpadded else None)
+    return Packing(
+        problems_S, samples_SxM, filled_SxM, micro_batch, np.int32(_times(bins, devices))
+    )
 
 
 @functools.partial(jax.jit, static_argnames="layout")

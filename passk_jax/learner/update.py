@@ -103,6 +103,8 @@ def policy_gradient_update(
             decoder=decoder,
             chunk_tokens=chunk_tokens,
             prefix=prefix,
+            mask_PxNxR=mask,
+            real_tokens=micro_batch.real_tokens,
         )
         mean = functools.partial(masked_mean, mask=mask, count=num_tokens)
         metrics = {"entropy": mean(entropy), "sampling_kl": mean(sampling_logp - logp)}
@@ -164,6 +166,7 @@ def policy_gradient_updates(
     objective: Objective,
     sampling: SamplingConfig,
     weighted_only: bool = False,
+    unpadded: bool = False,
     micro_batch: MicroBatch = WHOLE,
     **sizes: Any,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -182,6 +185,7 @@ def policy_gradient_updates(
       sampling: Gives the buckets to which responses are trimmed.
       weighted_only: Whether samples of advantage 0 are left out, which changes no gradient where
         `objective.is_exact_for_weighted`; see `learner.packing`.
+      unpadded: Whether responses run without their padding, which changes no gradient.
       micro_batch: The part of the batch that runs at once.
       **sizes: decoder and chunk_tokens.
 
@@ -193,13 +197,12 @@ def policy_gradient_updates(
       without any such sample is left out: it moves nothing but the learning rate's schedule.
     """
     batches = []
+    packs = functools.partial(_batch, weighted_only=weighted_only, unpadded=unpadded)
     for index in range(objective.minibatches):
         groups = rollout, advantages_PxN
         if objective.minibatches > 1:
             groups = minibatch(groups, index, objective.minibatches)
-        batches.append(
-            _batch(*groups, objective, sampling, weighted_only, micro_batch, sizes["decoder"])
-        )
+        batches.append(packs(*groups, objective, sampling, micro_batch, sizes["decoder"]))
     logps = [
         _logps(state, batch, temperature, objective, **sizes) if batch.updated else ()
         for batch in batches
@@ -231,20 +234,27 @@ class _Batch(NamedTuple):
     metrics: dict[str, jax.Array]
 
 
-def _batch(rollout, advantages_PxN, objective, sampling, weighted_only, micro_batch, decoder):
-    """Returns the groups of an update, packed where only samples with a weight are updated."""
+def _batch(
+    rollout, advantages_PxN, objective, sampling, micro_batch, decoder, *, weighted_only, unpadded
+):
+    """Returns the groups of an update, packed where not all samples or no padding is updated."""
     whole, rollout = rollout, trimmed(rollout, sampling)
-    if not weighted_only:
+    if not (weighted_only or unpadded):
         return _Batch(rollout, advantages_PxN, None, micro_batch, None, True, {})
-    weighted_PxN = processes.fetch(advantages_PxN) != 0
-    metrics = {
-        "entropy": _entropy_as_drawn(whole),
-        "updated_samples": jnp.float32(np.mean(weighted_PxN)),
-    }
-    if not weighted_PxN.any():
+    tokens_PxN, metrics = processes.fetch(jnp.sum(whole.mask, axis=-1)), {}
+    if weighted_only:
+        weighted_PxN = processes.fetch(advantages_PxN) != 0
+        metrics = {
+            "entropy": _entropy_as_drawn(whole),
+            "updated_samples": jnp.float32(np.mean(weighted_PxN)),
+        }
+        tokens_PxN = np.where(weighted_PxN, tokens_PxN, 0)
+    if not tokens_PxN.any():
         return _Batch(rollout, advantages_PxN, None, micro_batch, None, False, metrics)
     lengths = rollout.prompts.tokens.shape[1], rollout.tokens.shape[2]
-    *places, micro_batch, used = packing.pack(weighted_PxN, *lengths, micro_batch, decoder.layout)
+    *places, micro_batch, used = packing.pack(
+        tokens_PxN, *lengths, micro_batch, decoder.layout, unpadded=unpadded
+    )
     weights = aggregation_weights(whole.mask, objective.aggregation)
     rollout, (advantages_PxN, weights) = packing.packed(
         whole, (advantages_PxN, weights), tuple(places), decoder.layout
@@ -375,7 +385,8 @@ def rollout_logprobs(
     variables = {name: by_layers(decoder, tree) for name, tree in variables.items()}
     prefix = prompts_prefix(variables, rollout.prompts, decoder)
 
-    def logp(prompts, tokens):
+    def logp(prompts, arrays):
+        tokens, mask = arrays
         return response_logprobs(
             variables,
             prompts,
@@ -384,9 +395,11 @@ def rollout_logprobs(
             decoder=decoder,
             chunk_tokens=chunk_tokens,
             prefix=prefix,
+            mask_PxNxR=mask,
+            real_tokens=micro_batch.real_tokens,
         )[0]
 
-    return for_each(logp, rollout.prompts, rollout.tokens, micro_batch, used)
+    return for_each(logp, rollout.prompts, (rollout.tokens, rollout.mask), micro_batch, used)
 
 
 def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch, used=None, *, decoder):

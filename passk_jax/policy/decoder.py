@@ -26,6 +26,7 @@ from passk_jax.policy.config import (
 from passk_jax.policy.linear import PRODUCT, linear, lookup
 from passk_jax.policy.quantize import Quantized, split
 from passk_jax.policy.sharding import Layout, WeightSplit, split_batch
+from passk_jax.policy.unpadded import Unpadded
 
 # Keys and values by the slot of layers in a `Stack`, as `Segment` has them.
 KeysAndValues = dict[str, tuple[jax.Array, jax.Array]]
@@ -113,8 +114,11 @@ class Layer(nn.Module):
     layout: Layout | None = None
 
     @nn.compact
-    def __call__(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, turns, context):
-        """Returns the layer's output and the keys and values of its own tokens."""
+    def __call__(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, turns, context, unpadded=None):
+        """Returns the layer's output and the keys and values of its own tokens.
+
+        With `unpadded`, x, the turns and the output have its tokens, all else has padding.
+        """
         c = self.config
         attended, kv = self._attention(
             RMSNorm(c, name="pre_attention_norm")(x_PxNxLxD),
@@ -122,6 +126,7 @@ class Layer(nn.Module):
             valid_PxNxL,
             turns,
             context,
+            unpadded,
         )
         if c.post_norms:
             attended = RMSNorm(c, name="post_attention_norm")(attended)
@@ -131,7 +136,7 @@ class Layer(nn.Module):
             y = RMSNorm(c, name="post_ffw_norm")(y)
         return split_batch(self.layout, x_PxNxLxD + y, None, "features"), kv
 
-    def _attention(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, turns, context):
+    def _attention(self, x_PxNxLxD, positions_PxNxL, valid_PxNxL, turns, context, unpadded):
         c = self.config
         d, h = c.embed_dim, c.head_dim
         query = self._project("query", c.num_heads, "heads", x_PxNxLxD)
@@ -141,6 +146,8 @@ class Layer(nn.Module):
             query = RMSNorm(c, "head_dim", name="query_norm")(query)
             key = RMSNorm(c, "head_dim", name="key_norm")(key)
         query, key = rope(query, turns), rope(key, turns)
+        if unpadded is not None:
+            query, key, value = map(unpadded.padded, (query, key, value))
         if self.layout is not None:
             copies = self.layout.kv_copies(c.num_heads, c.num_kv_heads)
             key, value = (
@@ -158,6 +165,8 @@ class Layer(nn.Module):
             cap=c.attention_softcap,
         )
         encoded = encoded.reshape(*encoded.shape[:3], c.num_heads, h)
+        if unpadded is not None:
+            encoded = unpadded.tokens(encoded)
         encoded = split_batch(self.layout, encoded, None, "heads", None)
         attended = self._linear(
             encoded, "output", (c.num_heads, h, d), ("heads", "head_dim", "embed"), num_inputs=2
@@ -237,7 +246,9 @@ class Period(nn.Module):
     layout: Layout | None = None
 
     @nn.compact
-    def __call__(self, x_PxNxLxD, context_kv, positions_PxNxL, valid_PxNxL, turns, places):
+    def __call__(
+        self, x_PxNxLxD, context_kv, positions_PxNxL, valid_PxNxL, turns, places, unpadded
+    ):
         """Scan body: carries activations and reads its layers' keys and values of the context."""
         kv = {}
         for slot in self.slots:
@@ -246,7 +257,7 @@ class Period(nn.Module):
                 for segment, (positions, valid) in zip(context_kv, places, strict=True)
             ]
             x_PxNxLxD, kv[slot] = Layer(self.config, slot, self.layout, name=slot)(
-                x_PxNxLxD, positions_PxNxL, valid_PxNxL, turns[kind_of(slot)], context
+                x_PxNxLxD, positions_PxNxL, valid_PxNxL, turns[kind_of(slot)], context, unpadded
             )
         return x_PxNxLxD, kv
 
@@ -282,7 +293,7 @@ class Decoder(nn.Module):
                 body,
                 variable_axes={"params": 0, "lora": 0},
                 split_rngs={"params": True, "lora": True},
-                in_axes=(0, *4 * (nn.broadcast,)),
+                in_axes=(0, *5 * (nn.broadcast,)),
                 length=stack.repeats,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
@@ -296,6 +307,7 @@ class Decoder(nn.Module):
         positions_PxNxL: jax.Array,
         valid_PxNxL: jax.Array | None = None,
         context: Sequence[Segment] = (),
+        unpadded: Unpadded | None = None,
     ) -> tuple[jax.Array, Segment]:
         """Runs the tokens through all layers.
 
@@ -304,28 +316,33 @@ class Decoder(nn.Module):
           positions_PxNxL: Positions, int32; a token sees the keys at its own position and before.
           valid_PxNxL: False for padding, which nothing sees; `None` for no padding.
           context: Segments before these tokens, for example the shared prompt.
+          unpadded: Where the real tokens lie without padding, to run only these; `None` for all.
+            Real tokens come before padding.
 
         Returns:
-          Hidden states (P, N, L, D) after the final norm, and the tokens' own segment.
+          Hidden states (P, N, L, D) after the final norm, or those of the `unpadded` tokens
+          (G, 1, K, D), and the tokens' own segment.
         """
         chex.assert_rank([tokens_PxNxL, positions_PxNxL], 3)
         if valid_PxNxL is None:
             valid_PxNxL = jnp.ones(tokens_PxNxL.shape, bool)
-        dtype = self.config.dtype
-        x_PxNxLxD = lookup(self.embedding, tokens_PxNxL, dtype, head_split(self.layout))
+        dtype, tokens, positions = self.config.dtype, tokens_PxNxL, positions_PxNxL
+        if unpadded is not None:
+            tokens, positions = map(unpadded.tokens, (tokens, positions))
+        x_PxNxLxD = lookup(self.embedding, tokens, dtype, head_split(self.layout))
         if self.config.scale_embedding:
             # The scale is rounded to the compute dtype, as in the gemma package.
             x_PxNxLxD *= jnp.asarray(self.config.embed_dim**0.5, dtype)
         x_PxNxLxD = split_batch(self.layout, x_PxNxLxD, None, "features")
         turns = {
-            kind: rotations(positions_PxNxL, self.config.head_dim // 2, *self.config.rope(kind))
+            kind: rotations(positions, self.config.head_dim // 2, *self.config.rope(kind))
             for kind in sorted(set(self.config.layer_kinds))
         }
         kv, places = {}, [(segment.positions, segment.valid) for segment in context]
         for stack in self._stacks:
             before = [{slot: segment.kv[slot] for slot in stack.slots} for segment in context]
             x_PxNxLxD, own = getattr(self, stack.name)(
-                x_PxNxLxD, before, positions_PxNxL, valid_PxNxL, turns, places
+                x_PxNxLxD, before, positions_PxNxL, valid_PxNxL, turns, places, unpadded
             )
             kv |= own
         segment = Segment(

@@ -187,13 +187,33 @@ def weighted_only(config: ConfigDict, objective: Objective, policy: DecoderConfi
             "objective.entropy_coefficient need the tokens of all samples; with them None or False "
             "is allowed"
         )
+    return exact and _is_worth_packing(config, policy) if asked is None else asked
+
+
+def unpadded(config: ConfigDict, policy: DecoderConfig, layout: Layout) -> bool:
+    """Returns whether responses are updated without their padding: `config.update_unpadded`."""
+    asked, split = config.update_unpadded, layout.shares("samples") > 1
+    if asked and split:
+        raise ConfigError(
+            "config.update_unpadded = True: sharding.training.samples splits the samples of a "
+            "problem over devices; with it None or False is allowed"
+        )
     if asked is not None:
         return asked
+    return is_one_cpu(layout.mesh) and _is_worth_packing(config, policy)
+
+
+def is_one_cpu(mesh: jax.sharding.Mesh) -> bool:
+    """Returns whether the devices are one CPU."""
+    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+
+
+def _is_worth_packing(config: ConfigDict, policy: DecoderConfig) -> bool:
     limits = config.sampling
     each = limits.max_prompt_tokens + config.samples_per_prompt * limits.max_response_tokens
     parameters = sum(x.size for x in jax.tree.leaves(abstract_params(Decoder(policy))))
     millions = max(1.0, parameters / 1e6)
-    return exact and problems_per_update(config) * each * millions >= _TOKENS_WORTH_PACKING
+    return problems_per_update(config) * each * millions >= _TOKENS_WORTH_PACKING
 
 
 def _in_words(config: ConfigDict) -> str:

@@ -70,6 +70,7 @@ class Parts:
       learning_rate: From a step, counted from 0, to its learning rate.
       micro_batch: How much of a batch an update works on at once.
       weighted_only: Whether updates leave out the samples of advantage 0.
+      unpadded: Whether updates leave out the padding of responses.
       unrolls: Whether updates unroll the decoder; see `policy.decoder.by_layers`.
       tokenizer: This and the following are `None` for a plan, which needs no data.
       task: What is asked, and how it is scored.
@@ -92,6 +93,7 @@ class Parts:
     learning_rate: Callable[[int], jax.Array]
     micro_batch: MicroBatch
     weighted_only: bool
+    unpadded: bool
     unrolls: bool
     tokenizer: Tokenizer | None = None
     task: tasks.Task | None = None
@@ -187,6 +189,7 @@ class Parts:
             objective=self.objective,
             sampling=self.sampling,
             weighted_only=self.weighted_only,
+            unpadded=self.unpadded,
             chunk_tokens=self.config.logprob_chunk_tokens,
             micro_batch=self.micro_batch,
         )
@@ -330,7 +333,7 @@ def build_policy(
         with section(f"sharding.{use}"):
             layouts[use] = make_layout(meshes[use], rules.to_dict())
     mesh = meshes["training"]
-    on_a_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    on_a_cpu = checks.is_one_cpu(mesh)
     unrolls = config.update_unroll_layers
     if unrolls is None:
         unrolls = on_a_cpu and policy.num_layers <= _FEW_LAYERS
@@ -353,6 +356,7 @@ def build_policy(
             _TOKENS_OF_A_CPU if on_a_cpu else None,
         ),
         weighted_only=checks.weighted_only(config, objective, trained),
+        unpadded=checks.unpadded(config, trained, layouts["training"]),
         unrolls=unrolls,
     )
 

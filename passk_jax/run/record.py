@@ -58,6 +58,7 @@ MAY_CHANGE = (
     "micro_batch.*",
     "sampling.unroll_layers",
     "update_weighted_only",
+    "update_unpadded",
     "update_unroll_layers",
     "logprob_chunk_tokens",
     "policy.attention",

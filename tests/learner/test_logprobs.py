@@ -91,6 +91,23 @@ def test_on_a_mesh_each_device_has_the_logits_of_its_tokens_and_of_its_vocabular
         }
 
 
+def test_without_padding_each_device_of_a_mesh_has_the_tokens_of_its_problems():
+    decoder = on_a_mesh(dataclasses.replace(CONFIG, vocab_size=14))
+    mask = jnp.arange(6) < jnp.arange(1, 5)[:, None, None]
+
+    def logp(params, tokens):
+        return response_logprobs(
+            {"params": params}, pad([*PROMPTS, [5]], 6), tokens, 0.7, decoder=decoder,
+            chunk_tokens=100, mask_PxNxR=jnp.broadcast_to(mask, tokens.shape), real_tokens=28,
+        )  # fmt: skip
+
+    tokens = jax.ShapeDtypeStruct((4, 4, 6), jnp.int32)
+    found = splits(logp, nn.meta.unbox(abstract_params(decoder)), tokens)
+    # Of four problems each of the two parts has two, with at most (3 + 4) x 4 tokens.
+    logits = {(shape, spec) for shape, spec in found if shape.endswith(",14]")}
+    assert logits == {("float32[2,1,28,14]", ("data", None, None, "model"))}
+
+
 @pytest.mark.slow
 def test_full_logits_are_never_formed_at_gemmas_vocabulary():
     """Compiled, not run: temporary memory of the update stays below a quarter of the logits."""

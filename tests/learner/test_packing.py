@@ -1,6 +1,7 @@
-"""Updates without the samples of advantage 0: the same gradient, few sizes, each sample once."""
+"""Updates without samples of advantage 0 or padding: the same gradient, few sizes, each once."""
 
 import dataclasses
+import functools
 
 import hypothesis
 import hypothesis.extra.numpy
@@ -25,7 +26,7 @@ from tests.learner.test_update import DECODER, SGD, N, P, R, batch, by_brute_for
 @pytest.fixture(scope="module")
 def whole():
     """Makes a state (the update donates it); a batch and its advantages."""
-    return lambda optimizer=SGD: init_state(DECODER, optimizer, 0), *batch()
+    return lambda optimizer=SGD, **kept: init_state(DECODER, optimizer, 0, **kept), *batch()
 
 
 def sparse(advantages):
@@ -53,12 +54,13 @@ def assert_same_parameters(one, other):
     )
 
 
-def test_the_step_is_the_gradient_of_the_whole_batch(whole):
+@pytest.mark.parametrize("unpadded", [False, True])
+def test_the_step_is_the_gradient_of_the_whole_batch(whole, unpadded):
     state, rollout, advantages = whole
     start = state().params
     surrogate = lambda params: by_brute_force(params, rollout, sparse(advantages), 0.7)["surrogate"]  # noqa: E731
     gradient = jax.jit(jax.grad(surrogate))(start)
-    new, figures = updated(whole, weighted_only=True)
+    new, figures = updated(whole, weighted_only=True, unpadded=unpadded)
     expected = jax.tree.map(lambda x, by_x: x + 0.1 * by_x, start, gradient)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.params, expected)
     norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(gradient)))
@@ -88,6 +90,48 @@ def test_every_exact_objective_moves_as_with_all_samples(whole, changes, micro_b
     found = updated(whole, objective, weighted_only=True, micro_batch=micro_batch)
     assert_same_parameters(found, updated(whole, objective))
     assert found[0].updates == objective.updates_per_step
+
+
+@pytest.mark.parametrize(
+    ("changes", "micro_batch", "weighted_only"),
+    [
+        ({"kl_coefficient": 0.5, "entropy_coefficient": 0.1}, WHOLE, False),
+        ({"epochs": 2, "clip_low": 0.2, "importance_cap": 1.5}, MicroBatch(2), True),
+        pytest.param({}, MicroBatch(1, 3), False, marks=pytest.mark.slow),
+        pytest.param(
+            {"epochs": 2, "minibatches": 2, "kl_coefficient": 0.5},
+            MicroBatch(1),
+            False,
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_an_update_without_padding_is_that_with_it(
+    whole, changes, micro_batch, weighted_only, monkeypatch
+):
+    state, rollout, advantages = whole
+    rollout = rollout.replace(mask=rollout.mask & (np.arange(R) < 3))  # the others are padding
+    objective, rooms = dataclasses.replace(ON_POLICY, **changes), []
+    pack = packing.pack
+
+    def noted(*arguments, **options):
+        found = pack(*arguments, **options)
+        rooms.append(found.micro_batch.real_tokens)
+        return found
+
+    monkeypatch.setattr(packing, "pack", noted)
+    start = lambda optimizer: state(optimizer, keep_reference=objective.keeps_reference)  # noqa: E731
+    given = (start, rollout, advantages), objective
+    kwargs = {"rollout": rollout, "weighted_only": weighted_only}
+    if not weighted_only:
+        kwargs["advantages"] = advantages
+    found = updated(*given, unpadded=True, micro_batch=micro_batch, **kwargs)
+    assert rooms and None not in rooms
+    expected = updated(*given, **kwargs)
+    assert_same_parameters(found, expected)
+    assert found[1].keys() == expected[1].keys()
+    for name, figure in expected[1].items():
+        assert float(found[1][name]) == pytest.approx(float(figure), rel=1e-4, abs=1e-6), name
 
 
 def test_terms_that_need_all_tokens_are_not_exact():
@@ -161,6 +205,7 @@ def test_each_weighted_sample_has_one_place(weighted, shares, micro_batch, lengt
     hypothesis.assume(weighted.any())
     found = packing.pack(weighted, *lengths, micro_batch, FakeLayout(*shares))
     prompt, response = lengths
+    assert found.micro_batch.real_tokens is None
     p, m = micro_batch.sizes(8, 8, prompt, response)
     rows, width = found.samples_SxM.shape
     places = [
@@ -181,6 +226,42 @@ def test_each_weighted_sample_has_one_place(weighted, shares, micro_batch, lengt
     assert tokens <= of_part or part == shares[0]
 
 
+@hypothesis.given(
+    hypothesis.extra.numpy.arrays(np.int64, (8, 8), elements=st.integers(0, 32), fill=st.just(0)),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([WHOLE, MicroBatch(4), MicroBatch(tokens=300), MicroBatch(4, 4)]),
+    st.sampled_from([4, 100]),
+)
+def test_without_padding_each_device_has_room_for_its_tokens(tokens, devices, micro_batch, prompt):
+    hypothesis.assume(tokens.any())
+    if micro_batch.tokens is not None:  # which only a single CPU has
+        devices = 1
+    packed = functools.partial(
+        packing.pack, tokens, prompt, 32, micro_batch, FakeLayout(devices, 1)
+    )
+    found, with_padding = packed(unpadded=True), packed()
+    _, width = found.samples_SxM.shape
+    placed = np.zeros_like(tokens)
+    np.add.at(placed, (found.problems_S[:, None], found.samples_SxM), found.filled_SxM)
+    np.testing.assert_array_equal(placed, tokens > 0)
+    part, room = found.micro_batch.problems, found.micro_batch.real_tokens
+    own = tokens[found.problems_S[:, None], found.samples_SxM] * found.filled_SxM
+    # A micro-batch is every so-manyth row, and a device has neighbours of these.
+    own = own.reshape(devices, part // devices, -1, width).sum(axis=(1, 3))
+    assert not own[:, int(found.used) :].any()
+    assert own.max() <= (part // devices * width * 32 if room is None else room)
+
+    def run(form):
+        rows, places = form.micro_batch.problems, form.samples_SxM.shape[1] * 32
+        room = form.micro_batch.real_tokens
+        responses = rows * places if room is None else devices * room
+        return int(form.used) * (rows * prompt + responses)
+
+    p, m = micro_batch.sizes(8, 8, prompt, 32)
+    whole = 8 // p * (8 // m) * p * (prompt + m * 32)
+    assert run(found) <= whole and run(with_padding) <= whole
+
+
 def test_few_forms_are_compiled():
     rng, alone, in_parts = np.random.default_rng(0), set(), []
     for rate in np.linspace(0.01, 1, 60):
@@ -193,6 +274,21 @@ def test_few_forms_are_compiled():
     assert len(alone) <= 9
     assert {rows * width / 64 for rows, width in alone} == {1, 2, 3, 4, 5, 6, 8}  # eighths
     assert {(each.samples_SxM.shape, each.micro_batch) for each in in_parts} == {
-        ((128, 4), MicroBatch(16)), ((32, 16), MicroBatch(8))
+        ((96, 4), MicroBatch(16)), ((32, 16), MicroBatch(8))
     }  # fmt: skip
     assert {int(each.used) for each in in_parts} >= {1, 2, 3, 4, 5}
+
+
+def test_few_forms_without_padding_are_compiled():
+    rng, alone, in_parts = np.random.default_rng(0), set(), set()
+    for rate in np.linspace(0.01, 1, 60):
+        weighted = rng.random((32, 16)) < rate * rng.random((32, 1)) ** rng.integers(4)
+        if weighted.any():
+            tokens = weighted * rng.integers(3, 13, weighted.shape)
+            for seen, micro_batch in ((alone, WHOLE), (in_parts, MicroBatch(8))):
+                found = packing.pack(tokens, 20, 12, micro_batch, unpadded=True)
+                seen.add((found.samples_SxM.shape, found.micro_batch))
+    # 28 rows of 8 at once would have more tokens than 8 of 16; an eighth of the rows are 8.
+    narrow, wide = MicroBatch(8, real_tokens=288), MicroBatch(8, real_tokens=1152)
+    assert {(shape[1], form) for shape, form in in_parts} == {(8, narrow), (16, wide)}
+    assert len(in_parts) == 2 and 4 <= len(alone) <= 12

@@ -291,6 +291,28 @@ def test_samples_without_weight_are_left_out_where_it_is_exact_and_pays():
     assert chosen(1, 4, 3, SMOLLM2_135M) is True and chosen(1, 3, 3, SMOLLM2_135M) is False
 
 
+def test_padding_is_left_out_on_one_cpu_where_it_pays():
+    policy = dataclasses.replace(SMALL, num_layers=2)
+    one = make_layout(make_mesh(1, 1, 1), tiny_config().sharding.training.to_dict())
+
+    def chosen(problems, layout=one, **changes):
+        sizes = {"sampling__max_prompt_tokens": 16, "sampling__max_response_tokens": 4}
+        return checks.unpadded(
+            tiny_config(prompts_per_step=problems, **sizes, **changes), policy, layout
+        )
+
+    # Also with a KL term: 64 x (16 + 4 x 4) = 2,048 tokens.
+    assert chosen(64) is True and chosen(63) is False
+    assert chosen(64, objective__kl_coefficient=0.1) is True
+    assert chosen(64, update_unpadded=False) is False and chosen(1, update_unpadded=True) is True
+    several = layouts_on((2, 1, 1))["training"]
+    assert chosen(64, several) is False and chosen(64, several, update_unpadded=True) is True
+    split = layouts_on((2, 1, 1), problems=None, samples="data")["training"]
+    assert chosen(64, split) is False
+    with pytest.raises(ConfigError, match=r"config.update_unpadded = True: sharding.training.samp"):
+        chosen(64, split, update_unpadded=True)
+
+
 def test_a_workdir_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("do not lose me")
     with pytest.raises(ConfigError, match=r"thesis\.tex"):

@@ -1,6 +1,7 @@
 """Every estimator inside an parts: built from a config, and given what it needs."""
 
 import dataclasses
+import functools
 import importlib
 import operator
 import os
@@ -450,6 +451,20 @@ def test_a_cpu_updates_a_model_of_few_layers_layer_by_layer(sampled, monkeypatch
     parts.update(None, rollout, None)
     parts.imitate(None, parts.problems[:2])
     assert [decoder.unrolled for decoder in seen] == [True, True]
+
+
+def test_updates_leave_out_what_the_parts_say(sampled, monkeypatch):
+    parts, rollout, _ = sampled
+    seen = []
+    monkeypatch.setattr(
+        parts_lib, "policy_gradient_updates", lambda *_, **given: seen.append(given)
+    )
+    for weighted_only, unpadded in ((False, True), (True, False)):
+        asked = dataclasses.replace(parts, weighted_only=weighted_only, unpadded=unpadded)
+        asked.update(None, rollout, None)
+        assert (seen[-1]["weighted_only"], seen[-1]["unpadded"]) == (weighted_only, unpadded)
+    build = functools.partial(parts_lib.build_policy, num_tokens=259)
+    assert build(tiny_config(update_unpadded=True)).unpadded and not build(tiny_config()).unpadded
 
 
 def test_an_error_inside_a_users_code_is_not_a_mistake_in_the_config(monkeypatch):

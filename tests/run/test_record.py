@@ -303,8 +303,8 @@ def test_a_later_start_may_change_how_it_runs_and_not_what_is_trained():
       report_at_evaluations compilation_cache evaluation.num_problems evaluation.prompts_per_batch
       evaluation.samples_per_prompt evaluation.log_samples_problems mesh.data mesh.sampling
       sharding.training.vocab micro_batch.problems sampling.unroll_layers update_weighted_only
-      update_unroll_layers logprob_chunk_tokens policy.attention policy.remat data_dir keep_problems
-      gradient_cosine_every_steps
+      update_unroll_layers update_unpadded logprob_chunk_tokens policy.attention policy.remat
+      data_dir keep_problems gradient_cosine_every_steps
       task.options.num_workers task.options.code.num_workers task.reward_limits.seconds"""
     what = """seed prompts_per_step samples_per_prompt estimator.k order policy.dtype sampling.top_k
       sampling.temperature evaluation.split evaluation.temperature optimizer.learning_rate

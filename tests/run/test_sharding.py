@@ -144,6 +144,17 @@ SAMPLES_TOO = {
             ALIKE | {"update_weighted_only": True, "objective__kl_coefficient": None},
             [["fsdp", "model"], ["model"], ["data", "fsdp"]],
         ),
+        (
+            (2, 2, 2),
+            {"update_unpadded": True, "objective__epochs": 2},
+            [["fsdp", "model"], ["model"], ["data", "fsdp"]],
+        ),
+        (
+            (2, 2, 2),
+            {"update_unpadded": True, "update_weighted_only": True}
+            | {"objective__kl_coefficient": None, "micro_batch__problems": 4},
+            [["fsdp", "model"], ["model"], ["data", "fsdp"]],
+        ),
         ((2, 2, 2), LORA, [["fsdp", "model"], ["model"], ["data", "fsdp"]]),
     ],
 )
