@@ -258,9 +258,9 @@ def get_config() -> config_dict.ConfigDict:
     # the estimators of pass@k a step is up to twice as fast. A step without any weight then updates
     # nothing. None: where it is exact (no KL or entropy term) and the batch is not tiny.
     config.update_weighted_only = optional(None, bool)
-    # Whether an update leaves out the padding behind responses, in all but attention: the gradient
-    # is the same, and each room that their tokens need is compiled. None: on a CPU, where that is
-    # measured to be faster, if the batch is not tiny.
+    # Whether an update leaves out the padding behind completions and worked examples, in all but
+    # attention: the gradient is the same, and each size of what is left is compiled. None: on a
+    # CPU, where it was measured to be faster, if the batch is not tiny.
     config.update_unpadded = optional(None, bool)
     # Whether an update compiles the layers one by one, and keeps all they compute, whatever
     # policy.remat is. None: on a CPU, where that is faster, if the model has at most 8 layers.

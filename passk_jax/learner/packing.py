@@ -105,7 +105,7 @@ def pack(
 def _forms(
     problems, samples, prompt_tokens, response_tokens, micro_batch, layout, unpadded
 ) -> Iterator[_Form]:
-    """Yields the forms that may be compiled; the last has room for all samples."""
+    """Yields the forms that may be compiled; the first has room for all samples."""
     devices, of_samples = (1, 1) if layout is None else map(layout.shares, ("problems", "samples"))
     p, m = micro_batch.sizes(problems, samples, prompt_tokens, response_tokens)
     at_once, times = p * (prompt_tokens + m * response_tokens), problems // p * (samples // m)
@@ -118,6 +118,7 @@ def _forms(
         most = 1 if times == 1 else times * at_once // tokens
         return _Form(width, part, most, room, room < padded)
 
+    yield _Form(m, p, times, p // devices * m * response_tokens, unpadded=False)
     split, share = _NARROW_UNPADDED if unpadded else _NARROW
     width = max(1, samples // split)
     if times == 1:
@@ -135,7 +136,6 @@ def _forms(
             yield form(width, rows, share)
         if unpadded:
             yield form(m, p, _SHARES[-1])
-    yield _Form(m, p, times, p // devices * m * response_tokens, unpadded=False)
 
 
 def _rows(tokens_PxN, width, room) -> list[tuple[int, list[int], int]]:

@@ -310,6 +310,7 @@ def supervised_update(
     prompts: Prompts,
     tokens_BxR: jax.Array,
     mask_BxR: jax.Array,
+    used: jax.Array | None = None,
     *,
     decoder: Decoder,
     optimizer: optax.GradientTransformation,
@@ -323,6 +324,7 @@ def supervised_update(
       prompts: Prompts (B, T).
       tokens_BxR: Responses, including their end of sequence, then padding.
       mask_BxR: True at response tokens.
+      used: Number of micro-batches that run, the first ones; `None` for all.
       decoder: The module.
       optimizer: The transformation that `state.optimizer_state` belongs to.
       chunk_tokens: See `learner.logprobs.token_logprobs`.
@@ -344,20 +346,14 @@ def supervised_update(
             decoder=decoder,
             chunk_tokens=chunk_tokens,
             prefix=prefix,
+            mask_PxNxR=mask,
+            real_tokens=micro_batch.real_tokens,
         )
         return supervised_loss(logp, mask, num_tokens), {}
 
     arrays = (tokens_BxR[:, None], mask_BxR[:, None])  # groups of one sample
     examples = dataclasses.replace(micro_batch, samples=None)
-    return _step(
-        state,
-        loss_fn,
-        prompts,
-        arrays,
-        optimizer,
-        examples,
-        decoder=decoder,
-    )
+    return _step(state, loss_fn, prompts, arrays, optimizer, examples, used, decoder=decoder)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "chunk_tokens", "micro_batch"))

@@ -18,6 +18,7 @@ from passk_jax.errors import ConfigError
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import configured_schedule, make_optimizer
+from passk_jax.learner.packing import pack
 from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import policy_gradient_updates, supervised_update
 from passk_jax.policy.chat import Chat
@@ -128,15 +129,18 @@ class Parts:
 
     def prompts(self, problems: Sequence[tasks.Problem], layout: Layout | None = None) -> Prompts:
         """Returns the problems' prompts as left-padded tokens (P, T), by default for sampling."""
-        limits, layout = self.config.sampling, layout or self.sampling_decoder.layout
-        host = encode_prompts(
+        layout = layout or self.sampling_decoder.layout
+        return jax.tree.map(lambda x: layout.put(x, "problems"), self._encoded(problems))
+
+    def _encoded(self, problems: Sequence[tasks.Problem]) -> Prompts:
+        limits = self.config.sampling
+        return encode_prompts(
             [problem.prompt for problem in problems],
             self.tokenizer,
             limits.max_prompt_tokens,
             limits.prompt_buckets or (),
             self.shared,
         )
-        return jax.tree.map(lambda x: layout.put(x, "problems"), host)
 
     def for_training(self, rollout: Rollout) -> Rollout:
         """Returns samples that are drawn where the update has them. A collective."""
@@ -198,19 +202,32 @@ class Parts:
         self, state: TrainState, problems: Sequence[tasks.Problem]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """Makes one supervised update on the problems' worked examples; `state` is donated."""
-        responses = encode_responses(
+        prompts, layout = self._encoded(problems), self.decoder.layout
+        tokens_BxR, mask_BxR = encode_responses(
             [problem.worked_example for problem in problems],
             self.tokenizer,
             self.example_tokens,
         )
+        micro_batch, used = dataclasses.replace(self.micro_batch, samples=None), None
+        if self.unpadded:
+            rows, _, filled_Bx1, micro_batch, used = pack(
+                mask_BxR.sum(axis=1)[:, None],
+                prompts.tokens.shape[1],
+                self.example_tokens,
+                micro_batch,
+                layout,
+                unpadded=True,
+            )
+            prompts = jax.tree.map(lambda x: x[rows], prompts)
+            tokens_BxR, mask_BxR = tokens_BxR[rows], mask_BxR[rows] & filled_Bx1
         return supervised_update(
             state,
-            self.prompts(problems, self.decoder.layout),
-            *(self.decoder.layout.put(x, "problems") for x in responses),
+            *jax.tree.map(lambda x: layout.put(x, "problems"), (prompts, tokens_BxR, mask_BxR)),
+            used,
             decoder=self.update_decoder,
             optimizer=self.warm_start_optimizer,
             chunk_tokens=self.config.logprob_chunk_tokens,
-            micro_batch=self.micro_batch,
+            micro_batch=micro_batch,
         )
 
     def data(self) -> dict[str, dict[str, str]]:

@@ -428,7 +428,7 @@ def test_worked_examples_are_padded_to_the_longest_and_not_to_the_limit(monkeypa
     assert parts.example_tokens == longest + 1 == 4
     shapes = []
     monkeypatch.setattr(
-        parts_lib, "supervised_update", lambda state, prompts, *x, **_: shapes.extend(x)
+        parts_lib, "supervised_update", lambda state, prompts, *x, **_: shapes.extend(x[:2])
     )
     short = [problem for problem in parts.problems if len(problem.worked_example) < longest]
     parts.imitate(None, short[:2])
@@ -451,6 +451,33 @@ def test_a_cpu_updates_a_model_of_few_layers_layer_by_layer(sampled, monkeypatch
     parts.update(None, rollout, None)
     parts.imitate(None, parts.problems[:2])
     assert [decoder.unrolled for decoder in seen] == [True, True]
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_worked_examples_are_imitated_without_their_padding(micro_batch, monkeypatch):
+    changes = {"warm_start__batch_size": 8, "micro_batch__problems": micro_batch}
+    changes |= {"task__options__worked_example": "answer", "optimizer__name": "sgd"}
+    parts = build(tiny_config(**changes))
+    state = lambda: init_state(parts.decoder, parts.warm_start_optimizer, 0)  # noqa: E731
+    few = [
+        dataclasses.replace(problem, worked_example=example)
+        for problem, example in zip(parts.problems, ["7"] * 3 + ["123"] + ["8"] * 4, strict=False)
+    ]
+    (expected, figures), rooms = parts.imitate(state(), few), []
+    update = parts_lib.supervised_update
+
+    def noted(*arguments, micro_batch, **given):
+        rooms.append(micro_batch.real_tokens)
+        return update(*arguments, micro_batch=micro_batch, **given)
+
+    monkeypatch.setattr(parts_lib, "supervised_update", noted)
+    found, others = dataclasses.replace(parts, unpadded=True).imitate(state(), few)
+    assert rooms[0] is not None
+    for name, figure in figures.items():
+        assert float(others[name]) == pytest.approx(float(figure), rel=1e-5), name
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.params, expected.params
+    )
 
 
 def test_updates_leave_out_what_the_parts_say(sampled, monkeypatch):
