@@ -11,6 +11,7 @@ PRINTED = {
     "compile": "ratio",
     "grid": "transformers, shared",
     "loading": "own memory",
+    "padding": "of the time",
     "sampling": "times ours",
     "scoring": "forked without a sandbox",
     "seeds": "vmap over seeds",
