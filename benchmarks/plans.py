@@ -59,9 +59,10 @@ TAIL = """
   each pass, and the two products of attention. They are exactly those of the program that jax gives
   to the compiler; the tests count both. Where a prompt runs on both halves of its group
   (`mesh.fsdp=2` here), XLA splits some of that work in the update and makes up to 6% fewer.
-- **The update** is planned with all samples. `update_weighted_only` leaves out those without
-  weight, so that most updates of a run take less. Nor does a plan know what prompts begin with,
-  which runs once for all of them if it is long.
+- **The update** is planned with all samples, as long as the config allows. `update_weighted_only`
+  leaves out those without weight and `update_unpadded` the padding of shorter ones, so that most
+  updates of a run take less. Nor does a plan know what prompts begin with, which runs once for all
+  of them if it is long.
 - **Bytes of HBM** are estimated from the same sizes, as `planning/work.py` says. The estimate does
   not know that small arrays stay in VMEM, nor that XLA reads operands of some products repeatedly.
 - **Bytes sent** are read from the text of the compiled program by `planning/collectives.py`, about

@@ -237,20 +237,20 @@ class _Batch(NamedTuple):
 def _batch(
     rollout, advantages_PxN, objective, sampling, micro_batch, decoder, *, weighted_only, unpadded
 ):
-    """Returns the groups of an update, packed where not all samples or no padding is updated."""
+    """Returns the groups of an update, packed if samples without weight or padding are left out."""
     whole, rollout = rollout, trimmed(rollout, sampling)
     if not (weighted_only or unpadded):
         return _Batch(rollout, advantages_PxN, None, micro_batch, None, True, {})
     tokens_PxN, metrics = processes.fetch(jnp.sum(whole.mask, axis=-1)), {}
     if weighted_only:
-        weighted_PxN = processes.fetch(advantages_PxN) != 0
+        tokens_PxN = np.where(processes.fetch(advantages_PxN) != 0, tokens_PxN, 0)
         metrics = {
             "entropy": _entropy_as_drawn(whole),
-            "updated_samples": jnp.float32(np.mean(weighted_PxN)),
+            "updated_samples": jnp.float32(np.mean(tokens_PxN > 0)),
         }
-        tokens_PxN = np.where(weighted_PxN, tokens_PxN, 0)
     if not tokens_PxN.any():
-        return _Batch(rollout, advantages_PxN, None, micro_batch, None, False, metrics)
+        updated = not weighted_only
+        return _Batch(rollout, advantages_PxN, None, micro_batch, None, updated, metrics)
     lengths = rollout.prompts.tokens.shape[1], rollout.tokens.shape[2]
     *places, micro_batch, used = packing.pack(
         tokens_PxN, *lengths, micro_batch, decoder.layout, unpadded=unpadded

@@ -186,6 +186,20 @@ def test_without_any_weight_only_the_schedule_goes_on(whole):
     assert float(moved[1] / moved[0]) == pytest.approx(2.0, rel=1e-3)
 
 
+@pytest.mark.parametrize("weighted_only", [False, True])
+def test_where_every_token_is_masked_nothing_is_learned(whole, weighted_only):
+    _, rollout, advantages = whole
+    cut_off = rollout.replace(mask=jnp.zeros_like(rollout.mask))
+    kwargs = {"rollout": cut_off, "advantages": advantages, "weighted_only": weighted_only}
+    new, figures = updated(whole, unpadded=True, **kwargs)
+    jax.tree.map(np.testing.assert_array_equal, new.params, whole[0]().params)
+    assert figures["gradient_norm"] == 0
+    if weighted_only:
+        assert figures["updated_samples"] == 0
+    else:
+        assert figures.keys() == updated(whole, **kwargs)[1].keys()
+
+
 class FakeLayout:
     """How many parts a batch has."""
 
