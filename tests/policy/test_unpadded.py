@@ -68,8 +68,9 @@ def run(decoder, params, room, parts, prompts, mask, tokens, positions):
     return hidden if places is None else places.padded(hidden), own.kv
 
 
-@pytest.mark.parametrize("config", [TINY, TINY3], ids=["gemma2", "gemma3"])
-@pytest.mark.parametrize(("room", "parts"), [(16, 1), (9, 2)])
+@pytest.mark.parametrize(
+    ("config", "room", "parts"), [(TINY, 16, 1), (TINY3, 9, 2)], ids=["gemma2", "gemma3"]
+)
 def test_real_tokens_have_the_same_states_and_gradients(config, room, parts):
     decoder, params, given = Decoder(config), big_params(config), arguments(config)
     weights = jax.random.normal(jax.random.key(9), (*MASK.shape, config.embed_dim))
