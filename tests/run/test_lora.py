@@ -1,5 +1,6 @@
 """Runs with LoRA: what is trained, what is kept, what other tools are given."""
 
+import dataclasses
 import json
 import shutil
 
@@ -105,6 +106,30 @@ def test_a_checkpoint_has_lora_and_its_optimizer_alone(trained):
     assert len(arrays) == 7 * 2 * 2 * 4
     assert all(name.split("'")[-2].endswith(("_a", "_b")) for name in arrays)
     assert not any("embedding" in name or "norm" in name for name in names)
+
+
+def test_an_update_without_padding_is_that_with_it():
+    parts = build(tiny_config(**LORA | {"optimizer__learning_rate": 10.0}, optimizer__name="sgd"))
+
+    def state():  # an update donates it
+        begin = init_state(parts.decoder, parts.optimizer, 0)
+        return begin.replace(frozen=state_lib.base(parts))
+
+    params = parts.sampling_params(state().variables())
+    rollout = sample(parts, params, parts.problems[:4], jax.random.key(0))
+    rollout = rollout.replace(mask=rollout.mask & (np.arange(rollout.mask.shape[2]) < 3))
+    advantages = jax.random.normal(jax.random.key(1), (4, 4))
+    found = []
+    for unpadded in (True, False):
+        asked, updated = dataclasses.replace(parts, unpadded=unpadded), state()
+        for _ in range(2):  # A has a gradient from the second one on
+            updated, _ = asked.update(updated, rollout, advantages)
+        found.append(flat(updated.params))
+    begin = flat(state().params)
+    for name, x in found[0].items():
+        moved = np.abs(x - begin[name]).max()
+        assert moved > 1e-4, name
+        np.testing.assert_allclose(x, found[1][name], atol=moved / 100, err_msg=name)
 
 
 @pytest.mark.slow
