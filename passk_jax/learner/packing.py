@@ -13,6 +13,7 @@ rooms. The choice depends only on the lengths of the samples with a weight, so t
 resumed makes the same updates.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ import numpy as np
 
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.policy.sharding import Layout, split_batch
+from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout
 
 # The sizes of a batch that runs at once, as shares of the samples.
@@ -110,22 +112,22 @@ def _forms(
     p, m = micro_batch.sizes(problems, samples, prompt_tokens, response_tokens)
     at_once, times = p * (prompt_tokens + m * response_tokens), problems // p * (samples // m)
 
-    def form(width, rows, share=1):
-        part = devices * max(1, int(rows / devices))
+    def form(width, part, share=1):
         padded = part // devices * width * response_tokens
         room = min(padded, max(response_tokens, math.ceil(padded * share)))
         tokens = part * prompt_tokens + devices * room
         most = 1 if times == 1 else times * at_once // tokens
         return _Form(width, part, most, room, room < padded)
 
-    yield _Form(m, p, times, p // devices * m * response_tokens, unpadded=False)
+    yield form(m, p)
     split, share = _NARROW_UNPADDED if unpadded else _NARROW
     width = max(1, samples // split)
     if times == 1:
         for wide in (samples, width):
             if wide % of_samples == 0:
-                for rows in _SHARES:
-                    yield form(wide, math.ceil(problems * samples / wide * rows), share)
+                for of_all in _SHARES:
+                    rows = problems * samples / wide * of_all
+                    yield form(wide, devices * math.ceil(rows / devices), share)
         yield from (form(samples, problems, room) for room in _SHARES if unpadded)
     else:
         row_tokens = lambda width: prompt_tokens + share * width * response_tokens  # noqa: E731
@@ -133,7 +135,7 @@ def _forms(
             width //= 2
         if width % of_samples == 0:
             rows = min(at_once // row_tokens(width), problems * samples / width * _SHARES[0])
-            yield form(width, rows, share)
+            yield form(width, devices * max(1, int(rows / devices)), share)
         if unpadded:
             yield form(m, p, _SHARES[-1])
 
@@ -194,6 +196,37 @@ def _packed_in(form, rows, bins, devices) -> Packing:
     return Packing(
         problems_S, samples_SxM, filled_SxM, micro_batch, np.int32(_times(bins, devices))
     )
+
+
+def pack_examples(
+    prompts: Prompts,
+    tokens_BxR: np.ndarray,
+    mask_BxR: np.ndarray,
+    micro_batch: MicroBatch,
+    layout: Layout | None = None,
+) -> tuple[tuple[Prompts, np.ndarray, np.ndarray], MicroBatch, np.int32]:
+    """Returns worked examples in the order in which they run without padding; see `Packing`.
+
+    Args:
+      prompts: Prompts (B, T), host arrays.
+      tokens_BxR: Responses, with their padding.
+      mask_BxR: True at response tokens.
+      micro_batch: The part of the examples that runs at once.
+      layout: Layout of the update.
+
+    Returns:
+      Prompts, tokens and mask, the part of them that runs at once, and how many parts have any.
+    """
+    rows, _, filled_Bx1, micro_batch, used = pack(
+        mask_BxR.sum(axis=1)[:, None],
+        prompts.tokens.shape[1],
+        mask_BxR.shape[1],
+        dataclasses.replace(micro_batch, samples=None),
+        layout,
+        unpadded=True,
+    )
+    prompts = jax.tree.map(lambda x: x[rows], prompts)
+    return (prompts, tokens_BxR[rows], mask_BxR[rows] & filled_Bx1), micro_batch, used
 
 
 @functools.partial(jax.jit, static_argnames="layout")

@@ -197,12 +197,16 @@ def policy_gradient_updates(
       without any such sample is left out: it moves nothing but the learning rate's schedule.
     """
     batches = []
-    packs = functools.partial(_batch, weighted_only=weighted_only, unpadded=unpadded)
     for index in range(objective.minibatches):
         groups = rollout, advantages_PxN
         if objective.minibatches > 1:
             groups = minibatch(groups, index, objective.minibatches)
-        batches.append(packs(*groups, objective, sampling, micro_batch, sizes["decoder"]))
+        batches.append(
+            _batch(
+                *groups, objective, sampling, micro_batch, sizes["decoder"],
+                weighted_only=weighted_only, unpadded=unpadded,
+            )
+        )  # fmt: skip
     logps = [
         _logps(state, batch, temperature, objective, **sizes) if batch.updated else ()
         for batch in batches

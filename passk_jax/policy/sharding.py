@@ -155,6 +155,11 @@ def split_batch(layout: Layout | None, x_PxN: jax.Array, *rest: str | None) -> j
     return x_PxN if layout is None else layout.constrain(x_PxN, "problems", "samples", *rest)
 
 
+def on_cpus(mesh: Mesh) -> bool:
+    """Returns whether the devices are CPUs; plans are made for devices that are not here."""
+    return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == "cpu"
+
+
 def mesh_axes(named: str | Sequence[str] | None) -> tuple[str, ...]:
     """Returns the mesh axes that an entry of a table or of a spec names: one, several or none."""
     return () if named is None else (named,) if isinstance(named, str) else tuple(named)

@@ -10,7 +10,6 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from passk_jax.errors import ConfigError
 from passk_jax.policy.decoder import (
@@ -23,7 +22,7 @@ from passk_jax.policy.decoder import (
 )
 from passk_jax.policy.prefill import prefill
 from passk_jax.policy.quantize import quantized
-from passk_jax.policy.sharding import split_batch
+from passk_jax.policy.sharding import on_cpus, split_batch
 from passk_jax.rollout.drawing import draw, keep_most_probable
 from passk_jax.rollout.prompts import Prompts, bucket_for, check_buckets
 
@@ -150,8 +149,7 @@ def _unrolls(decoder: Decoder, config: SamplingConfig) -> bool:
         return config.unroll_layers
     if decoder.layout is None:
         return jax.default_backend() == "cpu"
-    mesh = decoder.layout.mesh  # plans are made for devices that are not here
-    return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == "cpu"
+    return on_cpus(decoder.layout.mesh)
 
 
 def rooms_of(decoder: Decoder, config: SamplingConfig) -> tuple[int, ...]:

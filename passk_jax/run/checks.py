@@ -17,7 +17,7 @@ from passk_jax.learner.schedule import Schedule, is_number, parse_schedule
 from passk_jax.learner.train_state import abstract_params
 from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder
-from passk_jax.policy.sharding import Layout, check_copies
+from passk_jax.policy.sharding import Layout, check_copies, on_cpus
 from passk_jax.policy.tokenizer import Tokenizer
 from passk_jax.rollout.prompts import encode_prompts, encode_responses
 from passk_jax.run.advantages import Transformation
@@ -205,7 +205,7 @@ def unpadded(config: ConfigDict, policy: DecoderConfig, layout: Layout) -> bool:
 
 def is_one_cpu(mesh: jax.sharding.Mesh) -> bool:
     """Returns whether the devices are one CPU."""
-    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    return mesh.size == 1 and on_cpus(mesh)
 
 
 def _is_worth_packing(config: ConfigDict, policy: DecoderConfig) -> bool:

@@ -18,7 +18,7 @@ from passk_jax.errors import ConfigError
 from passk_jax.learner.micro_batch import MicroBatch
 from passk_jax.learner.objective import Objective
 from passk_jax.learner.optimizer import configured_schedule, make_optimizer
-from passk_jax.learner.packing import pack
+from passk_jax.learner.packing import pack_examples
 from passk_jax.learner.train_state import TrainState, sampling_params
 from passk_jax.learner.update import policy_gradient_updates, supervised_update
 from passk_jax.policy.chat import Chat
@@ -202,27 +202,20 @@ class Parts:
         self, state: TrainState, problems: Sequence[tasks.Problem]
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """Makes one supervised update on the problems' worked examples; `state` is donated."""
-        prompts, layout = self._encoded(problems), self.decoder.layout
-        tokens_BxR, mask_BxR = encode_responses(
-            [problem.worked_example for problem in problems],
-            self.tokenizer,
-            self.example_tokens,
-        )
-        micro_batch, used = dataclasses.replace(self.micro_batch, samples=None), None
-        if self.unpadded:
-            rows, _, filled_Bx1, micro_batch, used = pack(
-                mask_BxR.sum(axis=1)[:, None],
-                prompts.tokens.shape[1],
+        layout, micro_batch, used = self.decoder.layout, self.micro_batch, None
+        examples = (
+            self._encoded(problems),
+            *encode_responses(
+                [problem.worked_example for problem in problems],
+                self.tokenizer,
                 self.example_tokens,
-                micro_batch,
-                layout,
-                unpadded=True,
-            )
-            prompts = jax.tree.map(lambda x: x[rows], prompts)
-            tokens_BxR, mask_BxR = tokens_BxR[rows], mask_BxR[rows] & filled_Bx1
+            ),
+        )
+        if self.unpadded:
+            examples, micro_batch, used = pack_examples(*examples, micro_batch, layout)
         return supervised_update(
             state,
-            *jax.tree.map(lambda x: layout.put(x, "problems"), (prompts, tokens_BxR, mask_BxR)),
+            *jax.tree.map(lambda x: layout.put(x, "problems"), examples),
             used,
             decoder=self.update_decoder,
             optimizer=self.warm_start_optimizer,

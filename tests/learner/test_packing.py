@@ -293,6 +293,13 @@ def test_few_forms_are_compiled():
     assert {int(each.used) for each in in_parts} >= {1, 2, 3, 4, 5}
 
 
+def test_on_a_mesh_a_batch_is_rounded_up_to_whole_rows_of_each_device():
+    weighted = np.arange(80).reshape(20, 4) < 49
+    found = packing.pack(weighted, 1, 10, WHOLE, FakeLayout(4, 1))
+    # Five eighths of 80 rows of one sample are 50, and 12.5 on each of four devices.
+    assert found.samples_SxM.shape == (52, 1)
+
+
 def test_few_forms_without_padding_are_compiled():
     rng, alone, in_parts = np.random.default_rng(0), set(), set()
     for rate in np.linspace(0.01, 1, 60):
