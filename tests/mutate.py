@@ -179,7 +179,7 @@ def run(path, source, tests, seconds):
             for stream in (1, 2):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
             # Of the processor, so that a busy machine ends no mutant, and generously of the clock.
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
             signal.alarm(30 * seconds)
             mutant = install(path, source, folder)
             importlib.import_module(mutant.module)

@@ -149,15 +149,15 @@ def forked(control):
 def limit(cpu_s, memory_bytes, threads):
     """Limits the resources of this process; 0 sets no limit on the threads of its user."""
     limits = [
-        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),  # SIGXCPU, which says why; then SIGKILL
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 32),
         (resource.RLIMIT_STACK, 64 * 2**20),
     ]
-    for what, value in limits + [(resource.RLIMIT_NPROC, threads)] * bool(threads):
-        resource.setrlimit(what, (value, value))
+    for what, *values in limits + [(resource.RLIMIT_NPROC, threads)] * bool(threads):
+        resource.setrlimit(what, (values[0], values[-1]))
 
 
 def restrict(bpf, landlock):

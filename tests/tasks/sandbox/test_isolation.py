@@ -154,9 +154,22 @@ def test_a_program_s_time_is_the_processor_s():
     assert (sleeps.stopped.kind, sleeps.stopped.again) == ("timed_out", True)
     works = "import time\nwhile time.process_time() < 0.8: pass\ndef f(): return 5"
     assert run(works, wall_s=0.6).passed == 1
-    endless = run("while True: pass", wall_s=2, cpu_s=1)
-    assert endless.error == "the program used more than its processor time"
-    assert (endless.stopped.kind, endless.stopped.again) == ("timed_out", False)
+    ignore = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
+    for source in ("while True: pass", ignore + "while True: pass"):
+        endless = run(source, wall_s=2, cpu_s=1)
+        assert endless.error == "the program used more than its processor time"
+        assert (endless.stopped.kind, endless.stopped.again) == ("timed_out", False)
+
+
+@needs_bubblewrap
+def test_the_kernel_says_that_processor_time_ended_a_program():
+    # Its own count for the limit differs from the one that it reports, the more the busier it is.
+    source = "def f():\n    while True: pass"
+    process = programs.Process(source, isolation.Limits(cpu_s=1), "bubblewrap")
+    with pytest.raises(programs.Stopped, match="processor time"):
+        process.ask({"do": "call", "target": "f"})
+    assert process.status == -signal.SIGXCPU
+    process.close()
 
 
 # What models import, and what is loaded only when it is used.
