@@ -22,7 +22,7 @@ from passk_jax.run.parts import Parts
 # that find a token in a vocabulary that is split. Of the matrices of a layer each is sent alone.
 _INSTRUCTIONS = 53
 _MATRICES = 7
-_OF_A_DRAW = 32
+_OF_A_DRAW = 4
 
 
 def step_s(

@@ -1,6 +1,7 @@
 """Draws a token from logits, of all or of the most probable tokens."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,9 @@ def _keep(logits, threshold, count):
     return jnp.where(above | (equal & (jnp.cumsum(equal, axis=-1) <= room)), logits, -jnp.inf)
 
 
-def draw(uniform: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+def draw(
+    uniform: jax.Array, logits: jax.Array, whole: Callable[[jax.Array], jax.Array] = lambda x: x
+) -> tuple[jax.Array, jax.Array]:
     """Draws a token from the softmax, by the inverse of the cumulative distribution.
 
     The ids form blocks of neighbours, about as many as each has ids. The first number chooses a
@@ -43,6 +46,8 @@ def draw(uniform: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     Args:
       uniform: Two numbers in [0, 1), independent and uniform, (..., 2).
       logits: Logits, float32 (V, ...); -inf is never drawn.
+      whole: Lays an array (..., B) out so that each device has all of its last axis. Else the
+        cumulative sums of a split vocabulary take many small exchanges, one after the other.
 
     Returns:
       The token, int32 (...), and what to subtract from logits for log-probabilities (...).
@@ -50,10 +55,10 @@ def draw(uniform: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     size = block_size(logits.shape[0])
     largest = jnp.max(logits, axis=0)
     weights = jnp.exp(logits - largest).reshape(-1, size, *logits.shape[1:])
-    sums = jnp.moveaxis(jnp.sum(weights, axis=1), 0, -1)
+    sums = whole(jnp.moveaxis(jnp.sum(weights, axis=1), 0, -1))
     block = _first_beyond(uniform[..., 0], sums)
     ids = jnp.arange(weights.shape[0]).reshape(-1, *(1,) * (weights.ndim - 1))
-    inside = jnp.moveaxis(jnp.sum(jnp.where(ids == block, weights, 0.0), axis=0), 0, -1)
+    inside = whole(jnp.moveaxis(jnp.sum(jnp.where(ids == block, weights, 0.0), axis=0), 0, -1))
     token = block * size + _first_beyond(uniform[..., 1], inside)
     return token, largest + jnp.log(jnp.sum(sums, axis=-1))
 

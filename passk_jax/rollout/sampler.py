@@ -116,7 +116,7 @@ class SamplingConfig:
             )
 
 
-def _draw(keys_PxN, t, logits_VxPxN, temperature, config: SamplingConfig):
+def _draw(keys_PxN, t, logits_VxPxN, temperature, config: SamplingConfig, layout=None):
     """Draws one token for each sequence and returns it with its two log-probabilities."""
 
     def allowed(x_VxPxN):
@@ -131,7 +131,9 @@ def _draw(keys_PxN, t, logits_VxPxN, temperature, config: SamplingConfig):
     def two(key):
         return jax.random.uniform(jax.random.fold_in(key, t), (2,))
 
-    drawn_PxN, normalizer_PxN = draw(jax.vmap(jax.vmap(two))(keys_PxN), scaled)
+    whole = lambda x: split_batch(layout, x, None)  # noqa: E731
+    uniform_PxNx2 = whole(jax.vmap(jax.vmap(two))(keys_PxN))
+    drawn_PxN, normalizer_PxN = draw(uniform_PxNx2, scaled, whole)
     token_PxN = jax.lax.cond(
         temperature > 0,
         lambda x_VxPxN: drawn_PxN,
@@ -318,7 +320,7 @@ def sample(
         )
         logits_VxPxN = token_logits(hidden[:, :, 0], output_head(params), decoder)
         token_PxN, sampling_logp, policy_logp = _draw(
-            keys_PxN, t, logits_VxPxN, temperature, config
+            keys_PxN, t, logits_VxPxN, temperature, config, decoder.layout
         )
         token_PxN = jnp.where(done_PxN, pad_id, token_PxN)
         drawn = (

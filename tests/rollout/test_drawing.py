@@ -78,7 +78,12 @@ logits = jax.random.normal(jax.random.key(0), (4096, 4))
 uniform = jax.random.uniform(jax.random.key(1), (4, 2))
 mesh = Mesh(np.array(jax.devices()), ("model",))
 split = jax.device_put(logits, NamedSharding(mesh, PartitionSpec("model")))
-compiled = jax.jit(draw).lower(uniform, split).compile()
+everywhere = NamedSharding(mesh, PartitionSpec())
+whole = lambda x: jax.lax.with_sharding_constraint(x, everywhere)
+compiled = jax.jit(lambda *x: draw(*x, whole)).lower(uniform, split).compile()
+exchanges = re.findall(r" ((?:all|collective)-[a-z-]+)\\(", compiled.as_text())
+# The largest logit, the sums of the blocks, and the block.
+assert sorted(exchanges) == ["all-gather", "all-reduce", "all-reduce"], exchanges
 sizes = [np.prod([int(n) for n in found.split(",")])
          for found in re.findall(r"f32\[([\\d,]+)\]\\S* all-gather", compiled.as_text())]
 assert max(sizes, default=0) < logits.size // 16, sizes
@@ -88,7 +93,7 @@ for found, expected in zip(compiled(uniform, split), draw(uniform, logits)):
 
 
 @pytest.mark.slow
-def test_a_split_vocabulary_is_not_gathered():
+def test_a_split_vocabulary_is_not_gathered_and_takes_three_exchanges():
     env = environment(4) | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", SPLIT], cwd=ROOT, env=env, check=True)
 
