@@ -1,8 +1,9 @@
 """Log-probabilities and entropy of given tokens, without the (tokens x vocabulary) logits.
 
 At Gemma's vocabulary of 256,128 the logits of a batch would be larger than everything else in the
-update. So they are computed for one chunk of tokens at a time, and again in the backward pass,
-whose formulas are written out: `jax.checkpoint` would repeat more of the forward pass than needed.
+update. So they are computed for one chunk of tokens at a time, and if there are several chunks
+again in the backward pass. Its formulas are written out: `jax.checkpoint` would repeat more of the
+forward pass than needed.
 """
 
 import functools
@@ -73,38 +74,39 @@ def token_logprobs(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _logprobs(hidden, head_VxD, tokens, temperature, config, layout):
     """Returns log-probability and entropy of each token, chunk by chunk along the first axis."""
-    logp, entropy, _ = _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout)
-    return logp, entropy
+    return _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout)[:2]
 
 
-def _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout):
+def _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout, keep=False):
     head_in_use_VxD = in_use(head_VxD, hidden.dtype, head_split(layout))
 
     def chunk(pair):
         hidden, tokens = pair
-        logits = _scaled(_raw_logits(hidden, head_in_use_VxD, layout), config, temperature)
+        raw = _raw_logits(hidden, head_in_use_VxD, layout)
+        logits = _scaled(raw, config, temperature)
         normalizer = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.sum(jnp.where(_one_hot(tokens, logits), logits, 0.0), axis=-1)
         log_p = logits - normalizer[..., None]
         entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
-        return chosen - normalizer, entropy, normalizer
+        return chosen - normalizer, entropy, normalizer, raw if keep else None
 
     return jax.lax.map(chunk, (hidden, tokens))
 
 
 def _forward(hidden, head_VxD, tokens, temperature, config, layout):
-    logp, entropy, normalizer = _chunks_forward(
-        hidden, head_VxD, tokens, temperature, config, layout
+    one_chunk = hidden.shape[0] == 1  # whose logits fit, and are needed again at once
+    logp, entropy, normalizer, raw = _chunks_forward(
+        hidden, head_VxD, tokens, temperature, config, layout, keep=one_chunk
     )
-    return (logp, entropy), (hidden, head_VxD, tokens, temperature, entropy, normalizer)
+    return (logp, entropy), (hidden, head_VxD, tokens, temperature, entropy, normalizer, raw)
 
 
 def _backward(config, layout, kept, cotangents):
-    """Recomputes the logits and their gradients: onehot - p for log p, and -p (log p + H) for H.
+    """Computes the gradients of the logits: onehot - p for log p, and -p (log p + H) for H.
 
     The head's gradient is summed over the chunks in float32, whatever its stored dtype.
     """
-    hidden, head_VxD, tokens, temperature, entropy, normalizer = kept
+    hidden, head_VxD, tokens, temperature, entropy, normalizer, raw = kept
     head_in_use_VxD = in_use(head_VxD, hidden.dtype, head_split(layout))
 
     def rows(x):
@@ -113,9 +115,9 @@ def _backward(config, layout, kept, cotangents):
         return x.reshape(-1, x.shape[-1]) if one_device else x
 
     def chunk(by_head_DxV, parts):
-        hidden, tokens, *others = parts
+        hidden, tokens, raw, *others = parts
         entropy, normalizer, by_logp, by_entropy = (x[..., None] for x in others)
-        raw = _raw_logits(hidden, head_in_use_VxD, layout)
+        raw = _raw_logits(hidden, head_in_use_VxD, layout) if raw is None else raw
         logits, pullback = jax.vjp(lambda raw: _scaled(raw, config, temperature), raw)
         log_p = logits - normalizer
         by_p = by_logp + by_entropy * (log_p + entropy)
@@ -126,7 +128,7 @@ def _backward(config, layout, kept, cotangents):
         part_DxV = part_DxV if layout is None else layout.constrain(part_DxV, "embed", "vocab")
         return by_head_DxV + part_DxV, jnp.einsum("...v,vd->...d", by_raw, head_in_use_VxD)
 
-    parts = (hidden, tokens, entropy, normalizer, *cotangents)
+    parts = (hidden, tokens, raw, entropy, normalizer, *cotangents)
     zeros_DxV = jnp.zeros_like(head_VxD.T, jnp.float32)  # transposed once, not in every chunk
     by_head_DxV, by_hidden = jax.lax.scan(chunk, zeros_DxV, parts)
     return by_hidden, by_head_DxV.T.astype(head_VxD.dtype), None, None

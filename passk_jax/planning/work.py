@@ -103,7 +103,7 @@ def of_phase(name: str, parts: Parts, tokens: int) -> dict[str, Work]:
         return _sequences(parts, parts.config.prompts_per_step, _Passes())
     c, state = parts.decoder.config, training_state(parts)
     # The backward pass makes twice the products of the forward pass, and those again that remat
-    # does not keep. Frozen matrices have no gradient. The logits are made twice in any case.
+    # does not keep. Frozen matrices have no gradient. The logits of several chunks are made twice.
     # Attention makes 2 products forward and 5 backward, as a splash kernel 7.
     again, frozen = c.remat == "full", c.lora_rank is not None
     times = (4.5 if c.attention == "splash" else 3.5) + again
@@ -160,13 +160,15 @@ def _sequences(parts, problems, passes) -> dict[str, Work]:
     works = _layers(d, prompts, config.sampling.max_prompt_tokens - 1, samples, length, passes)
     rows = samples * length
     chunks = math.ceil(rows / config.logprob_chunk_tokens)
-    # Logits in float32 are written, and read for their maximum and for their sums. Backward they
-    # are made again, their gradient is written and read twice, and the matrix's is added up.
+    # Logits in float32 are written, and read for their maximum and for their sums. Backward those
+    # of several chunks are made again, their gradient is written and read twice, and the matrix's
+    # is added up.
+    products = passes.head - (passes.gradients and chunks == 1)
     moved = 12 * rows * d.vocab + chunks * d.head * d.item
     if passes.gradients:
         moved += rows * d.vocab * (8 + 3 * d.item)
         moved += chunks * d.head * (2 * d.item + 8 * (not d.lora))
-    works["logits"] = Work(2 * passes.head * d.head * rows, moved)
+    works["logits"] = Work(2 * products * d.head * rows, moved)
     return {name: times * work for name, work in works.items()}
 
 

@@ -118,9 +118,10 @@ class SamplingConfig:
 
 def _draw(keys_PxN, t, logits_VxPxN, temperature, config: SamplingConfig, layout=None):
     """Draws one token for each sequence and returns it with its two log-probabilities."""
+    all_ids = config.num_tokens is None or config.num_tokens >= logits_VxPxN.shape[0]
 
     def allowed(x_VxPxN):
-        if config.num_tokens is None or config.num_tokens >= x_VxPxN.shape[0]:
+        if all_ids:
             return x_VxPxN
         ids = jnp.arange(x_VxPxN.shape[0])[:, None, None]
         return jnp.where(ids < config.num_tokens, x_VxPxN, -jnp.inf)
@@ -141,8 +142,15 @@ def _draw(keys_PxN, t, logits_VxPxN, temperature, config: SamplingConfig, layout
         logits_VxPxN,
     )
     of_token = lambda x: jnp.take_along_axis(x, token_PxN[None], axis=0)[0]  # noqa: E731
-    policy_logp = of_token(logits_VxPxN) - jax.nn.logsumexp(logits_VxPxN, axis=0)
-    return token_PxN, of_token(scaled) - normalizer_PxN, policy_logp
+    sampling_logp = of_token(scaled) - normalizer_PxN
+    uncut = all_ids and config.top_k is None and config.top_p is None
+    policy_logp = jax.lax.cond(
+        (temperature == 1) & uncut,
+        lambda x_VxPxN: sampling_logp,  # it was drawn from the policy itself
+        lambda x_VxPxN: of_token(x_VxPxN) - jax.nn.logsumexp(x_VxPxN, axis=0),
+        logits_VxPxN,
+    )
+    return token_PxN, sampling_logp, policy_logp
 
 
 def _unrolls(decoder: Decoder, config: SamplingConfig) -> bool:

@@ -42,6 +42,7 @@ VARIANTS = {
     "gemma": {},
     "nothing made again": {"policy__remat": None},
     "all made again": {"policy__remat": "full"},
+    "logits in one chunk": {"logprob_chunk_tokens": 10_000},
     "LoRA": {"lora__rank": 3, "policy__remat": "full"},
     "untied": {"policy__tied_head": False, "policy__qkv_bias": True, "policy__num_kv_heads": 6},
     "global": {"policy__sliding_window": 0, "policy__post_norms": False},
@@ -152,7 +153,7 @@ def split_parts(**changes):
 
 
 def test_a_mesh_splits_the_work():
-    whole, split = parts_of(), split_parts()
+    whole, split = (make(logprob_chunk_tokens=8) for make in (parts_of, split_parts))
     one, eighth = (work.of_phase("update", parts, 24) for parts in (whole, split))
     assert eighth["logits"].flops == one["logits"].flops / 8
     rows = 4 * 32 / 4 + 16 * 24 / 8, 4 * 32 + 16 * 24
