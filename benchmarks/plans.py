@@ -17,11 +17,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "plans.md", ROOT / "docs" / "plans.json"
 
 ON_64_CHIPS = ["--config.mesh.fsdp=1", "--config.mesh.model=4"]
+ON_16_CHIPS = ["--config.policy.remat=full"]
 IN_8_BITS = ["--config.sampling.int8=('weights','caches')"]
 PLANS = [
     ("gemma2_2b_math", "v5e:8x16", []),
     ("gemma2_2b_math", "v5e:8x16", IN_8_BITS),
-    ("gemma2_2b_math", "v5e:4x4", []),
+    ("gemma2_2b_math", "v5e:4x4", ON_16_CHIPS),
     ("gemma2_2b_mbpp", "v5e:8x16", []),
     ("gemma2_2b_arc", "v5e:8x16", []),
     ("gemma2_9b_math", "v5e:16x16", []),

@@ -20,7 +20,7 @@ from passk_jax.policy.config import DecoderConfig
 from passk_jax.policy.decoder import Decoder, KeysAndValues, head_split, output_head
 from passk_jax.policy.linear import in_use, weight_gradient
 from passk_jax.policy.prefill import prefill, shared_prefix
-from passk_jax.policy.sharding import Layout, split_batch
+from passk_jax.policy.sharding import Layout, shares, split_batch
 from passk_jax.policy.unpadded import unpadded
 from passk_jax.rollout.prompts import Prompts
 
@@ -52,9 +52,9 @@ def token_logprobs(
     """
     chex.assert_shape(hidden, (*tokens.shape, head_VxD.shape[1]))
     *rows, length = tokens.shape
-    shares = 1 if layout is None else layout.shares("problems") * layout.shares("samples")
+    devices = shares(layout, "problems", "samples")
     # Each chunk has tokens of all sequences, so that every device of a mesh has its share of it.
-    size = max(1, chunk_tokens * shares // max(1, math.prod(rows)))
+    size = max(1, chunk_tokens * devices // max(1, math.prod(rows)))
     count = -(-length // min(size, length))
     size = -(-length // count)
 
@@ -198,7 +198,7 @@ def response_logprobs(
     positions_PxNxR = jnp.broadcast_to(positions, inputs_PxNxR.shape)
     place = None
     if real_tokens is not None:
-        parts = 1 if decoder.layout is None else decoder.layout.shares("problems")
+        parts = shares(decoder.layout, "problems")
         place = unpadded(mask_PxNxR, real_tokens, parts)
     hidden, _ = decoder.apply(
         variables, inputs_PxNxR, positions_PxNxR, context=(prompt,), unpadded=place

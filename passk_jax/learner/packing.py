@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from passk_jax.learner.micro_batch import MicroBatch
-from passk_jax.policy.sharding import Layout, split_batch
+from passk_jax.policy.sharding import Layout, shares, split_batch
 from passk_jax.rollout.prompts import Prompts
 from passk_jax.rollout.sampler import Rollout
 
@@ -92,7 +92,7 @@ def pack(
       layout: Layout of the update. Every device gets as many rows.
       unpadded: Whether responses may run without their padding.
     """
-    devices = 1 if layout is None else layout.shares("problems")
+    devices = shares(layout, "problems")
     rows_of = functools.cache(functools.partial(_rows, tokens_PxN))
     lengths, best, fewest = (prompt_tokens, response_tokens), None, math.inf
     for form in _forms(*tokens_PxN.shape, *lengths, micro_batch, layout, unpadded):
@@ -108,7 +108,7 @@ def _forms(
     problems, samples, prompt_tokens, response_tokens, micro_batch, layout, unpadded
 ) -> Iterator[_Form]:
     """Yields the forms that may be compiled; the first has room for all samples."""
-    devices, of_samples = (1, 1) if layout is None else map(layout.shares, ("problems", "samples"))
+    devices, of_samples = shares(layout, "problems"), shares(layout, "samples")
     p, m = micro_batch.sizes(problems, samples, prompt_tokens, response_tokens)
     at_once, times = p * (prompt_tokens + m * response_tokens), problems // p * (samples // m)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from passk_jax.policy.decoder import TOKEN_AXES, Decoder, KeysAndValues, Segment
+from passk_jax.policy.sharding import shares
 
 
 def prompt_positions(mask_PxT: jax.Array) -> jax.Array:
@@ -75,7 +76,7 @@ def shared_prefix(
       The `kv` of that prompt's segment. Nothing, {}, if there are no such tokens, or if no device
       has two of the prompts: then nothing is saved.
     """
-    parts = 1 if decoder.layout is None else decoder.layout.shares("problems")
+    parts = shares(decoder.layout, "problems")
     if not shared or len(tokens_PxT) <= parts:
         return {}
     first = mask_PxT.shape[-1] - jnp.sum(mask_PxT[0])

@@ -9,6 +9,7 @@ each on its own.
 import collections
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,6 +149,11 @@ class WeightSplit:
     def stored(self, w: jax.Array) -> jax.Array:
         """Returns the parameter, or its gradient, split as it is stored."""
         return self.layout.constrain(w, *self.names)
+
+
+def shares(layout: Layout | None, *names: str) -> int:
+    """Returns into how many parts some logical axes are split together; 1 without a layout."""
+    return 1 if layout is None else math.prod(map(layout.shares, names))
 
 
 def split_batch(layout: Layout | None, x_PxN: jax.Array, *rest: str | None) -> jax.Array:
