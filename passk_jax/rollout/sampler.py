@@ -135,21 +135,27 @@ def _draw(keys_PxN, t, logits_VxPxN, temperature, config: SamplingConfig, layout
     whole = lambda x: split_batch(layout, x, None)  # noqa: E731
     uniform_PxNx2 = whole(jax.vmap(jax.vmap(two))(keys_PxN))
     drawn_PxN, normalizer_PxN = draw(uniform_PxNx2, scaled, whole)
-    token_PxN = jax.lax.cond(
-        temperature > 0,
-        lambda x_VxPxN: drawn_PxN,
-        lambda x_VxPxN: jnp.argmax(allowed(x_VxPxN), axis=0).astype(drawn_PxN.dtype),  # greedy
-        logits_VxPxN,
-    )
-    of_token = lambda x: jnp.take_along_axis(x, token_PxN[None], axis=0)[0]  # noqa: E731
-    sampling_logp = of_token(scaled) - normalizer_PxN
+
+    def of_token(x_VxPxN, token_PxN):
+        return jnp.take_along_axis(x_VxPxN, token_PxN[None], axis=0)[0]
+
+    def with_logp(x_VxPxN, token_PxN):
+        return token_PxN, of_token(x_VxPxN, token_PxN) - jax.nn.logsumexp(x_VxPxN, axis=0)
+
+    def greedy(x_VxPxN):
+        return with_logp(x_VxPxN, jnp.argmax(allowed(x_VxPxN), axis=0).astype(drawn_PxN.dtype))
+
+    def from_policy(x_VxPxN):  # the distribution that was drawn from is the policy's own
+        return drawn_PxN, of_token(scaled, drawn_PxN) - normalizer_PxN
+
+    def from_another(x_VxPxN):
+        return with_logp(x_VxPxN, drawn_PxN)
+
     uncut = all_ids and config.top_k is None and config.top_p is None
-    policy_logp = jax.lax.cond(
-        (temperature == 1) & uncut,
-        lambda x_VxPxN: sampling_logp,  # it was drawn from the policy itself
-        lambda x_VxPxN: of_token(x_VxPxN) - jax.nn.logsumexp(x_VxPxN, axis=0),
-        logits_VxPxN,
-    )
+    case = jnp.where(temperature > 0, 1 + ((temperature != 1) | (not uncut)), 0)
+    cases = greedy, from_policy, from_another
+    token_PxN, policy_logp = jax.lax.switch(case, cases, logits_VxPxN)
+    sampling_logp = of_token(scaled, token_PxN) - normalizer_PxN
     return token_PxN, sampling_logp, policy_logp
 
 

@@ -340,12 +340,14 @@ def test_on_a_mesh_each_device_has_its_problems_samples_and_heads(int8):
             scale = shape.replace("8", "1", 1) if room < 8 else f"1,{room}"
             assert not int8 or (f"float32[1,4,4,2,{scale}]", split) in found
     assert ("float32[14,4,4]", ("model", "data", "fsdp")) in found  # a token's logits
+    assert ("float32[4,4,7]", ("data", "fsdp", None)) in found  # those of a block are whole
     for kind in ("int32", "bool", "float32"):  # what comes out
         assert (f"{kind}[4,4,8]", ("data", "fsdp", None)) in found
 
 
-def test_top_k_samples_only_those_and_says_both_probabilities(params):
-    rollout = draw(params, pad(PROMPTS, 6), num_samples=64, length=1, top_k=2)
+@pytest.mark.parametrize("cut", [{"top_k": 2}, {"top_p": 1e-6}])
+def test_top_k_and_top_p_sample_only_those_and_say_both_probabilities(params, cut):
+    rollout = draw(params, pad(PROMPTS, 6), num_samples=64, length=1, **cut)
     for p, prompt in enumerate(PROMPTS):
         logits = next_logits(params, jnp.array(prompt + [0] * (16 - len(prompt))), len(prompt))
         best = np.argsort(-np.asarray(logits))[:2]
