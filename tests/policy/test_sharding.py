@@ -12,6 +12,7 @@ from passk_jax.errors import ConfigError
 from passk_jax.policy.sharding import (
     LOGICAL_AXES,
     Layout,
+    _in_blocks,
     check_copies,
     make_layout,
     make_mesh,
@@ -115,6 +116,64 @@ def test_the_last_devices_of_every_host_only_sample():
     # A size that takes all that remain is that of the devices that train.
     _, found = meshes(1, 8, 1, -1, 2, 4)
     assert [mesh.devices.shape for mesh in found.values()] == [(1, 2, 2), (1, 2, 2)]
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Chip:
+    """One of a TPU slice that is not there."""
+
+    coords: tuple[int, int, int]
+    platform: str = "tpu"
+
+
+def slice_of(*sizes):
+    chips = [Chip(place) for place in np.ndindex(*sizes)]
+    return np.random.default_rng(0).permutation(np.array(chips)).tolist()
+
+
+def extents(chips):
+    """How many chips a group spans along each axis of the slice."""
+    return sorted(np.ptp([chip.coords for chip in chips], axis=0) + 1)
+
+
+@pytest.mark.parametrize(
+    ("slice_", "sizes", "model", "both"),
+    [
+        ((8, 16), (16, 2, 4), [2, 2], [2, 4]),  # configs/gemma2_2b_math.py
+        ((16, 16), (16, 2, 8), [2, 4], [4, 4]),  # configs/gemma2_9b_math.py
+        ((4, 4), (2, 2, 4), [2, 2], [2, 4]),
+        ((2, 4), (1, 1, 8), [2, 4], [2, 4]),
+        ((4, 8), (2, 1, 16), [4, 4], [4, 4]),
+        ((16, 16), (64, 4, 1), [1, 1], [2, 2]),
+        ((1, 1), (1, 1, 1), [1, 1], [1, 1]),
+    ],
+)
+def test_chips_that_share_a_model_are_a_block_of_the_slice(slice_, sizes, model, both):
+    chips = slice_of(*slice_, 1)
+    placed = make_mesh(*sizes, chips).devices
+    assert placed.shape == sizes and sorted(placed.flat) == sorted(chips)
+    for groups, block in (
+        (placed.reshape(-1, sizes[2]), model),
+        (placed.reshape(sizes[0], -1), both),
+    ):
+        # As many chips as places: the block has no holes.
+        assert all(extents(group) == [1, *block] for group in groups)
+
+
+def test_neighbours_along_data_are_neighbouring_blocks():
+    placed = make_mesh(16, 2, 4, slice_of(8, 16, 1)).devices
+    first = [block.min().coords for block in placed.reshape(16, 8)]
+    assert first == [(row, column, 0) for row in (0, 4) for column in range(0, 16, 2)]
+
+
+def test_other_devices_are_left_to_jax():
+    four = slice_of(4, 4, 1)
+    assert _in_blocks(four, (2, 2, 4)) is not None
+    assert _in_blocks(four[:12], (1, 3, 4)) is None  # no grid
+    assert _in_blocks(slice_of(1, 6, 1), (1, 1, 4)) is None  # no block of four
+    assert _in_blocks(slice_of(4, 4, 4), (4, 4, 4)) is None  # rows are rings
+    assert _in_blocks([*four, *four], (2, 4, 4)) is None  # two devices of each chip
+    assert _in_blocks([Device(0, place) for place in range(4)], (1, 1, 4)) is None
 
 
 @pytest.mark.parametrize(
