@@ -152,12 +152,9 @@ def test_chips_that_share_a_model_are_a_block_of_the_slice(slice_, sizes, model,
     chips = slice_of(*slice_, 1)
     placed = make_mesh(*sizes, chips).devices
     assert placed.shape == sizes and sorted(placed.flat) == sorted(chips)
-    for groups, block in (
-        (placed.reshape(-1, sizes[2]), model),
-        (placed.reshape(sizes[0], -1), both),
-    ):
-        # As many chips as places: the block has no holes.
-        assert all(extents(group) == [1, *block] for group in groups)
+    # As many chips as places: the blocks have no holes.
+    assert all(extents(group) == [1, *model] for group in placed.reshape(-1, sizes[2]))
+    assert all(extents(group) == [1, *both] for group in placed.reshape(sizes[0], -1))
 
 
 def test_neighbours_along_data_are_neighbouring_blocks():
