@@ -77,9 +77,15 @@ TAIL = """
   instruction 0.5 us beside its work. The two numbers of the links are from a profile of a v5e in
   the [scaling book](https://jax-ml.github.io/scaling-book/sharding) (Pop Quiz 2). The other two are
   assumed. `--calibrate metrics.jsonl` of one real run finds the instruction's, and
-  `--instruction_us` gives it to other plans. The first job above takes 5.12 s so: 4.15 s to sample,
-  with 86 exchanges and 1,638 instructions a token, and 0.97 s to update. In 8 bits it takes 4.26 s:
-  half the bytes, and as many exchanges and instructions, which then take most of the time.
+  `--instruction_us` gives it to other plans. The first job above takes 4.51 s so: 3.62 s to sample,
+  with 62 exchanges and 1,603 instructions a token, and 0.88 s to update. In 8 bits it takes 3.64 s:
+  half the bytes, and as many exchanges and instructions, which then take most of the time. In
+  bfloat16 it could not take three seconds on this mesh: reading parameters and caches takes 2.1 s
+  of it, and the two sums of each layer over four chips 0.6.
+
+The chips that share a model are a block, 2 x 2 or 2 x 4 of them. In rows, as `jax.make_mesh` has
+them, the first job takes 4.7 s: 0.3 s more to sample, and 0.1 s less to update, since the others'
+rows are then whole.
 
 An earlier version read the whole text and counted every instruction (jaxlib 0.10). Compared with
 it, the bytes sent are the same. The bytes of HBM are 5% fewer to 7% more in sampling; in the
@@ -97,25 +103,21 @@ number only the best that fits is shown. At most 2 N are compiled.
 
 The work is that of a plan. What is sent, and how many instructions there are, follow from the
 layout by rules that were read from the plans above, so those are no independent test of them: there
-the bytes sent are estimated within 1% in sampling, and 13% below to 2% above in the updates, and a
-step with overheads at most 7% below. The lower bound of memory is below the compiled figure in all.
-The guess that puts tight ones last is 0.9 to 1.7 times the compiled figure.
+the bytes sent are estimated within 1% in sampling, and 13% below to 3% above in the updates, and a
+step with overheads 5 to 11% below. The lower bound of memory is below the compiled figure in all.
+The guess that puts tight ones last is 0.8 to 1.2 times the compiled figure.
 
-Two settings of the default model, of a million parameters, were compiled for v5e:4x4, where most of
-a step waits for instructions and links: 3.11 ms where parameters are whole, estimated as 2.45, and
-5.59 ms where they are split over all devices and nothing is computed again, estimated as 4.89.
-
-For the first job above there are 3,096 settings, of which 1,544 cannot fit. Estimating the others
-takes seconds; `--search=2` compiled the job itself and the best two in half an hour. Their steps,
-with overheads, take 2% longer than estimated, and two of the three are no plan above:
+For the first job above there are 2,322 settings, of which 1,158 cannot fit. Estimating the others
+takes seconds; `--search=2` compiled the job itself and the best two in eight minutes. Their steps,
+with overheads, take 6 to 7% longer than estimated, and two of the three are no plan above:
 
 | mesh | problems | remat | response buckets | GiB | estimate, s | step, s | samples per chip-s |
 | --- | --- | --- | --- | --- | --- | --- | --- |
-| 16 x 2 x 4, the config | 16 | full | 256, 512 | 2.81 | 5.01 | 5.12 | 0.390 |
-| 16 x 2 x 4 | 16 | dots | 256, 512, 768 | 6.30 | 4.83 | 4.93 | 0.406 |
-| 32 x 1 x 4 | 64 | full | 256, 512, 768 | 6.37 | 7.60 | 7.76 | 1.03 |
+| 16 x 2 x 4, the config | 16 | dots | 256, 512, 768 | 6.30 | 4.27 | 4.51 | 0.444 |
+| 16 x 2 x 4 | 16 | dots | 512 | 6.30 | 4.31 | 4.55 | 0.440 |
+| 32 x 1 x 4 | 64 | full | 256, 512, 768 | 6.37 | 6.74 | 7.20 | 1.11 |
 
-The mesh is the best one for its batch. A larger batch pays most, because each token reads all
+The config is the best one for its batch. A larger batch pays most, because each token reads all
 parameters, however many samples are drawn at once.
 """
 

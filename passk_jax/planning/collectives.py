@@ -6,6 +6,7 @@ shapes of their operands, and the loops and calls around them; nothing else.
 """
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -141,7 +142,10 @@ class _Program:
             kind = instruction.opcode.removesuffix("-start")
             if kind.endswith(("-done", "-update")):  # counted where it starts
                 continue
-            inner = [one for called in instruction.called for one in self.collectives(called)]
+            parts = [self.collectives(called) for called in instruction.called]
+            if kind == "conditional":  # of several branches one runs
+                parts = [max(parts, key=len, default=[])]
+            inner = list(itertools.chain.from_iterable(parts))
             if kind in SENT:
                 inner = [self._collective(computation, instruction, kind)]
             if kind == "while" and inner:

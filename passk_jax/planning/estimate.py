@@ -18,11 +18,11 @@ from passk_jax.rollout.drawing import block_size
 from passk_jax.run.checks import problems_per_update
 from passk_jax.run.parts import Parts
 
-# In the compiled sampler of Gemma 2 2B, per token: instructions of a layer, and small exchanges
-# that find a token in a vocabulary that is split. Of the matrices of a layer each is sent alone.
-_INSTRUCTIONS = 53
+# In the compiled sampler of Gemma 2 2B, per token: instructions of a layer and of all else, and
+# small exchanges that draw from a split vocabulary. Of a layer's matrices each is sent alone.
+_INSTRUCTIONS, _BESIDE_LAYERS = 55, 150
 _MATRICES = 7
-_OF_A_DRAW = 4
+_OF_A_DRAW = 8
 
 
 def step_s(
@@ -46,6 +46,7 @@ def step_s(
         if name != "sampling":  # prompts and samples, and the backward pass is two more
             again = 2 * (3 if update else 1) * work.micro_batch(parts, problems)[2]
         executed = again * parts.decoder.config.num_layers * _INSTRUCTIONS
+        executed += (name == "sampling") * tokens * _BESIDE_LAYERS
         sent = list(exchanges(name, parts, tokens))
         mesh = compiling.mesh_of(name, parts)
         cost = step.seconds(works, sent, executed, mesh, on, instruction_s)
@@ -155,6 +156,8 @@ def _of_sampling(parts, tokens):
     draw = _axes(layout, "vocab", c.vocab_size)
     yield from _sum(layout, draw, samples * 4, _OF_A_DRAW * tokens)
     yield from _sum(layout, draw, samples * 4 * block_size(c.vocab_size), tokens)
+    for name, size in (("problems", problems), ("samples", config.samples_per_prompt)):
+        yield from _sum(layout, _axes(layout, name, size), 4, tokens)  # whether all have ended
 
 
 def _axes(layout: Layout, name: str, size: int) -> list[str]:

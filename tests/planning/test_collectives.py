@@ -142,6 +142,38 @@ def test_an_exchange_in_a_loop_happens_as_often_as_the_loop_runs(text, times):
     assert instructions(text) == times * 3
 
 
+BRANCHES = """HloModule m, num_partitions=4
+
+%add (a: bf16[], b: bf16[]) -> bf16[] {
+  %a = bf16[] parameter(0)
+  %b = bf16[] parameter(1)
+  ROOT %s = bf16[] add(%a, %b)
+}
+
+%both (x: bf16[64,128]) -> bf16[64,128] {
+  %x = bf16[64,128]{1,0} parameter(0)
+  %r = bf16[64,128]{1,0} all-reduce(%x), channel_id=1, replica_groups=[2,2]<=[4], to_apply=%add
+  ROOT %q = bf16[64,128]{1,0} all-reduce(%r), channel_id=2, replica_groups=[2,2]<=[4], to_apply=%add
+}
+
+%one (y: bf16[64,128]) -> bf16[64,128] {
+  %y = bf16[64,128]{1,0} parameter(0)
+  ROOT %p = bf16[64,128]{1,0} all-reduce(%y), channel_id=3, replica_groups=[2,2]<=[4], to_apply=%add
+}
+
+ENTRY %main (n: s32[], w: bf16[64,128]) -> bf16[64,128] {
+  %n = s32[] parameter(0)
+  %w = bf16[64,128]{1,0} parameter(1)
+  ROOT %c = bf16[64,128]{1,0} conditional(%n, %w, %w), branch_computations={%one, %both}
+}
+"""
+
+
+def test_of_several_branches_the_largest_counts():
+    assert [each.channel for each in collectives(BRANCHES)] == ["1", "2"]
+    assert instructions(BRANCHES) == 2
+
+
 def test_a_loop_that_ends_by_its_data_runs_as_often_as_is_said():
     (one,) = collectives(loop(), {"jit(f)/while": 12.5})
     assert one.sent_bytes == 12.5 * PIECE

@@ -89,12 +89,14 @@ def test_what_sampling_sends():
         parts, sampling_decoder=Decoder(parts.sampling_decoder.config, layout)
     )
     # Attention, feed-forward and embeddings: once for 2 prompts of 32, 11 times for 4 samples.
-    prompts, tokens, draw, block = sent("sampling", parts, 11)
+    prompts, tokens, draw, block, *ends = sent("sampling", parts, 11)
     assert prompts == ("all-reduce", MODEL, 9, 9 * 2 * 32 * 40 * 4)
     assert tokens == ("all-reduce", MODEL, 99, 99 * 4 * 40 * 4)
     assert draw[:2] == ("all-reduce", MODEL) and draw[2] % 11 == 0
     # Of the vocabulary of 300 each draw looks at a block of 15, on whichever device it is.
     assert block == ("all-reduce", MODEL, 11, 11 * 4 * 15 * 4)
+    # Whether all have ended, of two halves of the problems and then of the samples.
+    assert [each[:1] + each[2:] for each in ends] == 2 * [("all-reduce", 11, 11 * 4)]
 
 
 def test_one_device_sends_nothing():
@@ -112,7 +114,8 @@ def test_seconds_of_a_token():
     assert more == pytest.approx(12 * (parameters + caches) / (7 / 8 * 819e9), rel=1e-6)
     slow = estimate.step_s(parts, 24, on, 1e-3) - estimate.step_s(parts, 24, on, 0)
     # 24 tokens in 4 layers; prompts and samples forward, and backward for twice as long.
-    assert slow == pytest.approx((24 + 2 * 3) * 4 * estimate._INSTRUCTIONS * 1e-3)
+    executed = (24 + 2 * 3) * 4 * estimate._INSTRUCTIONS + 24 * estimate._BESIDE_LAYERS
+    assert slow == pytest.approx(executed * 1e-3)
 
 
 def bounds(**changes):
@@ -166,11 +169,16 @@ def test_devices_that_only_sample_keep_nothing_of_the_training():
     assert together - alone == kept
 
 
-@pytest.mark.parametrize("topology", ["v5e:8x16", "v5e:4x4"])
-def test_close_to_the_compiled_programs(topology):
+@pytest.mark.parametrize(
+    ("topology", "remat", "flags"),
+    [("v5e:8x16", "dots", ""), ("v5e:4x4", "full", " --config.policy.remat=full")],
+)
+def test_close_to_the_compiled_programs(topology, remat, flags):
     """Those of docs/plans.json: the largest memory of a device, and what it sends."""
-    compiled = json.loads((ROOT / "docs" / "plans.json").read_text())[f"gemma2_2b_math {topology}"]
-    parts = build_policy(gemma2_2b_math.get_config(), None, devices(topology))
+    plans, config = (ROOT / "docs" / "plans.json").read_text(), gemma2_2b_math.get_config()
+    compiled = json.loads(plans)[f"gemma2_2b_math {topology}{flags}"]
+    config.policy.remat = remat
+    parts = build_policy(config, None, devices(topology))
     phases = compiled["phases"]
     peak = max(phase["peak_bytes"] for phase in phases.values())
     least, about = estimate.memory(parts)
