@@ -26,6 +26,7 @@ from passk_jax.learner.loss import (
 )
 from passk_jax.learner.micro_batch import WHOLE, MicroBatch, accumulate, for_each, minibatch
 from passk_jax.learner.objective import ON_POLICY, Objective
+from passk_jax.learner.optimizer import global_norm
 from passk_jax.learner.rounding import round_like, to_float32
 from passk_jax.learner.train_state import TrainState
 from passk_jax.policy.decoder import Decoder, by_layers
@@ -436,7 +437,7 @@ def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch, used=None, *,
         gradients, state.optimizer_state, params, key=moments_key
     )
     params = round_like(params_key, optax.apply_updates(params, updates), state.params)
-    norm = optax.global_norm(gradients)
+    norm = global_norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     metrics = {"loss": loss, "gradient_norm": norm, "skipped_updates": ~finite, **metrics}
     metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}

@@ -11,8 +11,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from passk_jax.learner.optimizer import (
+    clipped,
     configured_schedule,
     decayed_weights,
+    global_norm,
     learning_rate_schedule,
     make_optimizer,
 )
@@ -132,6 +134,24 @@ def test_clips_by_the_global_norm_before_the_update():
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     assert updates["a"][0] == pytest.approx(-0.125 * 0.6)
     assert updates["b"][0] == pytest.approx(-0.125 * 0.8)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_gradients_of_a_smaller_norm_and_of_zeros_stay(size):
+    updates, _ = clipped(2.0).update({"a": size * jnp.ones(4)}, None)
+    np.testing.assert_array_equal(updates["a"], size * jnp.ones(4))
+    assert not clipped(2.0).update(jnp.zeros(4), None)[0].any()
+
+
+def test_the_norm_of_large_arrays_is_that_of_all_their_numbers():
+    # Taken in parts, among them 1, a prime number of rows; and whole: few numbers, or one axis.
+    shapes = [(3, 700, 600), (1048, 1024), (1_048_583, 2), (1, 2**20), (5, 5), (2**21,)]
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(3.0, 1.0, shape).astype(np.float32) for shape in shapes]
+    for some in ([x] for x in arrays), [arrays]:
+        for each in some:
+            exact = np.sqrt(sum(np.sum(x.astype(np.float64) ** 2) for x in each))
+            assert jax.jit(global_norm)(each) == pytest.approx(exact, rel=2e-6)
 
 
 def test_none_switches_clipping_off():
