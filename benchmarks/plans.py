@@ -77,8 +77,8 @@ TAIL = """
   instruction 0.5 us beside its work. The two numbers of the links are from a profile of a v5e in
   the [scaling book](https://jax-ml.github.io/scaling-book/sharding) (Pop Quiz 2). The other two are
   assumed. `--calibrate metrics.jsonl` of one real run finds the instruction's, and
-  `--instruction_us` gives it to other plans. The first job above takes 4.51 s so: 3.62 s to sample,
-  with 62 exchanges and 1,603 instructions a token, and 0.88 s to update. In 8 bits it takes 3.64 s:
+  `--instruction_us` gives it to other plans. The first job above takes 4.49 s so: 3.61 s to sample,
+  with 61 exchanges and 1,589 instructions a token, and 0.88 s to update. In 8 bits it takes 3.62 s:
   half the bytes, and as many exchanges and instructions, which then take most of the time. In
   bfloat16 it could not take three seconds on this mesh: reading parameters and caches takes 2.1 s
   of it, and the two sums of each layer over four chips 0.6.
@@ -109,13 +109,13 @@ The guess that puts tight ones last is 0.8 to 1.2 times the compiled figure.
 
 For the first job above there are 2,322 settings, of which 1,158 cannot fit. Estimating the others
 takes seconds; `--search=2` compiled the job itself and the best two in eight minutes. Their steps,
-with overheads, take 6 to 7% longer than estimated, and two of the three are no plan above:
+with overheads, take 5 to 7% longer than estimated, and two of the three are no plan above:
 
 | mesh | problems | remat | response buckets | GiB | estimate, s | step, s | samples per chip-s |
 | --- | --- | --- | --- | --- | --- | --- | --- |
-| 16 x 2 x 4, the config | 16 | dots | 256, 512, 768 | 6.30 | 4.27 | 4.51 | 0.444 |
-| 16 x 2 x 4 | 16 | dots | 512 | 6.30 | 4.31 | 4.55 | 0.440 |
-| 32 x 1 x 4 | 64 | full | 256, 512, 768 | 6.37 | 6.74 | 7.20 | 1.11 |
+| 16 x 2 x 4, the config | 16 | dots | 256, 512, 768 | 6.30 | 4.27 | 4.49 | 0.446 |
+| 16 x 2 x 4 | 16 | dots | 512 | 6.30 | 4.31 | 4.53 | 0.442 |
+| 32 x 1 x 4 | 64 | full | 256, 512, 768 | 6.37 | 6.74 | 7.18 | 1.11 |
 
 The config is the best one for its batch. A larger batch pays most, because each token reads all
 parameters, however many samples are drawn at once.

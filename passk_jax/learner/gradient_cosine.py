@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from passk_jax.learner.logprobs import response_logprobs
 from passk_jax.learner.loss import aggregation_weights, policy_gradient_loss
 from passk_jax.learner.micro_batch import WHOLE, MicroBatch, accumulate
+from passk_jax.learner.optimizer import global_norm
 from passk_jax.learner.rounding import to_float32
 from passk_jax.learner.train_state import TrainState
 from passk_jax.policy.decoder import Decoder
@@ -64,7 +64,7 @@ def gradient_cosine(
     )
     # A sum of products, in parts: the one long sum of `vdot` loses digits.
     dot = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), one, other)))
-    return dot / optax.global_norm(one) / optax.global_norm(other)
+    return dot / global_norm(one) / global_norm(other)
 
 
 def policy_gradients(

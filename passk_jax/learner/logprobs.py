@@ -77,7 +77,8 @@ def _logprobs(hidden, head_VxD, tokens, temperature, config, layout):
     return _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout)[:2]
 
 
-def _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout, keep=False):
+def _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout):
+    one_chunk = hidden.shape[0] == 1  # whose logits fit, and are needed again at once
     head_in_use_VxD = in_use(head_VxD, hidden.dtype, head_split(layout))
 
     def chunk(pair):
@@ -88,15 +89,14 @@ def _chunks_forward(hidden, head_VxD, tokens, temperature, config, layout, keep=
         chosen = jnp.sum(jnp.where(_one_hot(tokens, logits), logits, 0.0), axis=-1)
         log_p = logits - normalizer[..., None]
         entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
-        return chosen - normalizer, entropy, normalizer, raw if keep else None
+        return chosen - normalizer, entropy, normalizer, raw if one_chunk else None
 
     return jax.lax.map(chunk, (hidden, tokens))
 
 
 def _forward(hidden, head_VxD, tokens, temperature, config, layout):
-    one_chunk = hidden.shape[0] == 1  # whose logits fit, and are needed again at once
     logp, entropy, normalizer, raw = _chunks_forward(
-        hidden, head_VxD, tokens, temperature, config, layout, keep=one_chunk
+        hidden, head_VxD, tokens, temperature, config, layout
     )
     return (logp, entropy), (hidden, head_VxD, tokens, temperature, entropy, normalizer, raw)
 

@@ -42,11 +42,10 @@ def step_s(
         update, config = name == "update", parts.config
         problems = problems_per_update(config) if update else config.prompts_per_step
         works = work.of_phase(name, parts, tokens)
-        again = tokens
+        again, beside = tokens, tokens * _BESIDE_LAYERS
         if name != "sampling":  # prompts and samples, and the backward pass is two more
-            again = 2 * (3 if update else 1) * work.micro_batch(parts, problems)[2]
-        executed = again * parts.decoder.config.num_layers * _INSTRUCTIONS
-        executed += (name == "sampling") * tokens * _BESIDE_LAYERS
+            again, beside = 2 * (3 if update else 1) * work.micro_batch(parts, problems)[2], 0
+        executed = again * parts.decoder.config.num_layers * _INSTRUCTIONS + beside
         sent = list(exchanges(name, parts, tokens))
         mesh = compiling.mesh_of(name, parts)
         cost = step.seconds(works, sent, executed, mesh, on, instruction_s)

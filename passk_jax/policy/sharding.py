@@ -236,7 +236,8 @@ def make_mesh(
       ConfigError: A size is out of range, or the sizes do not multiply to the number of devices.
     """
     sizes = {"data": data, "fsdp": fsdp, "model": model}
-    count = jax.device_count() if devices is None else len(devices)
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     asked = ", ".join(f"mesh.{axis} = {size}" for axis, size in sizes.items())
     if sum(size == -1 for size in sizes.values()) > 1 or any(
         size < 1 and size != -1 for size in sizes.values()
@@ -256,7 +257,7 @@ def make_mesh(
     return Mesh(placed, MESH_AXES, axis_types=types)
 
 
-def _in_blocks(devices: Sequence[jax.Device] | None, shape: Sequence[int]) -> np.ndarray | None:
+def _in_blocks(devices: Sequence[jax.Device], shape: Sequence[int]) -> np.ndarray | None:
     """Places the chips of a flat TPU slice so that those along "model" are neighbours, then "fsdp".
 
     Each of these groups is a block of the slice's grid, as nearly a square as it can be. In 2 x 2
@@ -267,7 +268,6 @@ def _in_blocks(devices: Sequence[jax.Device] | None, shape: Sequence[int]) -> np
       The devices in this shape, or `None`: they are no TPUs, or no grid that can be divided so. In
       a grid of three axes rows of 4 are closed to rings, which are as good.
     """
-    devices = jax.devices() if devices is None else devices
     if devices[0].platform != "tpu":
         return None
     places = np.array([device.coords for device in devices])

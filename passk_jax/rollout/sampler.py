@@ -136,27 +136,24 @@ def _draw(keys_PxN, t, logits_VxPxN, temperature, config: SamplingConfig, layout
     uniform_PxNx2 = whole(jax.vmap(jax.vmap(two))(keys_PxN))
     drawn_PxN, normalizer_PxN = draw(uniform_PxNx2, scaled, whole)
 
-    def of_token(x_VxPxN, token_PxN):
-        return jnp.take_along_axis(x_VxPxN, token_PxN[None], axis=0)[0]
+    def logp(x_VxPxN, token_PxN, normalizer_PxN):
+        return jnp.take_along_axis(x_VxPxN, token_PxN[None], axis=0)[0] - normalizer_PxN
 
-    def with_logp(x_VxPxN, token_PxN):
-        return token_PxN, of_token(x_VxPxN, token_PxN) - jax.nn.logsumexp(x_VxPxN, axis=0)
+    def from_policy(x_VxPxN):  # it was drawn from the policy's own distribution
+        one = logp(scaled, drawn_PxN, normalizer_PxN)
+        return drawn_PxN, one, one
+
+    def from_another(x_VxPxN, token_PxN=drawn_PxN):
+        policy_logp = logp(x_VxPxN, token_PxN, jax.nn.logsumexp(x_VxPxN, axis=0))
+        return token_PxN, logp(scaled, token_PxN, normalizer_PxN), policy_logp
 
     def greedy(x_VxPxN):
-        return with_logp(x_VxPxN, jnp.argmax(allowed(x_VxPxN), axis=0).astype(drawn_PxN.dtype))
-
-    def from_policy(x_VxPxN):  # the distribution that was drawn from is the policy's own
-        return drawn_PxN, of_token(scaled, drawn_PxN) - normalizer_PxN
-
-    def from_another(x_VxPxN):
-        return with_logp(x_VxPxN, drawn_PxN)
+        token_PxN = jnp.argmax(allowed(x_VxPxN), axis=0).astype(drawn_PxN.dtype)
+        return from_another(x_VxPxN, token_PxN)
 
     uncut = all_ids and config.top_k is None and config.top_p is None
     case = jnp.where(temperature > 0, 1 + ((temperature != 1) | (not uncut)), 0)
-    cases = greedy, from_policy, from_another
-    token_PxN, policy_logp = jax.lax.switch(case, cases, logits_VxPxN)
-    sampling_logp = of_token(scaled, token_PxN) - normalizer_PxN
-    return token_PxN, sampling_logp, policy_logp
+    return jax.lax.switch(case, (greedy, from_policy, from_another), logits_VxPxN)
 
 
 def _unrolls(decoder: Decoder, config: SamplingConfig) -> bool:
