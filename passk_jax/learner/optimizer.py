@@ -78,13 +78,14 @@ def global_norm(tree: Any) -> jax.Array:
 
 
 def clipped(max_norm: float) -> optax.GradientTransformation:
-    """Scales updates of a larger `global_norm` down to `max_norm`."""
+    """Scales updates of a larger `global_norm` down to `max_norm`; `update` takes it as `norm`."""
 
-    def clip(updates, _):
-        scale = jnp.minimum(1.0, max_norm / global_norm(updates))
-        return jax.tree.map(lambda x: x * scale, updates)
+    def clip(updates, state, params=None, *, norm=None, **_):
+        norm = global_norm(updates) if norm is None else norm
+        scale = jnp.minimum(1.0, max_norm / norm)
+        return jax.tree.map(lambda x: x * scale, updates), state
 
-    return optax.stateless(clip)
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, clip)
 
 
 DECAYS = {
@@ -213,16 +214,17 @@ def stored_moments(
 
     Returns:
       A transformation with float32 updates, whose `update` takes a PRNG key as `key` (it may be
-      `None` in float32), and passes over other arguments, as optax asks.
+      `None` in float32), and gives `inner` other arguments that optax allows.
     """
+    inner = optax.with_extra_args_support(inner)
 
     def init(params):
         state = inner.init(params)  # zeros: exact in any dtype
         floats = lambda x: x.ndim > 0 and jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
         return jax.tree.map(lambda x: x.astype(dtype) if floats(x) else x, state)
 
-    def update(updates, state, params=None, *, key=None, **_):
-        updates, new = inner.update(to_float32(updates), to_float32(state), to_float32(params))
+    def update(updates, state, params=None, *, key=None, **extra):
+        updates, new = inner.update(*map(to_float32, (updates, state, params)), **extra)
         return updates, round_like(key, new, state)
 
     return optax.GradientTransformationExtraArgs(init, update)

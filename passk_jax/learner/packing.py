@@ -123,12 +123,13 @@ def _forms(
     split, share = _NARROW_UNPADDED if unpadded else _NARROW
     width = max(1, samples // split)
     if times == 1:
-        for wide in (samples, width):
+        # Of two forms with as many tokens the first is taken: attention has fewer places there.
+        for wide in (width, samples):
             if wide % of_samples == 0:
                 for of_all in _SHARES:
                     rows = problems * samples / wide * of_all
                     yield form(wide, devices * math.ceil(rows / devices), share)
-        yield from (form(samples, problems, room) for room in _SHARES if unpadded)
+                yield from (form(wide, problems, room) for room in _SHARES if unpadded)
     else:
         row_tokens = lambda width: prompt_tokens + share * width * response_tokens  # noqa: E731
         while width > 1 and row_tokens(width) > at_once:

@@ -431,15 +431,22 @@ def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch, used=None, *,
         gradients = jax.tree.map(jnp.add, gradients, *pull_back(by_prefix))
     gradients, params = to_float32(gradients), to_float32(state.params)
     (gradients,) = jax.linear_transpose(layered, params)(gradients)
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), _ROUNDING)
-    moments_key, params_key = jax.random.split(jax.random.fold_in(key, state.updates))
-    updates, optimizer_state = optax.with_extra_args_support(optimizer).update(
-        gradients, state.optimizer_state, params, key=moments_key
-    )
-    params = round_like(params_key, optax.apply_updates(params, updates), state.params)
     norm = global_norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+
+    def moved(state):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), _ROUNDING)
+        moments_key, params_key = jax.random.split(jax.random.fold_in(key, state.updates))
+        params = to_float32(state.params)
+        updates, optimizer_state = optax.with_extra_args_support(optimizer).update(
+            gradients, state.optimizer_state, params, key=moments_key, norm=norm
+        )
+        params = round_like(params_key, optax.apply_updates(params, updates), state.params)
+        return state.replace(
+            params=params, optimizer_state=optimizer_state, updates=state.updates + 1
+        )
+
     metrics = {"loss": loss, "gradient_norm": norm, "skipped_updates": ~finite, **metrics}
     metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
-    new = state.replace(params=params, optimizer_state=optimizer_state, updates=state.updates + 1)
-    return jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state), metrics
+    # Not where(finite, after, before): XLA's CPU compiler copies all moments for it.
+    return jax.lax.cond(finite, moved, lambda state: state, state), metrics

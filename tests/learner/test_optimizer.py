@@ -126,6 +126,25 @@ def test_these_optimizers_decay_so(name):
     assert not updates["scale"].any()
 
 
+def test_adamw_is_that_of_its_paper():
+    # Algorithm 2 of arXiv 1711.05101, with the learning rate as alpha and eta = 1; but weight decay
+    # is multiplied by the learning rate too, as in optax and torch.
+    config = optimizer_config(
+        name="adamw", learning_rate=0.1, weight_decay=0.03, eps=1e-3, clip_gradient_norm=None
+    )
+    optimizer, rng = make_optimizer(config), np.random.default_rng(0)
+    params = rng.normal(size=(3, 4)).astype(np.float32)
+    state, expected, m, v = optimizer.init(params), np.float64(params), 0.0, 0.0
+    for t in range(1, 5):
+        g = rng.normal(size=(3, 4)).astype(np.float32)
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
+        step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-3)
+        expected = expected - 0.1 * (step + 0.03 * expected)
+        updates, state = jax.jit(optimizer.update)(g, state, params)
+        params = params + updates
+        np.testing.assert_allclose(params, expected, rtol=1e-5)
+
+
 def test_clips_by_the_global_norm_before_the_update():
     # The gradient (3, 4) has norm 5, so it is scaled to (0.6, 0.8); the first rate is 0.125.
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
@@ -134,6 +153,9 @@ def test_clips_by_the_global_norm_before_the_update():
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     assert updates["a"][0] == pytest.approx(-0.125 * 0.6)
     assert updates["b"][0] == pytest.approx(-0.125 * 0.8)
+    # The norm may be known: here it is said to be 10.
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params, norm=10.0)
+    assert updates["a"][0] == pytest.approx(-0.125 * 0.3)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-3])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -495,6 +496,18 @@ def test_the_entropy_bonus_raises_the_entropy_and_nothing_else_does(whole):
     assert found == sorted(found) and found[-1] > found[0] + 1e-3
     without, _ = policy_gradient_update(state(), rollout, 0 * advantages, 0.7, **fixed)
     jax.tree.map(np.testing.assert_array_equal, without.params, state().params)
+
+
+def test_an_update_on_a_cpu_copies_no_moments(whole):
+    state, _, rollout, advantages = whole
+    optimizer = make_optimizer(optimizer_config(name="adamw"))
+    compiled = policy_gradient_update.lower(
+        state(optimizer), rollout, advantages, 0.7,
+        decoder=DECODER, optimizer=optimizer, chunk_tokens=50,
+    ).compile()  # fmt: skip
+    text = compiled.as_text()
+    assert re.search(r"\(.*%state_optimizer_state_\w*__mu__", text)
+    assert not re.search(r"copy\(%state_optimizer_state_\w*__[mn]u__", text)
 
 
 @pytest.mark.slow
