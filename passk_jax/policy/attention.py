@@ -20,6 +20,9 @@ from passk_jax.policy.quantize import Quantized, split
 # Finite, as in the gemma package: a query that sees no key does not give nan.
 MASKED_LOGIT = -2.3819763e38
 
+# Up to this soft-cap exp(logit) is far inside of float32's range, and needs no maximum subtracted.
+SMALL_CAP = 64.0
+
 # Long sequences run in this many blocks of queries, or in blocks of MAX_BLOCK tokens if these are
 # more; none has fewer than MIN_BLOCK. With more blocks fewer keys are read in vain, but each block
 # is compiled.
@@ -118,9 +121,15 @@ def _weigh(query, kv, visible, *, cap):
         jnp.where(seen, softcap(product(query, keys), cap), MASKED_LOGIT)
         for (keys, _), seen in zip(kv, visible, strict=True)
     ]
-    largest = functools.reduce(jnp.maximum, [jnp.max(x, axis=-1, keepdims=True) for x in logits])
+    largest, least = 0.0, 0.0
+    if cap is not None and cap <= SMALL_CAP:
+        least = math.exp(-cap)  # else 0 for a query that sees no key
+    else:
+        maxima = [jnp.max(x, axis=-1, keepdims=True) for x in logits]
+        largest = functools.reduce(jnp.maximum, maxima)
     weights = [jnp.exp(x - largest) for x in logits]
     total = sum(jnp.sum(x, axis=-1, keepdims=True) for x in weights)
+    total = jnp.maximum(total, least)
     out = sum(product(x, values) for x, (_, values) in zip(weights, kv, strict=True)) / total
     return out.astype(query.dtype), largest + jnp.log(total)
 

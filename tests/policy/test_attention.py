@@ -78,6 +78,31 @@ def test_it_is_the_softmax_of_all_logits_and_so_is_its_gradient(
     assert all(jnp.abs(x).max() > 0.1 for x in jax.tree.leaves(by_expected))
 
 
+@pytest.mark.parametrize("cap", [50.0, 1000.0, None])  # Gemma 2's, one far above it
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_logits_as_large_as_they_can_be_lose_nothing(cap, sign):
+    # Keys are `level` and some multiples of 1; the last query sees all 40, the first one none.
+    level, size = sign * (cap or 1000.0) * 2, 40
+    rng = np.random.default_rng(0)
+    keys = jnp.float32(level + rng.integers(0, 5, (1, 1, 1, 1, size)))
+    values = jnp.asarray(rng.normal(size=(1, 1, 1, size, 1)), jnp.float32)
+    places, valid = jnp.arange(size)[None, None], jnp.ones((1, 1, size), bool)
+    query, positions = jnp.ones((1, 1, 2, 1, 1, 1)), jnp.array([[[-1, size]]])
+
+    def attended(query, keys, values):
+        segments = [(keys, values, places, valid)]
+        out = attend(query, positions, segments, window=None, cap=cap)
+        return jnp.sum(out), out
+
+    by, out = jax.jit(jax.grad(attended, (0, 1, 2), has_aux=True))(query, keys, values)
+    logits = np.float64(keys).ravel()
+    logits = logits if cap is None else cap * np.tanh(logits / cap)
+    weights = np.exp(logits - logits.max())
+    expected = weights / weights.sum() @ np.float64(values).ravel()
+    assert float(out[0, 0, 1, 0, 0, 0]) == pytest.approx(expected, abs=1e-4 if cap == 1e3 else 1e-5)
+    assert all(np.isfinite(x).all() for x in (out, *by))
+
+
 @pytest.mark.parametrize("length", [0, 1, 255, 256, 1000, 5000])
 @pytest.mark.parametrize("window", [None, 64])
 def test_blocks_are_all_queries_and_each_has_the_keys_it_may_see(length, window):
