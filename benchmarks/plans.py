@@ -77,14 +77,14 @@ TAIL = """
   instruction 0.5 us beside its work. The two numbers of the links are from a profile of a v5e in
   the [scaling book](https://jax-ml.github.io/scaling-book/sharding) (Pop Quiz 2). The other two are
   assumed. `--calibrate metrics.jsonl` of one real run finds the instruction's, and
-  `--instruction_us` gives it to other plans. The first job above takes 4.49 s so: 3.61 s to sample,
-  with 61 exchanges and 1,589 instructions a token, and 0.88 s to update. In 8 bits it takes 3.62 s:
+  `--instruction_us` gives it to other plans. The first job above takes 4.38 s so: 3.50 s to sample,
+  with 61 exchanges and 1,381 instructions a token, and 0.88 s to update. In 8 bits it takes 3.52 s:
   half the bytes, and as many exchanges and instructions, which then take most of the time. In
   bfloat16 it could not take three seconds on this mesh: reading parameters and caches takes 2.1 s
   of it, and the two sums of each layer over four chips 0.6.
 
 The chips that share a model are a block, 2 x 2 or 2 x 4 of them. In rows, as `jax.make_mesh` has
-them, the first job takes 4.7 s: 0.3 s more to sample, and 0.1 s less to update, since the others'
+them, the first job takes 4.6 s: 0.3 s more to sample, and 0.1 s less to update, since the others'
 rows are then whole.
 
 An earlier version read the whole text and counted every instruction (jaxlib 0.10). Compared with
@@ -113,9 +113,9 @@ with overheads, take 5 to 7% longer than estimated, and two of the three are no 
 
 | mesh | problems | remat | response buckets | GiB | estimate, s | step, s | samples per chip-s |
 | --- | --- | --- | --- | --- | --- | --- | --- |
-| 16 x 2 x 4, the config | 16 | dots | 256, 512, 768 | 6.30 | 4.27 | 4.49 | 0.446 |
-| 16 x 2 x 4 | 16 | dots | 512 | 6.30 | 4.31 | 4.53 | 0.442 |
-| 32 x 1 x 4 | 64 | full | 256, 512, 768 | 6.37 | 6.74 | 7.18 | 1.11 |
+| 16 x 2 x 4, the config | 16 | dots | 256, 512, 768 | 6.30 | 4.16 | 4.38 | 0.457 |
+| 16 x 2 x 4 | 16 | dots | 512 | 6.30 | 4.20 | 4.42 | 0.453 |
+| 32 x 1 x 4 | 64 | full | 256, 512, 768 | 6.30 | 6.63 | 7.07 | 1.13 |
 
 The config is the best one for its batch. A larger batch pays most, because each token reads all
 parameters, however many samples are drawn at once.

@@ -20,7 +20,7 @@ from passk_jax.run.parts import Parts
 
 # In the compiled sampler of Gemma 2 2B, per token: instructions of a layer and of all else, and
 # small exchanges that draw from a split vocabulary. Of a layer's matrices each is sent alone.
-_INSTRUCTIONS, _BESIDE_LAYERS = 55, 150
+_INSTRUCTIONS, _BESIDE_LAYERS = 47, 150
 _MATRICES = 7
 _OF_A_DRAW = 8
 
