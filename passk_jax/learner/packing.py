@@ -30,6 +30,8 @@ from passk_jax.rollout.sampler import Rollout
 
 # The sizes of a batch that runs at once, as shares of the samples.
 _SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4)
+# Its rooms, where padding is left out, as shares of what all problems' rows hold.
+_ROOMS = (1 / 8, 3 / 16, 1 / 4, 5 / 16, 3 / 8, 1 / 2, 5 / 8, 3 / 4)
 # Narrow rows have an n-th of the N samples of a problem, and room for such a share of their tokens:
 # fewer places are empty than in wide ones, but a prompt runs in several rows. If padding is left
 # out, an empty place costs little.
@@ -129,7 +131,7 @@ def _forms(
                 for of_all in _SHARES:
                     rows = problems * samples / wide * of_all
                     yield form(wide, devices * math.ceil(rows / devices), share)
-                yield from (form(wide, problems, room) for room in _SHARES if unpadded)
+                yield from (form(wide, problems, room) for room in _ROOMS if unpadded)
     else:
         row_tokens = lambda width: prompt_tokens + share * width * response_tokens  # noqa: E731
         while width > 1 and row_tokens(width) > at_once:
