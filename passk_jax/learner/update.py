@@ -429,8 +429,8 @@ def _step(state, loss_fn, prompts, arrays, optimizer, micro_batch, used=None, *,
     if prefix:
         by_prefix = jax.tree.map(lambda by_x, x: by_x.astype(x.dtype), by_prefix, prefix)
         gradients = jax.tree.map(jnp.add, gradients, *pull_back(by_prefix))
-    gradients, params = to_float32(gradients), to_float32(state.params)
-    (gradients,) = jax.linear_transpose(layered, params)(gradients)
+    stacked = jax.linear_transpose(layered, to_float32(state.params))
+    (gradients,) = stacked(to_float32(gradients))
     norm = global_norm(gradients)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 

@@ -121,15 +121,13 @@ def _weigh(query, kv, visible, *, cap):
         jnp.where(seen, softcap(product(query, keys), cap), MASKED_LOGIT)
         for (keys, _), seen in zip(kv, visible, strict=True)
     ]
-    largest, least = 0.0, 0.0
-    if cap is not None and cap <= SMALL_CAP:
-        least = math.exp(-cap)  # else 0 for a query that sees no key
-    else:
-        maxima = [jnp.max(x, axis=-1, keepdims=True) for x in logits]
-        largest = functools.reduce(jnp.maximum, maxima)
+    bounded = cap is not None and cap <= SMALL_CAP
+    maxima = [0.0] if bounded else [jnp.max(x, axis=-1, keepdims=True) for x in logits]
+    largest = functools.reduce(jnp.maximum, maxima)
     weights = [jnp.exp(x - largest) for x in logits]
     total = sum(jnp.sum(x, axis=-1, keepdims=True) for x in weights)
-    total = jnp.maximum(total, least)
+    if bounded:
+        total = jnp.maximum(total, math.exp(-cap))  # else 0 for a query that sees no key
     out = sum(product(x, values) for x, (_, values) in zip(weights, kv, strict=True)) / total
     return out.astype(query.dtype), largest + jnp.log(total)
 
